@@ -1,0 +1,220 @@
+"""Case: a model and one way to train it."""
+
+import copy
+import itertools
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+Batch = Any
+Loss = Callable[[nn.Module, Batch], Tensor]
+SMALL_BYTES = 256 * 2**20
+
+
+class Case:
+    """A model and one way to train it.
+
+    Args:
+        model: The model, or a callable without arguments that returns it. A factory lets trials draw
+            the initialisation again; an instance fixes it.
+        loss: ``loss(model, batch) -> scalar``. It gets the model as an argument, so that a change can
+            be tried on a copy.
+        data: Iterable of batches. The first `batches` of them are drawn once, on first use, and replayed.
+        optimizer: Callable from parameters to an optimizer, or an optimizer over the model's parameters.
+        step: ``step(case, batch) -> loss`` where the plain step will not do (several models,
+            accumulation, loss scaling).
+        clip: What clips the gradient between backward and step: ``clip(parameters)``.
+        precision: Name of the autocast dtype of the training (``"float16"``, ``"bfloat16"``), if any.
+        schedule: Callable from an optimizer to a learning-rate scheduler.
+        variants: Alternative losses by name, for remedies that need them.
+        name: What to call the case in reports.
+        seed: Seed under which a factory is called.
+        batches: How many batches to draw.
+
+    Raises:
+        TypeError: If `model`, `loss` or `data` is not of the kind above.
+        ValueError: If `precision` names no floating dtype or `batches` is below 1.
+
+    Side effects:
+        None until `model` or `batches` is first used. Drawing batches leaves torch's global random
+        state as it was, and advances an iterator that was handed in.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> case = Case(nn.Linear(4, 1), loss=lambda m, x: m(x).square().mean(), data=[torch.ones(2, 4)])
+        >>> case.compute_loss(case.batches[0]).ndim
+        0
+    """
+
+    def __init__(
+        self,
+        model: nn.Module | Callable[[], nn.Module],
+        loss: Loss,
+        data: Iterable[Batch],
+        optimizer: Any = None,
+        step: Callable[["Case", Batch], Tensor] | None = None,
+        clip: Callable[[Iterable[nn.Parameter]], Any] | None = None,
+        precision: str | None = None,
+        schedule: Callable[[torch.optim.Optimizer], Any] | None = None,
+        variants: Mapping[str, Loss] | None = None,
+        *,
+        name: str = "",
+        seed: int = 0,
+        batches: int = 4,
+    ) -> None:
+        if not callable(model):
+            raise TypeError(f"model is a {_kind(model)}; give an nn.Module or a function that returns one")
+        if not callable(loss):
+            raise TypeError(f"loss is a {_kind(loss)}; give a function loss(model, batch) -> scalar tensor")
+        if isinstance(data, (Tensor, Mapping, str)) or not isinstance(data, Iterable):
+            raise TypeError(
+                f"data is a {_kind(data)}; give an iterable of batches, such as [batch] or a DataLoader"
+            )
+        if precision is not None and not isinstance(getattr(torch, precision, None), torch.dtype):
+            raise ValueError(f"precision {precision!r} names no dtype; use 'float16', 'bfloat16' or None")
+        if batches < 1:
+            raise ValueError(f"batches is {batches}; draw at least 1")
+        self._given = model
+        self._model = model if isinstance(model, nn.Module) else None
+        self._data = data
+        self._batches: tuple[Batch, ...] | None = None
+        self._draw = batches
+        self.loss = loss
+        self.optimizer = optimizer
+        self.step = step
+        self.clip = clip
+        self.precision = precision
+        self.schedule = schedule
+        self.variants = dict(variants or {})
+        self.seed = seed
+        self.name = name
+
+    @property
+    def factory(self) -> Callable[[], nn.Module] | None:
+        """The function that builds the model, or None where an instance was given."""
+        return None if isinstance(self._given, nn.Module) else self._given
+
+    @property
+    def model(self) -> nn.Module:
+        """The model; a factory is called once, under `seed`, with the global random state restored.
+
+        Raises:
+            TypeError: If the factory returns no nn.Module.
+        """
+        if self._model is None:
+            self._model = self.build(self.seed)
+        return self._model
+
+    def build(self, seed: int) -> nn.Module:
+        """Return a new model from the factory under `seed`.
+
+        Raises:
+            TypeError: If there is no factory, or it returns no nn.Module.
+        """
+        if self.factory is None:
+            raise TypeError(
+                "this case holds one model instance; give a function that returns a model to draw another"
+            )
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            model = self.factory()
+        if not isinstance(model, nn.Module):
+            raise TypeError(f"{_name(self.factory)}() returned {_kind(model)}; expected an nn.Module")
+        return model
+
+    @property
+    def batches(self) -> tuple[Batch, ...]:
+        """The drawn batches, replayed by every measurement and trial.
+
+        Raises:
+            ValueError: If the data holds no batch.
+        """
+        if self._batches is None:
+            with torch.random.fork_rng():
+                self._batches = tuple(itertools.islice(iter(self._data), self._draw))
+            if not self._batches:
+                raise ValueError("data gave no batch; it is empty, or an iterator that was used up before")
+        return self._batches
+
+    def compute_loss(self, batch: Batch) -> Tensor:
+        """Run the forward pass on `batch` under the declared precision and return the scalar loss.
+
+        Raises:
+            TypeError: If the loss is not a floating scalar tensor.
+        """
+        with self.autocast():
+            loss = self.loss(self.model, batch)
+        if not isinstance(loss, Tensor):
+            raise TypeError(f"the loss returned {_kind(loss)}; it must return a scalar tensor")
+        if loss.numel() != 1:
+            raise TypeError(
+                f"the loss has shape {tuple(loss.shape)}; reduce it to one number, such as loss.mean()"
+            )
+        if not loss.is_floating_point():
+            raise TypeError(f"the loss has dtype {loss.dtype}, which has no gradient; give a floating loss")
+        return loss.reshape(())
+
+    def autocast(self) -> torch.autocast:
+        """Return the autocast context of the declared precision (disabled where none is declared)."""
+        dtype = getattr(torch, self.precision) if self.precision else torch.bfloat16
+        return torch.autocast(self.device.type, dtype=dtype, enabled=self.precision is not None)
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the first parameter."""
+        return next((p.device for p in self.model.parameters()), torch.device("cpu"))
+
+    def build_optimizer(self) -> torch.optim.Optimizer | None:
+        """Return the optimizer over this case's own parameters, building it if a factory was given."""
+        if self.optimizer is None or isinstance(self.optimizer, torch.optim.Optimizer):
+            return self.optimizer
+        return self.optimizer(self.model.parameters())
+
+    def copy(self, *, share: bool = False) -> "Case":
+        """Return a case with a copy of the model (and of an optimizer instance, bound to the copy).
+
+        Args:
+            share: Let the trainable parameters of a model larger than 256 MiB share memory with the
+                originals. For callers that never write parameters; gradients, buffers and frozen
+                parameters are always apart.
+
+        Raises:
+            Exception: Whatever copying the model raises, when it cannot be copied.
+        """
+        memo: dict[int, Any] = {}
+        if share and sum(p.numel() * p.element_size() for p in self.model.parameters()) > SMALL_BYTES:
+            memo = {id(p): _alias(p) for p in self.model.parameters() if _may_share(self.model, p)}
+        twin = copy.copy(self)
+        twin._model, twin.optimizer = copy.deepcopy(
+            (self.model, self.optimizer if isinstance(self.optimizer, torch.optim.Optimizer) else None), memo
+        )
+        twin.optimizer = twin.optimizer or self.optimizer
+        twin._given = self._given if self.factory else twin._model
+        twin._batches = self.batches
+        return twin
+
+
+def _alias(parameter: nn.Parameter) -> nn.Parameter:
+    return nn.Parameter(parameter.detach(), requires_grad=True)
+
+
+def _may_share(model: nn.Module, parameter: nn.Parameter) -> bool:
+    if not parameter.requires_grad or type(parameter) is not nn.Parameter:
+        return False
+    renormalised = (m.weight for m in model.modules() if getattr(m, "max_norm", None) is not None)
+    return not any(parameter is weight for weight in renormalised)
+
+
+def _kind(value: object) -> str:
+    if value is None:
+        return "None"
+    if isinstance(value, Tensor):
+        return f"tensor of shape {tuple(value.shape)}"
+    return type(value).__name__
+
+
+def _name(function: object) -> str:
+    return getattr(function, "__name__", type(function).__name__)
