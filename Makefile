@@ -1,0 +1,72 @@
+# make demo    diagnose a sick model on real data; writes report.html
+# make test    the tests, under ten minutes on two cores
+# make check   style, types, architecture, documents, browser, real input, wheel
+# make nightly everything, the slow tests included
+# make fmt     format the code          make clean   remove what make made
+#
+# Every target sets up .venv first, and only when pyproject.toml or constraints.txt changed.
+# PYTHON names the Python to build on: a torch that it has is used, never replaced.
+
+PYTHON ?= python3
+ROOT := $(patsubst %/,%,$(dir $(realpath $(lastword $(MAKEFILE_LIST)))))
+ifeq ($(wildcard $(ROOT)/pyproject.toml),)
+$(error the path of this checkout has a space in it, which make cannot handle; move it to a path without one)
+endif
+VENV ?= $(ROOT)/.venv
+WORKERS ?= 2
+
+BIN := $(VENV)/bin
+DONE := $(VENV)/done
+PIP := PIP_CONSTRAINT=$(VENV)/constraints.txt PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install
+PYTEST := cd $(ROOT) && OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest
+FAST := not slow and not real and not browser and not wheel
+
+.PHONY: demo test check nightly fmt clean style types doctest real browser wheel
+.NOTPARALLEL:
+
+demo: $(DONE)/package
+	cd $(ROOT) && $(BIN)/unitygain diagnose examples/demo.py:case --html report.html
+
+test: $(DONE)/dev
+	$(PYTEST) -n $(WORKERS) --dist worksteal -m "$(FAST)"
+
+check: style types doctest browser real wheel
+
+style: $(DONE)/dev
+	cd $(ROOT) && $(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/lint-imports
+
+types: $(DONE)/dev
+	cd $(ROOT) && $(BIN)/pyright --pythonpath $(BIN)/python
+
+doctest: $(DONE)/dev
+	$(PYTEST) --doctest-modules src
+
+browser real wheel: $(DONE)/all
+	$(PYTEST) -rs -m "$@ and not slow"
+
+nightly: style types $(DONE)/all doctest
+	$(PYTEST)
+
+fmt: $(DONE)/dev
+	cd $(ROOT) && $(BIN)/ruff format . && $(BIN)/ruff check --fix .
+
+clean:
+	rm -rf $(VENV) $(ROOT)/build $(ROOT)/dist $(ROOT)/report.html $(ROOT)/report.json
+	rm -rf $(ROOT)/.pytest_cache $(ROOT)/.ruff_cache $(ROOT)/.hypothesis $(ROOT)/.import_linter_cache
+
+# How .venv comes about: the environment with torch, then the package, then what tests and checks need.
+$(DONE)/torch: $(ROOT)/constraints.txt $(ROOT)/.ci/venv.py
+	$(PYTHON) $(ROOT)/.ci/venv.py $(VENV) $(ROOT)/constraints.txt
+	@mkdir -p $(DONE) && touch $@
+
+$(DONE)/package: $(DONE)/torch $(ROOT)/pyproject.toml
+	$(PIP) --editable $(ROOT)
+	@touch $@
+
+$(DONE)/dev: $(DONE)/package
+	$(PIP) --group $(ROOT)/pyproject.toml:dev
+	@touch $@
+
+$(DONE)/all: $(DONE)/dev
+	$(PIP) --group $(ROOT)/pyproject.toml:browser --group $(ROOT)/pyproject.toml:real
+	@touch $@
