@@ -11,8 +11,8 @@ import sys
 NEEDED = (3, 11)
 if sys.version_info < NEEDED:
     sys.exit(
-        "unitygain needs Python 3.11 or newer and %s is Python %d.%d; name a newer one, such as: "
-        "make PYTHON=python3.12 demo" % (sys.executable, sys.version_info[0], sys.version_info[1])
+        "unitygain needs Python 3.11 or newer and {} is Python {}.{}; name a newer one, such as: "
+        "make PYTHON=python3.12 demo".format(sys.executable, *sys.version_info[:2])
     )
 
 import importlib.metadata  # noqa: E402
@@ -31,7 +31,7 @@ def main(folder: Path, constraints: Path) -> None:
         )
     except subprocess.CalledProcessError:
         sys.exit(
-            f"{sys.executable} cannot make a virtual environment with pip; on Debian: apt-get install python3-venv"
+            f"{sys.executable} cannot make an environment with pip; on Debian: apt-get install python3-venv"
         )
     pinned = folder / "constraints.txt"
     pinned.write_text(f"torch=={found}\n" if found else constraints.read_text())
@@ -39,9 +39,7 @@ def main(folder: Path, constraints: Path) -> None:
         see_outer_environment(folder)
     pip = [str(folder / "bin" / "python"), "-m", "pip", "install", "--constraint", str(pinned)]
     subprocess.run([*pip, "--upgrade", "pip>=25.1"], check=True)
-    if found:
-        print(f"using torch {found} of {sys.executable}")
-    else:
+    if not found:
         subprocess.run([*pip, "torch"], check=True)
 
 
@@ -56,7 +54,7 @@ def find_torch() -> str | None:
 
 
 def see_outer_environment(folder: Path) -> None:
-    """Let the new environment see the one that this Python runs in: a venv inside a venv sees only the system."""
+    """Let the new environment see the one that this Python runs in; by itself it sees only the system."""
     target = next((folder / "lib").glob("python*")) / "site-packages"
     (target / "outer_environment.pth").write_text(sysconfig.get_path("purelib") + "\n")
 
