@@ -55,8 +55,8 @@ clean:
 	rm -rf $(ROOT)/.pytest_cache $(ROOT)/.ruff_cache $(ROOT)/.hypothesis $(ROOT)/.import_linter_cache
 
 # How .venv comes about: the environment with torch, then the package, then what tests and checks need.
-$(DONE)/torch: $(ROOT)/constraints.txt $(ROOT)/.ci/venv.py
-	$(PYTHON) $(ROOT)/.ci/venv.py $(VENV) $(ROOT)/constraints.txt
+$(DONE)/torch: $(ROOT)/constraints.txt $(ROOT)/.ci/environment.py
+	$(PYTHON) $(ROOT)/.ci/environment.py $(VENV) $(ROOT)/constraints.txt
 	@mkdir -p $(DONE) && touch $@
 
 $(DONE)/package: $(DONE)/torch $(ROOT)/pyproject.toml

@@ -1,6 +1,6 @@
 """Make the virtual environment of the Makefile around the torch that this Python already has.
 
-Usage: python3 .ci/venv.py FOLDER CONSTRAINTS
+Usage: python3 .ci/environment.py FOLDER CONSTRAINTS
 
 Where this Python has torch 2.6 or newer, the environment sees it and FOLDER/constraints.txt pins that very
 version; otherwise the version in CONSTRAINTS is pinned and installed. Nothing replaces it later.
