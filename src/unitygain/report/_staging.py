@@ -1,0 +1,101 @@
+"""The gain-staging chart of the terminal: backward gain per block in dB as bars, with its running sum."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from unitygain._types import Profile
+from unitygain.report._show import decibel, short_labels, show, signed
+
+ROWS = 24
+_LEAST_SCALE = 3.0
+Line = list[tuple[str, str]]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the chart: a block, or several neighbours; decibels per block and summed from the loss."""
+
+    label: str
+    back: float
+    total: float
+    ahead: float | None
+
+
+def staging_lines(backward: Profile, forward: Profile | None, width: int) -> list[Line]:
+    """Return the chart's lines as (text, style) pieces; empty for a profile without sites."""
+    if not len(backward):
+        return []
+    rows, size = group(backward, forward)
+    label = max(5, min(24, max(len(row.label) for row in rows)))
+    half = max(4, min(16, (width - label - 38) // 2))
+    finite = [abs(row.back) for row in rows if math.isfinite(row.back)]
+    scale = max([_LEAST_SCALE, *finite])
+    ahead = any(row.ahead is not None for row in rows)
+    first = f"  {'block':<{label}}  {f'-{scale:.0f} dB':<{half}}0{f'+{scale:.0f} dB':>{half}}"
+    heads = f"{'backward':>11}{'summed':>10}" + (f"{'forward':>10}" if ahead else "")
+    lines: list[Line] = [
+        [
+            (
+                "gain per block in dB (the bars are backward: the gradient runs from the bottom to the top)",
+                "bold",
+            )
+        ]
+    ]
+    lines.append([(first + heads, "dim")])
+    lines += [_row(row, label, half, scale, ahead) for row in rows]
+    if size > 1:
+        lines.append([(f"  {len(backward)} blocks, {size} to a row: the rows show means per block", "dim")])
+    return lines
+
+
+def group(backward: Profile, forward: Profile | None) -> tuple[list[Row], int]:
+    """Return at most 24 rows in forward order, and how many blocks each of them stands for."""
+    size = math.ceil(len(backward) / ROWS)
+    back = [decibel(value) for value in backward.values]
+    names = short_labels(backward.sites, 24)
+    ahead = {site: decibel(value) for site, value in forward.items()} if forward else {}
+    running = 0.0
+    sums: list[float] = []
+    for value in reversed(back):
+        running += value
+        sums.append(running)
+    sums.reverse()
+    rows = []
+    for start in range(0, len(back), size):
+        stop = min(start + size, len(back))
+        label = names[start] if size == 1 else f"{names[start]}..{names[stop - 1]}"
+        also = [ahead[site] for site in backward.sites[start:stop] if site in ahead]
+        rows.append(Row(show(label, 24), _mean(back[start:stop]), sums[start], _mean(also) if also else None))
+    return rows, size
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
+
+
+def _row(row: Row, label: int, half: int, scale: float, ahead: bool) -> Line:
+    left, right = bar(row.back, half, scale)
+    style = "loss" if row.back < 0 else "gain"
+    more = "" if not ahead else f"{'' if row.ahead is None else signed(row.ahead):>10}"
+    return [
+        (f"  {row.label:<{label}}  ", ""),
+        (left, style),
+        ("│", "dim"),
+        (right, style),
+        (f"{signed(row.back):>11}{signed(row.total):>10}{more}", ""),
+    ]
+
+
+def bar(value: float, half: int, scale: float) -> tuple[str, str]:
+    """Return the two halves of a bar around zero; a value that is not finite is written out instead."""
+    if math.isnan(value):
+        return "NaN".rjust(half), " " * half
+    if math.isinf(value):
+        word = "<<< " if value < 0 else " >>>"
+        return (word.rjust(half), " " * half) if value < 0 else (" " * half, word.ljust(half))
+    steps = round(abs(value) / scale * half * 2)
+    full, rest = divmod(min(steps, half * 2), 2)
+    if value < 0:
+        return ("▐" * rest + "█" * full).rjust(half), " " * half
+    return " " * half, ("█" * full + "▌" * rest).ljust(half)

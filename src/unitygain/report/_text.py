@@ -1,0 +1,157 @@
+"""The report as text: findings as a linter prints them, a gain-staging chart, and what was skipped."""
+
+import math
+import textwrap
+from typing import TYPE_CHECKING
+
+from unitygain._types import Cause, Finding
+from unitygain.report._show import number, places, show, show_text
+from unitygain.report._staging import Line, staging_lines
+
+if TYPE_CHECKING:
+    from unitygain.report._report import Report
+
+WIDTH = 100
+_NARROWEST = 60
+_SKIPS = 12
+_STYLES = {
+    "error": "1;31", "warning": "1;33", "info": "1;34", "bold": "1", "dim": "2", "code": "36",
+    "confirmed": "32", "refuted": "35", "not tested": "2", "loss": "33", "gain": "34", "fine": "1;32",
+}  # fmt: skip
+
+
+def render_text(report: "Report", color: bool = False, width: int = WIDTH) -> str:
+    """Return the report as text.
+
+    Args:
+        report: What to print.
+        color: Whether to add terminal colours. Names are escaped first, so that none can add its own.
+        width: Columns of the terminal; less than 60 is taken as 60.
+    """
+    width = max(width, _NARROWEST)
+    blocks = [_head(report, width)]
+    blocks += [_finding(finding, width) for finding in report.findings]
+    backward = report.profiles.get("backward_gain")
+    if backward is not None and len(backward):
+        blocks.append(staging_lines(backward, report.profiles.get("forward_gain"), width))
+    if report.skipped:
+        blocks.append(_skipped(report, width))
+    blocks.append(_summary(report))
+    return "\n\n".join("\n".join(_paint(line, color) for line in block) for block in blocks if block)
+
+
+def _paint(line: Line, color: bool) -> str:
+    if not color:
+        return "".join(text for text, _ in line).rstrip()
+    return "".join(f"\x1b[{_STYLES[style]}m{text}\x1b[0m" if style else text for text, style in line)
+
+
+def _wrap(text: str, width: int, indent: str, first: str | None = None) -> list[str]:
+    lines = []
+    for paragraph in show_text(text).splitlines() or [""]:
+        begin = indent if first is None or lines else first
+        lines += textwrap.wrap(paragraph, width, initial_indent=begin, subsequent_indent=indent) or [begin]
+    return lines
+
+
+def _head(report: "Report", width: int) -> list[Line]:
+    case = report.case
+    units = {
+        "parameters": "{} parameters",
+        "torch": "torch {}",
+        "seed": "seed {}",
+        "loss": "loss {}",
+        "device": "on {}",
+    }
+    words = [
+        units.get(key, "{}").format(number(value))
+        for key, value in case.items()
+        if key in units or key == "dtype"
+    ]
+    others = [f"{show(key, 40)}: {number(value)}" for key, value in case.items()
+              if key not in units and key not in ("name", "dtype")]  # fmt: skip
+    name = show(case.get("name") or "a model")
+    lines: list[Line] = [[("unitygain", "dim"), ("  ", ""), (name, "bold")]]
+    for words_of_line in (words, others):
+        lines += [[(line, "dim")] for line in _wrap(", ".join(words_of_line), width, "  ") if words_of_line]
+    return lines
+
+
+def _finding(finding: Finding, width: int) -> list[Line]:
+    lines: list[Line] = [
+        [
+            (f"{show(finding.code, 24)} {finding.severity:<8}", finding.severity),
+            (f" {show(finding.name, 60)}", "bold"),
+            (f"  {places(finding.sites)}", "dim"),
+        ]
+    ]
+    lines += [[(line, "")] for line in _wrap(finding.message, width, "  ")]
+    lines += [[(line, "dim")] for line in _wrap(evidence(finding), width, "  ")]
+    for index, cause in enumerate(finding.causes):
+        lines += _cause(cause, index, finding.value, width)
+    if finding.fix:
+        lines.append([("  fix:", "bold")])
+        lines += [[(f"    {line}", "code")] for line in show_text(finding.fix).splitlines()]
+    lines.append([(f"  why: unitygain explain {show(finding.code, 24)}", "dim")])
+    return lines
+
+
+def evidence(finding: Finding) -> str:
+    """Return the judged number with its bounds in one phrase."""
+    judged = f"{show(finding.quantity, 60)}{'.' + show(finding.fact, 60) if finding.fact else ''}"
+    words = [f"{judged} = {number(finding.value)}"]
+    if finding.interval:
+        words.append(f"interval {number(finding.interval[0])}..{number(finding.interval[1])}")
+    words.append(f"threshold {number(finding.threshold)}")
+    if finding.expected is not None:
+        words.append(f"expected {number(finding.expected)}")
+    if finding.p_value is not None:
+        words.append(f"p = {number(finding.p_value)}")
+    words += [f"{show(key, 60)}: {number(value)}" for key, value in finding.evidence.items()]
+    return "; ".join(words)
+
+
+def outcome(cause: Cause, value: float) -> str:
+    """Return what the removal of a cause showed, such as ``confirmed: 0.41 -> 1 predicted 0.9..1.1``."""
+    words = cause.status
+    if cause.measured is not None:
+        words += f": {number(value)} -> {number(cause.measured)}"
+    if cause.predicted:
+        words += f" predicted {number(cause.predicted[0])}..{number(cause.predicted[1])}"
+    return words
+
+
+def letter(index: int) -> str:
+    """Return ``a``, ``b``, ... and from the 27th on the number."""
+    return chr(ord("a") + index) if index < 26 else str(index + 1)
+
+
+def _cause(cause: Cause, index: int, value: float, width: int) -> list[Line]:
+    lines: list[Line] = [[(line, "")] for line in _wrap(cause.text, width, "      ", f"  ({letter(index)}) ")]
+    seen = outcome(cause, value) + (f"; {cause.note}" if cause.note else "")
+    lines += [[(line, cause.status)] for line in _wrap(f"[{show_text(seen)}]", width, "      ")]
+    return lines
+
+
+def _skipped(report: "Report", width: int) -> list[Line]:
+    lines: list[Line] = [[("not looked at", "bold")]]
+    for item in report.skipped[:_SKIPS]:
+        lines += [
+            [(line, "dim")]
+            for line in _wrap(f"{show(item.what)}: {show_text(item.reason, 400)}", width, "  ")
+        ]
+    if len(report.skipped) > _SKIPS:
+        lines.append([(f"  and {len(report.skipped) - _SKIPS} more, all of them in the JSON", "dim")])
+    return lines
+
+
+def _summary(report: "Report") -> list[Line]:
+    count = len(report.profiles)
+    looked = f" from {count} profile{'s' * (count != 1)} in {_seconds(report.seconds)}"
+    if report.skipped:
+        looked += f", {len(report.skipped)} not looked at"
+    return [[(report.count(), report.worst or "fine"), (looked, "")]]
+
+
+def _seconds(seconds: float) -> str:
+    return f"{seconds:.1f} s" if math.isfinite(seconds) else "unknown time"
