@@ -1,1 +1,1 @@
-"""unitygain measures how each part of a PyTorch model amplifies signal and gradient, and says where they explode or vanish."""
+"""Measures how each part of a PyTorch model amplifies signal and gradient: where they explode or vanish."""

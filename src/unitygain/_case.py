@@ -7,10 +7,25 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils import _pytree as pytree
 
 Batch = Any
 Loss = Callable[[nn.Module, Batch], Tensor]
 SMALL_BYTES = 256 * 2**20
+
+
+class CaseFailure(RuntimeError):
+    """The user's own code failed or cannot be diagnosed; ``module`` is where, if known."""
+
+    module: str = ""
+
+    @classmethod
+    def during(cls, error: BaseException, module: str, batch: int) -> "CaseFailure":
+        """Describe an exception of the user's code that was raised inside `module`."""
+        where = f" in module {module!r}" if module else ""
+        failure = cls(f"the model or loss raised on batch {batch}{where}: {type(error).__name__}: {error}")
+        failure.module = module
+        return failure
 
 
 class Case:
@@ -139,22 +154,31 @@ class Case:
                 raise ValueError("data gave no batch; it is empty, or an iterator that was used up before")
         return self._batches
 
+    def move_batches(self, device: Any, dtype: torch.dtype | None) -> None:
+        """Move the drawn batches to `device` and cast their floating tensors to `dtype`."""
+
+        def move(value: Any) -> Any:
+            if not isinstance(value, Tensor):
+                return value
+            return value.to(device=device, dtype=dtype if value.is_floating_point() else None)
+
+        self._batches = tuple(pytree.tree_map(move, batch) for batch in self.batches)
+
     def compute_loss(self, batch: Batch) -> Tensor:
         """Run the forward pass on `batch` under the declared precision and return the scalar loss.
 
         Raises:
-            TypeError: If the loss is not a floating scalar tensor.
+            CaseFailure: If the loss is not a floating scalar tensor.
         """
         with self.autocast():
             loss = self.loss(self.model, batch)
         if not isinstance(loss, Tensor):
-            raise TypeError(f"the loss returned {_kind(loss)}; it must return a scalar tensor")
+            raise CaseFailure(f"the loss returned {_kind(loss)}; it must return a scalar tensor")
         if loss.numel() != 1:
-            raise TypeError(
-                f"the loss has shape {tuple(loss.shape)}; reduce it to one number, such as loss.mean()"
-            )
+            shape = tuple(loss.shape)
+            raise CaseFailure(f"the loss has shape {shape}; reduce it to one number, such as loss.mean()")
         if not loss.is_floating_point():
-            raise TypeError(f"the loss has dtype {loss.dtype}, which has no gradient; give a floating loss")
+            raise CaseFailure(f"the loss has dtype {loss.dtype}, which has no gradient; give a floating loss")
         return loss.reshape(())
 
     def autocast(self) -> torch.autocast:

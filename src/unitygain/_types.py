@@ -93,7 +93,8 @@ class Profile:
             entries = getattr(self, name)
             if entries and len(entries) != count:
                 raise ValueError(
-                    f"profile {self.name!r}: {name} has {len(entries)} entries for {count} sites; give one per site"
+                    f"profile {self.name!r}: {name} has {len(entries)} entries for {count} sites; "
+                    "give one per site"
                 )
 
     def __len__(self) -> int:

@@ -1,0 +1,174 @@
+"""diagnose(case): the main flow, from the Case to the Report."""
+
+import os
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+import torch
+
+import unitygain.rules  # noqa: F401 (importing these three rooms fills the registry)
+from unitygain._case import Case, CaseFailure
+from unitygain._registry import MEASURES, RULES, Measure, Rule
+from unitygain._removal import check_causes
+from unitygain._types import SEVERITIES, Finding, Profile, Skipped
+from unitygain.probe.isolate import isolated
+from unitygain.probe.observe import observe
+from unitygain.probe.record import Record
+from unitygain.probe.sites import Select
+from unitygain.report import Report
+
+__all__ = ["diagnose"]
+
+
+Progress = Callable[[int, int, str], None]
+
+
+def diagnose(
+    case: Case,
+    *,
+    sites: Select = None,
+    probes: int = 8,
+    seed: int = 0,
+    only: Sequence[str] = (),
+    skip: Sequence[str] = (),
+    dtype: str | torch.dtype | None = None,
+    device: str | torch.device | None = None,
+    removal: bool = True,
+    progress: Progress | None = None,
+) -> Report:
+    """Measure where the signal and the gradient of `case` grow or die, judge it, and test the causes.
+
+    Args:
+        case: A model and one way to train it.
+        sites: Patterns (``"encoder.layers.*"``) or a callable ``(path, module) -> bool`` that choose the
+            modules to report and the trunk; found without help when left out.
+        probes: Random vectors per block for the estimates that need them.
+        seed: Seed of those vectors, and of dropout.
+        only: Codes of the rules to run; all when empty.
+        skip: Codes of the rules not to run.
+        dtype: Floating dtype in which to measure (``"float64"``); the model's own when left out.
+        device: Where to measure; where the model is when left out.
+        removal: Whether to check the first cause of each finding by taking it away on a copy.
+        progress: Called with (done, total, what) between the steps.
+
+    Returns:
+        The Report: profiles, findings (most severe first), what was skipped, what it worked on.
+
+    Raises:
+        CaseFailure: If the user's model, loss or data raises or cannot be diagnosed.
+        ValueError: If a code is unknown, or `probes` is below 1.
+
+    Side effects:
+        None on the case: parameters, gradients, buffers, random states, train flags and hooks are
+        afterwards bitwise as they were. The data is drawn once into ``case.batches``.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> model = nn.Sequential(*(m for _ in range(12) for m in (nn.Linear(32, 32), nn.ReLU())))
+        >>> case = Case(model, loss=lambda m, x: m(x).square().mean(), data=[torch.randn(16, 32)])
+        >>> report = diagnose(case, only=["UG101"])
+        >>> [finding.code for finding in report.findings]
+        ['UG101']
+    """
+    if probes < 1:
+        raise ValueError(f"probes is {probes}; use at least 1")
+    judges = choose_rules(only, skip)
+    started = time.perf_counter()
+    require_trainable(case)
+    with isolated(case, seed) as (subject, worked_on):
+        move(subject, dtype, device)
+        say = progress or (lambda done, total, what: None)
+        profiles, record, skipped = measure_all(subject, sites, probes, seed, say)
+        findings = judge(profiles, judges)
+        if removal:
+            findings = check_causes(subject, findings, record, sites, say)
+        facts = describe(subject, record, worked_on, seed)
+    return Report(facts, profiles, findings, skipped, time.perf_counter() - started)
+
+
+def choose_rules(only: Sequence[str], skip: Sequence[str]) -> list[Rule]:
+    """Return the rules with the codes in `only` (all if empty) and not in `skip`; ValueError if unknown."""
+    for code in (*only, *skip):
+        if code not in RULES:
+            raise ValueError(f"no rule has the code {code!r}; the codes are {', '.join(sorted(RULES))}")
+    return [r for code, r in sorted(RULES.items()) if (not only or code in only) and code not in skip]
+
+
+def require_trainable(case: Case) -> None:
+    """Refuse a model in which nothing can be diagnosed."""
+    parameters = list(case.model.parameters())
+    if not any(p.requires_grad for p in parameters):
+        raise CaseFailure(f"nothing to diagnose: 0 of {len(parameters)} parameters require a gradient")
+    meta = sum(p.is_meta for p in parameters)
+    if meta:
+        raise CaseFailure(f"{meta} of {len(parameters)} parameters are on meta; materialise them first")
+
+
+def move(case: Case, dtype: str | torch.dtype | None, device: str | torch.device | None) -> None:
+    """Cast and move the model and the batches of an isolated case."""
+    if dtype is None and device is None:
+        return
+    kind = getattr(torch, dtype) if isinstance(dtype, str) else dtype
+    case.model.to(device=device, dtype=kind)
+    case.move_batches(device, kind)
+
+
+def measure_all(
+    case: Case, sites: Select, probes: int, seed: int, say: Progress, chosen: Iterable[Measure] | None = None
+) -> tuple[dict[str, Profile], Record, tuple[Skipped, ...]]:
+    """Run the passive pass, then every measure; a measure that fails is listed, not hidden."""
+    wanted = list(MEASURES.values() if chosen is None else chosen)
+    total = len(wanted) + 1
+    say(0, total, "forward and backward")
+    needs = dict.fromkeys(key for m in wanted for key in m.needs)
+    record = observe(case, needs, sites=sites, probes=probes, seed=seed)
+    profiles: dict[str, Profile] = {}
+    skipped = list(record.skipped)
+    for index, item in enumerate(sorted(wanted, key=lambda m: m.active), start=1):
+        say(index, total, item.name)
+        try:
+            profile = item.compute(case, record)
+        except CaseFailure:
+            raise
+        except Exception as error:
+            if os.environ.get("UNITYGAIN_STRICT"):
+                raise
+            skipped.append(Skipped(item.name, f"the measurement failed: {type(error).__name__}: {error}"))
+            continue
+        if profile is not None:
+            profiles[item.name] = profile
+    say(total, total, "done")
+    return profiles, record, tuple(skipped)
+
+
+def judge(profiles: Mapping[str, Profile], judges: Iterable[Rule]) -> tuple[Finding, ...]:
+    """Return what the rules find in the profiles, most severe first."""
+    found = [
+        finding
+        for rule in judges
+        if all(name in profiles for name in rule.needs)
+        for finding in rule.judge(profiles)
+    ]
+    return tuple(sorted(found, key=lambda f: (-SEVERITIES.index(f.severity), f.code)))
+
+
+def describe(case: Case, record: Record, worked_on: str, seed: int) -> dict[str, str | float | int]:
+    """Say what was diagnosed."""
+    parameters = list(case.model.parameters())
+    return {
+        "name": case.name or type(case.model).__name__,
+        "parameters": sum(p.numel() for p in parameters),
+        "loss": record.facts["loss"],
+        "blocks": len(record.blocks),
+        "block": next((p.type for p in record.of("entry")), ""),
+        "mode": "train" if case.model.training else "eval",
+        "initialisation": "drawn by the factory" if case.factory else "one initialisation",
+        "optimizer": type(case.build_optimizer()).__name__ if case.optimizer else "none declared",
+        "dtype": str(next(p.dtype for p in parameters)).removeprefix("torch."),
+        "precision": case.precision or "as the model",
+        "device": str(case.device),
+        "seed": seed,
+        "worked on": worked_on,
+        "torch": torch.__version__,
+    }

@@ -1,0 +1,74 @@
+"""Checks a cause by removal: on a copy that cause alone is taken away, and the value must move as stated."""
+
+import dataclasses
+import math
+from collections.abc import Callable
+
+from unitygain._case import Case
+from unitygain._registry import MEASURES, REMEDIES
+from unitygain._types import Cause, Finding
+from unitygain.probe.observe import observe
+from unitygain.probe.record import Record
+from unitygain.probe.sites import Select
+
+
+def check_causes(
+    case: Case,
+    findings: tuple[Finding, ...],
+    record: Record,
+    sites: Select,
+    say: Callable[[int, int, str], None],
+) -> tuple[Finding, ...]:
+    """Return the findings with the first cause of each confirmed, refuted or left untested with the reason.
+
+    Args:
+        case: An isolated case; a copy of it is changed for each cause and thrown away.
+        findings: What the rules found.
+        record: The record of the plain pass, for its probes and seed.
+        sites: The choice of sites of the plain pass.
+        say: Progress, called with (done, total, what).
+
+    Returns:
+        The findings in the same order.
+
+    Side effects:
+        None on `case`. Costs one copy of the model and one pass per finding with a testable cause.
+    """
+    checked = []
+    for index, finding in enumerate(findings):
+        say(index, len(findings), f"testing the cause of {finding.code}")
+        if finding.causes:
+            first = _check(case, finding, finding.causes[0], record, sites)
+            finding = dataclasses.replace(finding, causes=(first, *finding.causes[1:]))
+        checked.append(finding)
+    say(len(findings), len(findings), "done")
+    return tuple(checked)
+
+
+def _check(case: Case, finding: Finding, cause: Cause, record: Record, sites: Select) -> Cause:
+    if cause.remedy is None or cause.predicted is None:
+        return dataclasses.replace(cause, note=cause.note or "no change to the model takes it away alone")
+    try:
+        twin = case.copy()
+    except Exception as error:
+        return dataclasses.replace(
+            cause, note=f"the model could not be copied ({type(error).__name__}: {error})"
+        )
+    try:
+        REMEDIES[cause.remedy].apply(twin, **cause.parameters)
+        measured = _measure_again(twin, finding, record, sites)
+    except Exception as error:
+        return dataclasses.replace(cause, note=f"the test failed: {error}")
+    low, high = cause.predicted
+    if measured is None or math.isnan(measured):
+        return dataclasses.replace(cause, note="the value could not be measured after the removal")
+    status = "confirmed" if low <= measured <= high else "refuted"
+    return dataclasses.replace(cause, status=status, measured=measured)
+
+
+def _measure_again(case: Case, finding: Finding, record: Record, sites: Select) -> float | None:
+    item = MEASURES[finding.quantity]
+    probes, seed = int(record.facts["probes"]), int(record.facts["seed"])
+    again = observe(case, item.needs, sites=sites, probes=probes, seed=seed)
+    profile = item.compute(case, again)
+    return None if profile is None else finding.reread({finding.quantity: profile})

@@ -1,0 +1,104 @@
+"""Turns what a probe saw into a Record: names the sites, finds the trunk, gathers the numbers."""
+
+import dataclasses
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from torch import Tensor, nn
+from torch.nn.parameter import UninitializedParameter
+
+from unitygain._types import Site, Skipped
+from unitygain.probe.ledger import UNSEEN, Ledger, dtype_name, reduce
+from unitygain.probe.record import Numbers, Place, Record
+from unitygain.probe.sites import Call, Select, find_trunk, name_calls, selects
+
+GRADIENT = {"output": "grad", "entry": "entry_grad", "exit": "exit_grad", "input": "input_grad"}
+GRADIENT |= {"sequence": "sequence_grad", "logits": "logits_grad"}
+Wanted = Mapping[str, tuple[str, ...]]
+Key = tuple[Call, str]
+
+
+@dataclass
+class Sighting:
+    """Everything that a probe saw: the calls, and for each signal the ledger's row per (call, leaf)."""
+
+    calls: list[Call] = field(default_factory=list)
+    rows: dict[str, dict[Key, int]] = field(default_factory=lambda: defaultdict(dict))
+    skipped: dict[str, str] = field(default_factory=dict)
+    facts: dict[str, float | str] = field(default_factory=dict)
+
+
+def assemble(model: nn.Module, sighting: Sighting, ledger: Ledger, wanted: Wanted, select: Select) -> Record:
+    """Return the Record of a sighting; reads the parameters and their gradients as they are."""
+    sites = name_calls(sighting.calls)
+    order = {call: index for index, call in enumerate(sighting.calls)}
+    chosen = {call for call in sighting.calls if selects(select, call.path, call.module)}
+    trunk = find_trunk([call for call in sighting.calls if call in chosen])
+    blocks = set(trunk)
+    record = _Draft(wanted, dict(sighting.skipped))
+    for signal in GRADIENT:
+        allowed = blocks if signal in {"entry", "exit"} else chosen
+        for (call, leaf), row in sorted(sighting.rows[signal].items(), key=lambda item: order[item[0][0]]):
+            if call in allowed or signal in {"input", "logits"}:
+                record.add(signal, call, dataclasses.replace(sites[call], leaf=leaf), ledger, row)
+    record.add_parameters(model)
+    notes = tuple(Skipped(what, reason) for what, reason in record.skipped.items())
+    return Record(
+        tuple(record.places), tuple(sites[call] for call in trunk), record.values, notes, dict(sighting.facts)
+    )
+
+
+class _Draft:
+    """The places and numbers of a record in the making."""
+
+    def __init__(self, wanted: Wanted, skipped: dict[str, str]) -> None:
+        self.wanted = wanted
+        self.skipped = skipped
+        self.places: list[Place] = []
+        self.values: dict[str, dict[Site, Numbers]] = {}
+
+    def add(self, signal: str, call: Call, site: Site, ledger: Ledger, row: int) -> None:
+        """Add one observed tensor and its gradient."""
+        shape, dtype, differentiable = ledger.described[row]
+        self.places.append(Place(site, signal, type(call.module).__name__, shape, dtype))
+        self._store(signal, site, ledger.forward[row])
+        self._store(GRADIENT[signal], site, ledger.backward[row])
+        if signal == "output" and self.wanted.get("grad"):
+            if not differentiable and not ledger.backward[row]:
+                self.skipped[f"gradient at {site}"] = "its output does not require a gradient"
+            elif all(numbers is UNSEEN for numbers in ledger.backward[row].values()):
+                self.skipped[f"gradient at {site}"] = "none reached it: the loss does not depend on it"
+
+    def add_parameters(self, model: nn.Module) -> None:
+        """Add every parameter once, by its first name, and its gradient as it stands."""
+        aliases: dict[int, list[str]] = defaultdict(list)
+        for name, parameter in model.named_parameters(remove_duplicate=False):
+            aliases[id(parameter)].append(name)
+        for name, parameter in model.named_parameters():
+            if isinstance(parameter, UninitializedParameter):
+                self.skipped[f"parameter {name}"] = "it is lazy and no forward pass has given it a shape"
+                continue
+            tied = [alias for alias in aliases[id(parameter)] if alias != name]
+            note = f"tied to {', '.join(tied)}" if tied else ""
+            kind = type(parameter).__name__
+            self.places.append(
+                Place(Site(name), "parameter", kind, tuple(parameter.shape), dtype_name(parameter), note)
+            )
+            self._reduce("parameter", name, parameter)
+            if parameter.grad is not None:
+                self._reduce("parameter_grad", name, parameter.grad)
+            elif self.wanted.get("parameter_grad") and parameter.requires_grad:
+                self.skipped[f"gradient of parameter {name}"] = "it is None: none reached the parameter"
+
+    def _reduce(self, signal: str, name: str, tensor: Tensor) -> None:
+        kept: dict[str, Tensor] = {}
+        reduce(tensor, self.wanted.get(signal, ()), kept, None)
+        self._store(signal, Site(name), kept)
+
+    def _store(self, signal: str, site: Site, kept: Mapping[str, Tensor]) -> None:
+        for name in self._seen(signal, kept):
+            self.values.setdefault(f"{signal}.{name}", {})[site] = tuple(kept[name].reshape(-1).tolist())
+
+    def _seen(self, signal: str, kept: Mapping[str, Tensor]) -> Iterable[str]:
+        return [name for name in self.wanted.get(signal, ()) if kept.get(name, UNSEEN) is not UNSEEN]

@@ -1,0 +1,231 @@
+"""Probe: watches one forward and backward pass of a live model and leaves no trace on it."""
+
+import dataclasses
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
+from torch.utils import _pytree as pytree
+
+from unitygain.probe.assemble import GRADIENT, Sighting, assemble
+from unitygain.probe.hooks import Hooks
+from unitygain.probe.ledger import Ledger, View, dtype_name
+from unitygain.probe.record import Record
+from unitygain.probe.sites import Call, Select
+from unitygain.stats import STATISTICS
+
+DEFAULT = ("output.rms", "output.frac_nonfinite", "grad.rms", "parameter.rms", "parameter_grad.rms")
+
+
+class Probe:
+    """Context manager that watches a model and brings back a Record.
+
+    Everything that ran inside the ``with`` is recorded; a module that runs again in the same pass is
+    recorded call by call. Nothing stays on the model afterwards, also after an exception.
+
+    Args:
+        model: The model to watch.
+        collect: What to reduce, as ``signal.statistic`` (see docs/architecture.md).
+        sites: Patterns or a callable ``(path, module) -> bool`` that choose the modules to report.
+        inputs: Replace floating inputs of the model that need no gradient by copies that do, so that
+            the gradient with respect to the input is seen.
+
+    Raises:
+        TypeError: If `model` is no nn.Module.
+        ValueError: If `collect` names no known statistic.
+
+    Side effects:
+        Hooks on modules and tensors while the context is open. Consumes no random numbers, changes no
+        gradient, runs no pass of its own. Costs one reduction per tensor and statistic.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> model = nn.Sequential(nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, 1))
+        >>> with Probe(model) as probe:
+        ...     model(torch.ones(2, 4)).sum().backward()
+        >>> [str(place.site) for place in probe.record().of("output")]
+        ['0', '1', '2']
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        collect: Iterable[str] = DEFAULT,
+        *,
+        sites: Select = None,
+        inputs: bool = False,
+    ) -> None:
+        if not isinstance(model, nn.Module):
+            raise TypeError(f"model is a {type(model).__name__}; give an nn.Module")
+        self._model = model
+        self._wanted = _wanted(collect)
+        self._select = sites
+        self._inputs = inputs
+        self._hooks = Hooks()
+        self._ledger = Ledger(self._hooks)
+        self._sighting = Sighting()
+        self._stack: list[Call] = []
+        self._by_path: dict[str, list[Call]] = defaultdict(list)
+
+    def __enter__(self) -> "Probe":
+        for path, module in self._model.named_modules():
+            self._hooks.on_call(module, self._before(path), self._after(path))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._hooks.remove()
+        self._stack.clear()
+
+    @property
+    def innermost(self) -> str:
+        """Path of the module whose forward is running, or was when an exception left it; else empty."""
+        return self._stack[-1].path if self._stack else ""
+
+    def note(self, **facts: float | str) -> None:
+        """Add scalars of the pass, such as the loss, to the record."""
+        self._sighting.facts.update(facts)
+
+    def record(self) -> Record:
+        """Return what was seen so far.
+
+        Raises:
+            RuntimeError: If no module of the model was called.
+        """
+        if not self._sighting.calls:
+            raise RuntimeError(
+                "the probe saw no call of the model; run the forward pass inside the with block"
+            )
+        return assemble(self._model, self._sighting, self._ledger, self._wanted, self._select)
+
+    def _before(self, path: str) -> Callable[..., Any]:
+        def enter(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+            if _in_backward():
+                return None
+            outermost = not self._stack
+            replaced = None
+            if outermost and self._inputs and torch.is_grad_enabled():
+                args, kwargs = replaced = _with_gradient(args, kwargs)
+            call = self._begin(path, module)
+            tensors = [t for t in pytree.tree_leaves((args, kwargs)) if _observable(t)]
+            call.inputs = tuple(self._ledger.serial(t) for t in tensors)
+            for index, tensor in enumerate(tensors if outermost else ()):
+                self._see("input", call, f"(input {index})", tensor)
+            if tensors:
+                self._see("entry", call, "", tensors[0])
+            if isinstance(module, nn.RNNBase) and tensors:
+                self._see_sequence(module, call, args, tensors[0])
+            return replaced
+
+        return enter
+
+    def _begin(self, path: str, module: nn.Module) -> Call:
+        parent = self._stack[-1] if self._stack else None
+        call = Call(path, module, parent, len(self._by_path[path]) + 1)
+        self._by_path[path].append(call)
+        self._stack.append(call)
+        self._sighting.calls.append(call)
+        return call
+
+    def _after(self, path: str) -> Callable[..., None]:
+        def leave(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+            if _in_backward():
+                self._see_again(path, output)
+                return
+            # A call that raised and was caught by the model left its entry behind.
+            while self._stack and self._stack[-1].module is not module:
+                self._stack.pop()
+            if not self._stack:
+                return
+            call = self._stack.pop()
+            if call.parent is not None:
+                call.parent.children.append(call)
+            kept = self._floating(path, output)
+            call.outputs = tuple(self._ledger.serial(tensor) for _, tensor in kept)
+            if call.leaf:
+                for index, (key, tensor) in enumerate(kept):
+                    self._see("output", call, key if index else "", tensor)
+            if kept:
+                self._see("exit", call, "", kept[0][1])
+            if kept and call.parent is None:
+                self._see("logits", call, "", kept[0][1])
+
+        return leave
+
+    def _floating(self, path: str, output: Any) -> list[tuple[str, Tensor]]:
+        """The floating leaves of an output by key; others are noted as skipped."""
+        leaves = [(pytree.keystr(key), value) for key, value in pytree.tree_leaves_with_path(_unwrap(output))]
+        for key, value in leaves:
+            if isinstance(value, Tensor) and not _observable(value):
+                name = f"output {key} of {path or '(model)'}" if key else f"output of {path or '(model)'}"
+                self._sighting.skipped[name] = f"dtype {dtype_name(value)} has no gradient"
+            elif value is not None and not isinstance(value, (Tensor, int, float, bool, str)):
+                name = f"output {key} of {path or '(model)'}" if key else f"output of {path or '(model)'}"
+                self._sighting.skipped[name] = f"a {type(value).__name__} is not searched for tensors"
+        return [(key, value) for key, value in leaves if _observable(value)]
+
+    def _see_again(self, path: str, output: Any) -> None:
+        """Take the gradient from a checkpoint's recomputation where the first pass ran without a graph."""
+        calls = self._by_path[path]
+        if len(calls) != 1 or not calls[0].leaf:
+            return
+        for index, (key, value) in enumerate(self._floating(path, output)):
+            row = self._sighting.rows["output"].get((calls[0], key if index else ""))
+            if row is not None and not self._ledger.backward[row]:
+                self._ledger.watch_gradient(row, value, self._wanted.get("grad", ()), None)
+
+    def _see_sequence(self, module: nn.RNNBase, call: Call, args: tuple[Any, ...], tensor: Tensor) -> None:
+        if any(isinstance(arg, PackedSequence) for arg in args):
+            self._sighting.skipped[f"time steps of {call.path}"] = "a packed sequence mixes its time steps"
+            return
+        batched = tensor.ndim == 3 and module.batch_first
+        self._see("sequence", call, "", tensor, (lambda t: t.transpose(0, 1)) if batched else None)
+
+    def _see(self, signal: str, call: Call, leaf: str, tensor: Tensor, view: View = None) -> None:
+        wanted, wanted_grad = self._wanted.get(signal, ()), self._wanted.get(GRADIENT[signal], ())
+        if wanted or wanted_grad:
+            self._sighting.rows[signal][call, leaf] = self._ledger.observe(tensor, wanted, wanted_grad, view)
+
+
+def _wanted(collect: Iterable[str]) -> dict[str, tuple[str, ...]]:
+    wanted: dict[str, list[str]] = defaultdict(list)
+    signals = {*GRADIENT, *GRADIENT.values(), "parameter", "parameter_grad"}
+    for key in dict.fromkeys(collect):
+        signal, _, statistic = key.partition(".")
+        if signal not in signals or statistic not in STATISTICS:
+            raise ValueError(
+                f"collect has {key!r}; write signal.statistic with a signal of {', '.join(sorted(signals))} "
+                f"and a statistic of {', '.join(STATISTICS)}"
+            )
+        wanted[signal].append(statistic)
+    return {signal: tuple(names) for signal, names in wanted.items()}
+
+
+def _with_gradient(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    def lift(value: Any) -> Any:
+        if isinstance(value, Tensor) and value.is_floating_point() and not value.requires_grad:
+            # A clone of the leaf, so that the model may still write into its input.
+            return value.detach().clone().requires_grad_().clone()
+        return value
+
+    return pytree.tree_map(lift, (args, kwargs))
+
+
+def _unwrap(output: Any) -> Any:
+    """Open what pytree does not know: dataclasses and objects with the mapping interface of outputs."""
+    if dataclasses.is_dataclass(output) and not isinstance(output, type):
+        return {f.name: getattr(output, f.name) for f in dataclasses.fields(output)}
+    return dict(output) if hasattr(output, "keys") and hasattr(output, "__getitem__") else output
+
+
+def _observable(value: Any) -> bool:
+    return isinstance(value, Tensor) and (value.is_floating_point() or value.is_complex())
+
+
+def _in_backward() -> bool:
+    """Whether autograd is running: a checkpoint's recomputation calls the same modules again."""
+    task = getattr(torch._C, "_current_graph_task_id", None)
+    return task is not None and task() != -1

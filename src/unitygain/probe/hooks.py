@@ -1,0 +1,43 @@
+"""The only file that registers hooks: others ask for one and get it removed again."""
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+Before = Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], Any]
+After = Callable[[nn.Module, tuple[Any, ...], dict[str, Any], Any], None]
+
+
+class Hooks:
+    """Hooks on modules and tensors, removed together.
+
+    Module full-backward hooks are not offered: they break in-place activations and the identity of
+    outputs. A gradient is observed by a hook on the tensor, set from a forward hook.
+    """
+
+    def __init__(self) -> None:
+        self._handles: list[RemovableHandle] = []
+
+    def on_call(self, module: nn.Module, before: Before, after: After) -> None:
+        """Call `before` and `after` around each forward of `module`; `before` may replace its inputs."""
+
+        def leave(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+            after(module, args, kwargs, output)
+
+        self._handles.append(module.register_forward_pre_hook(before, with_kwargs=True))
+        self._handles.append(module.register_forward_hook(leave, with_kwargs=True))
+
+    def on_gradient(self, tensor: Tensor, see: Callable[[Tensor], None]) -> None:
+        """Call `see` with the gradient of `tensor`, which it must not keep."""
+
+        def arrived(gradient: Tensor) -> None:
+            see(gradient)
+
+        self._handles.append(tensor.register_hook(arrived))
+
+    def remove(self) -> None:
+        """Remove every hook; calling it again does nothing."""
+        while self._handles:
+            self._handles.pop().remove()

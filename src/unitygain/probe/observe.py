@@ -1,0 +1,57 @@
+"""One forward and backward pass of a Case under a Probe."""
+
+from collections.abc import Iterable
+
+import torch
+
+from unitygain._case import Case, CaseFailure
+from unitygain.probe.capture import Probe
+from unitygain.probe.record import Record
+from unitygain.probe.sites import Select
+
+
+def observe(
+    case: Case,
+    collect: Iterable[str],
+    *,
+    sites: Select = None,
+    batch: int = 0,
+    probes: int = 8,
+    seed: int = 0,
+) -> Record:
+    """Run one forward and backward pass on a batch of `case` and return its Record.
+
+    Args:
+        case: The case; the gradients of its model's parameters are set to those of this pass alone.
+        collect: What to reduce, as ``signal.statistic``.
+        sites: Which modules to report.
+        batch: Which of the case's batches.
+        probes: Random vectors per estimate, stored with the record for the active measures.
+        seed: Seed of dropout and the like, so that every pass draws the same; stored likewise.
+
+    Raises:
+        CaseFailure: If the user's model or loss raises (the message names the module), or if the loss
+            cannot be differentiated.
+
+    Side effects:
+        Gradients and buffers of the case's model; work on an isolated case.
+    """
+    case.model.zero_grad(set_to_none=True)
+    devices = [case.device] if case.device.type == "cuda" else []
+    watch = Probe(case.model, collect, sites=sites, inputs=True)
+    with torch.random.fork_rng(devices=devices), watch as probe:
+        torch.manual_seed(seed)
+        try:
+            loss = case.compute_loss(case.batches[batch])
+        except CaseFailure:
+            raise
+        except Exception as error:
+            raise CaseFailure.during(error, probe.innermost, batch) from error
+        if not loss.requires_grad:
+            raise CaseFailure(
+                "the loss has no gradient: it does not depend on any parameter that requires one; "
+                "check for detach(), no_grad() or .item() in the model or the loss"
+            )
+        loss.backward()
+        probe.note(loss=loss.item(), batch=batch, probes=probes, seed=seed)
+        return probe.record()

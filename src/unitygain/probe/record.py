@@ -1,0 +1,62 @@
+"""Record: what a probe brings back. Reduced numbers, serialisable, no live tensors."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+from unitygain._types import Profile, Site, Skipped
+
+Numbers = tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Place:
+    """A place that was observed.
+
+    Args:
+        site: Its name.
+        signal: Which tensor: ``output``, ``entry``, ``exit``, ``input``, ``sequence``, ``parameter``, ...
+        type: Class name of the module.
+        shape: Shape of the tensor.
+        dtype: Its dtype, without the ``torch.`` prefix.
+        note: A word on it, such as ``leaf`` or the name that a tied parameter shares.
+    """
+
+    site: Site
+    signal: str
+    type: str
+    shape: tuple[int, ...]
+    dtype: str
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Record:
+    """The reduced numbers of one forward and backward pass.
+
+    Args:
+        places: Every observed place, each signal in forward order.
+        blocks: The trunk: block calls in forward order; empty where no repeated part was found.
+        values: ``values["grad.rms"][site]`` is a tuple of numbers.
+        skipped: What was not observed, and why.
+        facts: The loss and other scalars of the pass.
+    """
+
+    places: tuple[Place, ...] = ()
+    blocks: tuple[Site, ...] = ()
+    values: Mapping[str, Mapping[Site, Numbers]] = field(default_factory=lambda: MappingProxyType({}))
+    skipped: tuple[Skipped, ...] = ()
+    facts: Mapping[str, float | str] = field(default_factory=lambda: MappingProxyType({}))
+
+    def of(self, signal: str) -> tuple[Place, ...]:
+        """Return the places of `signal` in forward order."""
+        return tuple(place for place in self.places if place.signal == signal)
+
+    def numbers(self, key: str, site: Site) -> Numbers | None:
+        """Return what was recorded as `key` at `site`, or None where it was not seen."""
+        return self.values.get(key, {}).get(site)
+
+    def profile(self, key: str, *, name: str, unit: str, note: str = "") -> Profile:
+        """Return the first number of `key` (``"grad.rms"``) at every site, in forward order."""
+        seen = self.values.get(key, {})
+        return Profile(name, unit, tuple(seen), tuple(numbers[0] for numbers in seen.values()), note=note)

@@ -1,0 +1,153 @@
+"""Finds the sites of a model from the calls of one forward pass: leaf calls, and the repeated trunk."""
+
+import fnmatch
+import itertools
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+
+from torch import nn
+
+from unitygain._types import Site
+
+Select = str | Sequence[str] | Callable[[str, nn.Module], bool] | None
+HALF = 0.5
+CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
+
+
+@dataclass(eq=False)
+class Call:
+    """One call of a module in a forward pass.
+
+    Tensors are named by serial numbers, so that "the same tensor" can be asked after the pass.
+    """
+
+    path: str
+    module: nn.Module
+    parent: "Call | None"
+    number: int
+    inputs: tuple[int, ...] = ()
+    outputs: tuple[int, ...] = ()
+    children: list["Call"] = field(default_factory=list)
+
+    @property
+    def leaf(self) -> bool:
+        """Whether no module was called inside."""
+        return not self.children
+
+
+def name_calls(calls: Iterable[Call]) -> dict[Call, Site]:
+    """Name every call: the path, with the number of the call where a module ran more than once."""
+    calls = list(calls)
+    times = Counter(call.path for call in calls)
+    return {call: Site(call.path, call.number if times[call.path] > 1 else 0) for call in calls}
+
+
+def selects(select: Select, path: str, module: nn.Module) -> bool:
+    """Whether a pattern, a list of patterns or a callable takes the module at `path`."""
+    if select is None:
+        return True
+    if callable(select):
+        return bool(select(path, module))
+    patterns = [select] if isinstance(select, str) else select
+    return any(fnmatch.fnmatchcase(path, pattern) for pattern in patterns)
+
+
+def find_trunk(calls: Sequence[Call]) -> list[Call]:
+    """Find the repeated trunk among `calls`, in forward order; empty where nothing repeats.
+
+    Modules are of one kind when class and structure agree. A candidate is a kind with two calls or
+    more, no call inside another of the same kind. Kinds that hold half of the parameters of the largest
+    candidate compete: those whose calls feed each other (each output is the next one's input) come
+    first, then modules with parts before bare layers, then the longest chain, then the outermost.
+
+    Args:
+        calls: Calls in the order in which they began.
+
+    Returns:
+        The calls of the winning kind.
+    """
+    chains = _candidates(calls)
+    if not chains:
+        return []
+    weight = {id(chain): _parameters(chain) for chain in chains}
+    most = max(weight.values())
+    eligible = [chain for chain in chains if weight[id(chain)] >= HALF * most] if most else chains
+    return max(eligible, key=_preference)
+
+
+def _preference(chain: list[Call]) -> tuple[bool, bool, bool, int, int]:
+    first = chain[0]
+    return _chained(chain), not first.leaf, type(first.module) not in CONTAINERS, len(chain), -_depth(first)
+
+
+def _candidates(calls: Sequence[Call]) -> list[list[Call]]:
+    groups: dict[object, list[Call]] = defaultdict(list)
+    kinds: dict[int, object] = {}
+    for call in calls:
+        if call.parent is not None:
+            kind = kinds.setdefault(id(call.module), _kind(call.module))
+            if not _inside(call, kind, kinds):
+                groups[kind].append(call)
+    chains = [_without_head(group) for group in groups.values()]
+    return [c for c in chains if len(c) >= 2 and _trains(c[0].module) and not is_recurrence(c)]
+
+
+def is_recurrence(chain: Sequence[Call]) -> bool:
+    """Whether the calls are one module's over time rather than layers that share their weights.
+
+    A bare layer that is called again is taken for a step in time; so is a module that is handed a new
+    tensor, beside what the call before made, at each call.
+    """
+    if len(chain) < 2 or any(call.module is not chain[0].module for call in chain):
+        return False
+    made = {serial for call in chain for serial in call.outputs}
+    fresh = [set(call.inputs) - made for call in chain[1:]]
+    return chain[0].leaf or any(a and b and a != b for a, b in itertools.pairwise(fresh))
+
+
+def _kind(module: nn.Module) -> object:
+    """A module's class; for a pure container, the kinds of its parts. The sizes of layers do not count."""
+    if type(module) in CONTAINERS:
+        return (type(module), tuple(_kind(part) for part in module.children()))
+    return type(module)
+
+
+def _inside(call: Call, kind: object, kinds: dict[int, object]) -> bool:
+    above = call.parent
+    while above is not None:
+        if kinds.get(id(above.module)) == kind:
+            return True
+        above = above.parent
+    return False
+
+
+def _without_head(chain: list[Call]) -> list[Call]:
+    """Drop a bare layer at the very end that changes the width: the head is no part of the trunk."""
+    if len(chain) > 2 and chain[-1].leaf:
+        shapes = [tuple(p.shape) for p in chain[-1].module.parameters(recurse=False)][:1]
+        before = [tuple(p.shape) for p in chain[-2].module.parameters(recurse=False)][:1]
+        if shapes and before and shapes[0][0] != before[0][0]:
+            return chain[:-1]
+    return chain
+
+
+def _trains(module: nn.Module) -> bool:
+    return any(True for _ in module.parameters())
+
+
+def _chained(chain: list[Call]) -> bool:
+    links = sum(bool(a.outputs) and a.outputs[0] in b.inputs for a, b in itertools.pairwise(chain))
+    return links >= HALF * (len(chain) - 1)
+
+
+def _parameters(chain: list[Call]) -> int:
+    modules = {id(call.module): call.module for call in chain}.values()
+    return sum(p.numel() for module in modules for p in module.parameters())
+
+
+def _depth(call: Call) -> int:
+    depth = 0
+    while call.parent is not None:
+        call, depth = call.parent, depth + 1
+    return depth
