@@ -1,0 +1,46 @@
+"""Shapes and dtypes in signatures are checked while the tests run, and only then."""
+
+import subprocess
+import sys
+
+import pytest
+import shapes
+import torch
+from jaxtyping import Float, TypeCheckError, jaxtyped
+from meta.tree import ROOT
+from torch import Tensor
+
+
+def scale(x: Float[Tensor, "rows columns"], by: Float[Tensor, " columns"]) -> Float[Tensor, "rows columns"]:
+    """Scale the columns of `x`."""
+    return x * by
+
+
+def test_checker_refuses_a_wrong_dtype_and_a_wrong_shape():
+    checked = jaxtyped(typechecker=shapes.check)(scale)
+    assert checked(torch.ones(2, 3), torch.ones(3)).shape == (2, 3)
+    with pytest.raises(TypeCheckError, match="x"):
+        checked(torch.ones(2, 3, dtype=torch.int64), torch.ones(3))
+    with pytest.raises(TypeCheckError, match="by"):
+        checked(torch.ones(2, 3), torch.ones(2))
+
+
+def test_checker_leaves_other_functions_alone():
+    def plain(x: int) -> int:
+        return x
+
+    assert shapes.check(plain) is plain
+
+
+def test_modules_that_state_shapes_are_instrumented():
+    instrumented = shapes.modules()
+    assert instrumented, "no module states shapes in its signatures"
+    module = __import__(instrumented[0], fromlist=["__spec__"])
+    assert "jaxtyping" in type(module.__spec__.loader).__module__
+
+
+def test_users_run_without_the_checks():
+    module = shapes.modules()[0]
+    code = f"import {module} as module; print(type(module.__spec__.loader).__name__)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "SourceFileLoader"
