@@ -11,7 +11,7 @@ from torch.nn.parameter import UninitializedParameter
 from unitygain._types import Site, Skipped
 from unitygain.probe.ledger import UNSEEN, Ledger, dtype_name, reduce
 from unitygain.probe.record import Numbers, Place, Record
-from unitygain.probe.sites import Call, Select, find_trunk, name_calls, selects
+from unitygain.probe.sites import Call, Select, Trunk, find_trunk, name_calls, selects
 
 GRADIENT = {"output": "grad", "entry": "entry_grad", "exit": "exit_grad", "input": "input_grad"}
 GRADIENT |= {"sequence": "sequence_grad", "logits": "logits_grad"}
@@ -35,18 +35,38 @@ def assemble(model: nn.Module, sighting: Sighting, ledger: Ledger, wanted: Wante
     order = {call: index for index, call in enumerate(sighting.calls)}
     chosen = {call for call in sighting.calls if selects(select, call.path, call.module)}
     trunk = find_trunk([call for call in sighting.calls if call in chosen])
-    blocks = set(trunk)
     record = _Draft(wanted, dict(sighting.skipped))
+    last = max((call for call, _ in sighting.rows["logits"]), key=order.__getitem__, default=None)
+    sighting.rows["logits"] = {key: row for key, row in sighting.rows["logits"].items() if key[0] is last}
     for signal in GRADIENT:
-        allowed = blocks if signal in {"entry", "exit"} else chosen
-        for (call, leaf), row in sorted(sighting.rows[signal].items(), key=lambda item: order[item[0][0]]):
-            if call in allowed or signal in {"input", "logits"}:
+        rows = _junctions(signal, trunk, sighting) if signal in {"entry", "exit"} else sighting.rows[signal]
+        for (call, leaf), row in sorted(rows.items(), key=lambda item: order[item[0][0]]):
+            if call in chosen or signal in {"input", "logits"}:
                 record.add(signal, call, dataclasses.replace(sites[call], leaf=leaf), ledger, row)
     record.add_parameters(model)
     notes = tuple(Skipped(what, reason) for what, reason in record.skipped.items())
     return Record(
-        tuple(record.places), tuple(sites[call] for call in trunk), record.values, notes, dict(sighting.facts)
+        places=tuple(record.places),
+        blocks=tuple(sites[call] for call in trunk.blocks),
+        end=sites[trunk.end] if trunk.end else None,
+        values=record.values,
+        skipped=notes,
+        facts=dict(sighting.facts),
     )
+
+
+def _junctions(signal: str, trunk: Trunk, sighting: Sighting) -> dict[Key, int]:
+    """The ledger's rows at the blocks; what leaves a block is what enters the next one."""
+    entries, exits = sighting.rows["entry"], sighting.rows["exit"]
+    if signal == "entry":
+        return {(call, ""): entries[call, ""] for call in trunk.blocks if (call, "") in entries}
+    followers = (*trunk.blocks[1:], trunk.end)
+    rows = {}
+    for call, follower in zip(trunk.blocks, followers, strict=True) if trunk.blocks else ():
+        row = entries.get((follower, "")) if follower else exits.get((call, ""))
+        if row is not None:
+            rows[call, ""] = row
+    return rows
 
 
 class _Draft:

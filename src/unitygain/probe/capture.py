@@ -107,12 +107,16 @@ class Probe:
                 return None
             outermost = not self._stack
             replaced = None
+            given = [_observable(t) and t.grad_fn is None for t in pytree.tree_leaves((args, kwargs))]
             if outermost and self._inputs and torch.is_grad_enabled():
                 args, kwargs = replaced = _with_gradient(args, kwargs)
             call = self._begin(path, module)
-            tensors = [t for t in pytree.tree_leaves((args, kwargs)) if _observable(t)]
+            leaves = pytree.tree_leaves((args, kwargs))
+            tensors = [t for t in leaves if _observable(t)]
             call.inputs = tuple(self._ledger.serial(t) for t in tensors)
-            for index, tensor in enumerate(tensors if outermost else ()):
+            for index, tensor in enumerate(
+                t for t, raw in zip(leaves, given, strict=True) if outermost and raw
+            ):
                 self._see("input", call, f"(input {index})", tensor)
             if tensors:
                 self._see("entry", call, "", tensors[0])

@@ -52,6 +52,9 @@ def observe(
                 "the loss has no gradient: it does not depend on any parameter that requires one; "
                 "check for detach(), no_grad() or .item() in the model or the loss"
             )
-        loss.backward()
+        try:
+            loss.backward()
+        except Exception as error:
+            raise CaseFailure.during(error, "", batch) from error
         probe.note(loss=loss.item(), batch=batch, probes=probes, seed=seed)
         return probe.record()

@@ -37,6 +37,8 @@ class Record:
     Args:
         places: Every observed place, each signal in forward order.
         blocks: The trunk: block calls in forward order; empty where no repeated part was found.
+        end: The head that follows the trunk, whose input is what leaves the last block; None where
+            the last block's own output leaves it.
         values: ``values["grad.rms"][site]`` is a tuple of numbers.
         skipped: What was not observed, and why.
         facts: The loss and other scalars of the pass.
@@ -44,6 +46,7 @@ class Record:
 
     places: tuple[Place, ...] = ()
     blocks: tuple[Site, ...] = ()
+    end: Site | None = None
     values: Mapping[str, Mapping[Site, Numbers]] = field(default_factory=lambda: MappingProxyType({}))
     skipped: tuple[Skipped, ...] = ()
     facts: Mapping[str, float | str] = field(default_factory=lambda: MappingProxyType({}))

@@ -53,8 +53,21 @@ def selects(select: Select, path: str, module: nn.Module) -> bool:
     return any(fnmatch.fnmatchcase(path, pattern) for pattern in patterns)
 
 
-def find_trunk(calls: Sequence[Call]) -> list[Call]:
-    """Find the repeated trunk among `calls`, in forward order; empty where nothing repeats.
+@dataclass(frozen=True)
+class Trunk:
+    """The repeated part of a model.
+
+    Args:
+        blocks: Its calls, in forward order; empty where nothing repeats.
+        end: The bare layer of the same kind that follows it as the head, whose input leaves the trunk.
+    """
+
+    blocks: tuple[Call, ...] = ()
+    end: Call | None = None
+
+
+def find_trunk(calls: Sequence[Call]) -> Trunk:
+    """Find the repeated trunk among `calls`.
 
     Modules are of one kind when class and structure agree. A candidate is a kind with two calls or
     more, no call inside another of the same kind. Kinds that hold half of the parameters of the largest
@@ -65,15 +78,18 @@ def find_trunk(calls: Sequence[Call]) -> list[Call]:
         calls: Calls in the order in which they began.
 
     Returns:
-        The calls of the winning kind.
+        The calls of the winning kind, and the head that was set apart from them.
     """
     chains = _candidates(calls)
     if not chains:
-        return []
+        return Trunk()
     weight = {id(chain): _parameters(chain) for chain in chains}
     most = max(weight.values())
     eligible = [chain for chain in chains if weight[id(chain)] >= HALF * most] if most else chains
-    return max(eligible, key=_preference)
+    best = max(eligible, key=_preference)
+    whole = [call for call in calls if _kind(call.module) == _kind(best[0].module)]
+    following = whole[whole.index(best[-1]) + 1 :] if best[0].leaf else []
+    return Trunk(tuple(best), following[0] if following else None)
 
 
 def _preference(chain: list[Call]) -> tuple[bool, bool, bool, int, int]:
@@ -85,7 +101,7 @@ def _candidates(calls: Sequence[Call]) -> list[list[Call]]:
     groups: dict[object, list[Call]] = defaultdict(list)
     kinds: dict[int, object] = {}
     for call in calls:
-        if call.parent is not None:
+        if call.path:
             kind = kinds.setdefault(id(call.module), _kind(call.module))
             if not _inside(call, kind, kinds):
                 groups[kind].append(call)
