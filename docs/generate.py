@@ -73,8 +73,8 @@ def measure_table() -> str:
     ]
     head = (
         "# Measures\n\n"
-        "A measure that names what it needs is computed from the one forward and backward pass that the probe\n"
-        "watches. One that needs the model itself runs it again; its cost is in backward-equivalents.\n\n"
+        "A measure that names what it needs is computed from the one forward and backward pass that the\n"
+        "probe watches. One that needs the model itself runs it again; the cost is in backward passes.\n\n"
         "| profile | what it is | unit | needs | cost |\n|---|---|---|---|---|\n"
     )
     return MADE + head + "\n".join(rows) + "\n"

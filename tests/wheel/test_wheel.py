@@ -1,7 +1,7 @@
 """The wheel, installed into a fresh environment, gives the library and the command.
 
-The environment sees torch and what torch requires from here, so that nothing large is downloaded, and nothing else:
-a dependency that the wheel forgets to name is missing there.
+The environment sees torch and what torch requires from here, so that nothing large is downloaded. It sees
+nothing else: a dependency that the wheel forgets to name is missing there.
 """
 
 import importlib.metadata as metadata
@@ -98,7 +98,7 @@ def test_wheel_holds_what_the_library_reads(wheel):
 
 
 def test_fresh_environment_imports_the_installed_library(fresh, tmp_path):
-    code = "import torch, unitygain; print(torch.__version__); print(unitygain.Case.__module__, unitygain.__file__)"
+    code = "import torch, unitygain as ug; print(torch.__version__); print(ug.Case.__module__, ug.__file__)"
     version, where = run(fresh / "python", "-c", code, cwd=tmp_path).splitlines()
     assert version == metadata.version("torch")
     assert str(fresh.parent) in where

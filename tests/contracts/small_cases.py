@@ -1,0 +1,132 @@
+"""One small healthy case per kind of model, and one that makes a NaN: what the contracts of measures run on."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from unitygain._case import Case
+
+BATCH = 6
+
+
+def _case(model: nn.Module, inputs: Tensor, classes: int = 5) -> Case:
+    labels = torch.arange(len(inputs)) % classes
+
+    def loss(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
+        return F.cross_entropy(model(batch[0]), batch[1])
+
+    return Case(
+        model,
+        loss=loss,
+        data=[(inputs, labels)],
+        optimizer=lambda parameters: torch.optim.AdamW(parameters, 1e-3),
+    )
+
+
+def mlp() -> Case:
+    """Linear layers with ReLU, a sigmoid and a tanh."""
+    hidden = [layer for _ in range(4) for layer in (nn.Linear(16, 16), nn.ReLU())]
+    model = nn.Sequential(
+        nn.Linear(8, 16), nn.Tanh(), *hidden, nn.Linear(16, 16), nn.Sigmoid(), nn.Linear(16, 5)
+    )
+    return _case(model, torch.randn(BATCH, 8))
+
+
+def cnn() -> Case:
+    """Convolutions with batch normalisation, zero padding and one circular padding."""
+    blocks = [
+        nn.Sequential(nn.Conv2d(6, 6, 3, padding=1, bias=False), nn.BatchNorm2d(6), nn.ReLU())
+        for _ in range(3)
+    ]
+    head = (nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 5))
+    model = nn.Sequential(nn.Conv2d(1, 6, 3, padding=1, padding_mode="circular"), *blocks, *head)
+    return _case(model, torch.randn(BATCH, 1, 8, 8))
+
+
+class Recurrent(nn.Module):
+    """A recurrent layer whose last step is classified."""
+
+    def __init__(self, cell: type[nn.RNNBase]) -> None:
+        super().__init__()
+        self.cell = cell(4, 12, batch_first=True)
+        self.head = nn.Linear(12, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.cell(x)[0][:, -1])
+
+
+def rnn() -> Case:
+    """A plain recurrent layer."""
+    return _case(Recurrent(nn.RNN), torch.randn(BATCH, 7, 4))
+
+
+def lstm() -> Case:
+    """A gated recurrent layer."""
+    return _case(Recurrent(nn.LSTM), torch.randn(BATCH, 7, 4))
+
+
+class Attention(nn.Module):
+    """Pre-norm transformer blocks over tokens."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = nn.Embedding(11, 16)
+        self.blocks = nn.ModuleList(
+            nn.TransformerEncoderLayer(16, 2, 32, dropout=0.1, batch_first=True, norm_first=True)
+            for _ in range(3)
+        )
+        self.head = nn.Linear(16, 5)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        x = self.embed(tokens)
+        for block in self.blocks:
+            x = block(x)
+        return self.head(x.mean(1))
+
+
+def attention() -> Case:
+    """A small transformer with dropout."""
+    return _case(Attention(), torch.randint(11, (BATCH, 5)))
+
+
+class Residual(nn.Module):
+    """A stack in which every block adds to its input, and one layer is called twice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shared = nn.Linear(16, 16)
+        self.blocks = nn.ModuleList(
+            nn.Sequential(nn.LayerNorm(16), nn.Linear(16, 16), nn.GELU(), nn.Linear(16, 16)) for _ in range(4)
+        )
+        self.head = nn.Linear(16, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.shared(self.shared(x))
+        for block in self.blocks:
+            x = x + block(x)
+        return self.head(x)
+
+
+def residual() -> Case:
+    """A residual stack with a layer that is called twice."""
+    return _case(Residual(), torch.randn(BATCH, 16))
+
+
+class Root(nn.Module):
+    """The square root, which has no real value below zero."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.sqrt()
+
+
+def broken() -> Case:
+    """A model that makes a NaN."""
+    return _case(nn.Sequential(nn.Linear(8, 8), Root(), nn.Linear(8, 5)), torch.randn(BATCH, 8))
+
+
+HEALTHY: dict[str, Callable[[], Case]] = {
+    make.__name__: make for make in (mlp, cnn, rnn, lstm, attention, residual)
+}
+EVERY: dict[str, Callable[[], Case]] = HEALTHY | {"broken": broken}
