@@ -1,4 +1,4 @@
-"""One small healthy case per kind of model, and one that makes a NaN: what the contracts of measures run on."""
+"""One small healthy case per kind of model, and one that makes a NaN, for the contracts of measures."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-"""What every measure promises: it repeats, declares its unit, names real places, and explains what is not finite."""
+"""What every measure promises: it repeats, declares its unit, names real places, explains what is not finite."""
 
 import math
 from functools import cache
@@ -78,9 +78,7 @@ def test_measure_is_finite_or_explained(measure, model):
         assert profile.note, "a number that is not finite in a healthy model needs a sentence"
 
 
-@pytest.mark.parametrize("measure", sorted(MEASURES))
-def test_measure_of_a_broken_model_is_not_silently_finite(measure):
-    profile = measured("broken").get(measure)
-    if profile is not None and measure in {"loss_value", "grad_frac_nonfinite", "act_frac_nonfinite"}:
-        bad = [value for value in profile.values if not math.isfinite(value) or value > 0]
-        assert bad
+@pytest.mark.parametrize("measure", ["loss_value", "act_frac_nonfinite", "grad_frac_nonfinite"])
+def test_a_nan_is_not_hidden(measure):
+    values = measured("broken")[measure].values
+    assert any(value > 0 or math.isnan(value) for value in values)
