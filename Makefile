@@ -25,7 +25,7 @@ FAST := not slow and not real and not browser and not wheel
 .NOTPARALLEL:
 
 demo: $(DONE)/package
-	cd $(ROOT) && $(BIN)/unitygain diagnose examples/demo.py:case --html report.html
+	cd $(ROOT) && $(BIN)/unitygain diagnose examples/post_ln_transformer.py:make_case --html report.html
 
 test: $(DONE)/dev
 	$(PYTEST) -n $(WORKERS) --dist worksteal -m "$(FAST)"

@@ -22,6 +22,7 @@ PUBLIC = [
     "remedy",
     "rule",
     "rules",
+    "theory",
 ]
 HOMELESS = {
     "utils",
