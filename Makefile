@@ -2,7 +2,9 @@
 # make test    the tests, under ten minutes on two cores
 # make check   style, types, architecture, documents, browser, real input, wheel
 # make nightly everything, the slow tests included
-# make fmt     format the code          make clean   remove what make made
+# make fmt     format the code
+# make docs    write docs/rules and docs/measures.md from the docstrings
+# make clean   remove what make made
 #
 # Every target sets up .venv first, and only when pyproject.toml or constraints.txt changed.
 # PYTHON names the Python to build on: a torch that it has is used, never replaced.
@@ -21,7 +23,7 @@ PIP := PIP_CONSTRAINT=$(VENV)/constraints.txt PIP_DISABLE_PIP_VERSION_CHECK=1 $(
 PYTEST := cd $(ROOT) && OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest
 FAST := not slow and not real and not browser and not wheel
 
-.PHONY: demo test check nightly fmt clean style types doctest real browser wheel
+.PHONY: demo test check nightly fmt docs clean style types doctest real browser wheel
 .NOTPARALLEL:
 
 demo: $(DONE)/package
@@ -49,6 +51,9 @@ nightly: style types $(DONE)/all doctest
 
 fmt: $(DONE)/dev
 	cd $(ROOT) && $(BIN)/ruff format . && $(BIN)/ruff check --fix .
+
+docs: $(DONE)/package
+	$(BIN)/python $(ROOT)/docs/generate.py
 
 clean:
 	rm -rf $(VENV) $(ROOT)/build $(ROOT)/dist $(ROOT)/report.html $(ROOT)/report.json

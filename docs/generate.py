@@ -1,6 +1,6 @@
 """Write docs/rules and docs/measures.md from what the rules and measures say of themselves.
 
-Run ``python docs/generate.py`` after a change to a rule's or a measure's docstring; a test compares.
+Run ``make docs`` after a change to a rule's or a measure's docstring; a test compares.
 """
 
 import re

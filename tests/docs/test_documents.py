@@ -50,7 +50,7 @@ def test_generated_pages_are_current():
     stale = [
         name(path) for path, text in pages.items() if not path.is_file() or path.read_text("utf-8") != text
     ]
-    assert not stale, "run python docs/generate.py"
+    assert not stale, "run make docs"
     assert set((ROOT / "docs" / "rules").glob("*.md")) <= set(pages), "a page has no rule any more"
 
 

@@ -70,7 +70,7 @@ def test_every_rule_has_its_page():
     for code, rule in RULES.items():
         assert re.fullmatch(r"UG[1-9]\d\d", code)
         page = ROOT / "docs" / "rules" / f"{code}.md"
-        assert page.is_file(), f"run python docs/generate.py to write {name(page)}"
+        assert page.is_file(), f"run make docs to write {name(page)}"
         found = re.findall(r"^## (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
         assert tuple(found) == HEADINGS, f"{name(page)} of {rule.name}"
 
