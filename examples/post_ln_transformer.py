@@ -1,6 +1,6 @@
 """The demo's patient: a 24-block Post-LN transformer on the English prose of Python's own documentation.
 
-    unitygain diagnose examples/post_ln_transformer.py:make_case --html report.html
+unitygain diagnose examples/post_ln_transformer.py:make_case --html report.html
 """
 
 import pydoc_data.topics
@@ -36,7 +36,7 @@ class Block(nn.Module):
 
 
 class CharacterModel(nn.Module):
-    """Predicts the next character."""
+    """Predicts the next character; initialised as `nn.Transformer` does, by Xavier's rule."""
 
     def __init__(self, characters: int) -> None:
         super().__init__()
@@ -44,6 +44,9 @@ class CharacterModel(nn.Module):
         self.position = nn.Embedding(CONTEXT, WIDTH)
         self.blocks = nn.ModuleList(Block(WIDTH, HEADS) for _ in range(DEPTH))
         self.head = nn.Linear(WIDTH, characters)
+        for parameter in (*self.blocks.parameters(), *self.head.parameters()):
+            if parameter.ndim > 1:
+                nn.init.xavier_uniform_(parameter)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Map (batch, time) characters to (batch, time, characters) logits."""

@@ -2,7 +2,7 @@
 
 Needs ``pip install aeon``, which ships the series (ACSF1).
 
-    unitygain diagnose examples/tanh_rnn.py:make_case
+  unitygain diagnose examples/tanh_rnn.py:make_case
 """
 
 import torch
