@@ -1,6 +1,5 @@
 """Probe: watches one forward and backward pass of a live model and leaves no trace on it."""
 
-import dataclasses
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -12,6 +11,7 @@ from torch.utils import _pytree as pytree
 
 from unitygain.probe.assemble import GRADIENT, Sighting, assemble
 from unitygain.probe.hooks import Hooks
+from unitygain.probe.leaves import in_backward, lifted, observable, unwrap
 from unitygain.probe.ledger import Ledger, View, dtype_name
 from unitygain.probe.record import Record
 from unitygain.probe.sites import Call, Select
@@ -103,16 +103,16 @@ class Probe:
 
     def _before(self, path: str) -> Callable[..., Any]:
         def enter(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-            if _in_backward():
+            if in_backward():
                 return None
             outermost = not self._stack
             replaced = None
-            given = [_observable(t) and t.grad_fn is None for t in pytree.tree_leaves((args, kwargs))]
+            given = [observable(t) and t.grad_fn is None for t in pytree.tree_leaves((args, kwargs))]
             if outermost and self._inputs and torch.is_grad_enabled():
-                args, kwargs = replaced = _with_gradient(args, kwargs)
+                args, kwargs = replaced = lifted(args, kwargs)
             call = self._begin(path, module)
             leaves = pytree.tree_leaves((args, kwargs))
-            tensors = [t for t in leaves if _observable(t)]
+            tensors = [t for t in leaves if observable(t)]
             call.inputs = tuple(self._ledger.serial(t) for t in tensors)
             for index, tensor in enumerate(
                 t for t, raw in zip(leaves, given, strict=True) if outermost and raw
@@ -136,7 +136,7 @@ class Probe:
 
     def _after(self, path: str) -> Callable[..., None]:
         def leave(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
-            if _in_backward():
+            if in_backward():
                 self._see_again(path, output)
                 return
             # A call that raised and was caught by the model left its entry behind.
@@ -161,15 +161,15 @@ class Probe:
 
     def _floating(self, path: str, output: Any) -> list[tuple[str, Tensor]]:
         """The floating leaves of an output by key; others are noted as skipped."""
-        leaves = [(pytree.keystr(key), value) for key, value in pytree.tree_leaves_with_path(_unwrap(output))]
+        leaves = [(pytree.keystr(key), value) for key, value in pytree.tree_leaves_with_path(unwrap(output))]
         for key, value in leaves:
-            if isinstance(value, Tensor) and not _observable(value):
+            if isinstance(value, Tensor) and not observable(value):
                 name = f"output {key} of {path or '(model)'}" if key else f"output of {path or '(model)'}"
                 self._sighting.skipped[name] = f"dtype {dtype_name(value)} has no gradient"
             elif value is not None and not isinstance(value, (Tensor, int, float, bool, str)):
                 name = f"output {key} of {path or '(model)'}" if key else f"output of {path or '(model)'}"
                 self._sighting.skipped[name] = f"a {type(value).__name__} is not searched for tensors"
-        return [(key, value) for key, value in leaves if _observable(value)]
+        return [(key, value) for key, value in leaves if observable(value)]
 
     def _see_again(self, path: str, output: Any) -> None:
         """Take the gradient from a checkpoint's recomputation where the first pass ran without a graph."""
@@ -206,30 +206,3 @@ def _wanted(collect: Iterable[str]) -> dict[str, tuple[str, ...]]:
             )
         wanted[signal].append(statistic)
     return {signal: tuple(names) for signal, names in wanted.items()}
-
-
-def _with_gradient(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    def lift(value: Any) -> Any:
-        if isinstance(value, Tensor) and value.is_floating_point() and not value.requires_grad:
-            # A clone of the leaf, so that the model may still write into its input.
-            return value.detach().clone().requires_grad_().clone()
-        return value
-
-    return pytree.tree_map(lift, (args, kwargs))
-
-
-def _unwrap(output: Any) -> Any:
-    """Open what pytree does not know: dataclasses and objects with the mapping interface of outputs."""
-    if dataclasses.is_dataclass(output) and not isinstance(output, type):
-        return {f.name: getattr(output, f.name) for f in dataclasses.fields(output)}
-    return dict(output) if hasattr(output, "keys") and hasattr(output, "__getitem__") else output
-
-
-def _observable(value: Any) -> bool:
-    return isinstance(value, Tensor) and (value.is_floating_point() or value.is_complex())
-
-
-def _in_backward() -> bool:
-    """Whether autograd is running: a checkpoint's recomputation calls the same modules again."""
-    task = getattr(torch._C, "_current_graph_task_id", None)
-    return task is not None and task() != -1
