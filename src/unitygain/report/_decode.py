@@ -32,7 +32,7 @@ def decode(text: str | bytes) -> dict[str, Any]:
         raise ValueError("this unitygain report is damaged: its schema number is missing")
     if schema > SCHEMA:
         raise ValueError(
-            f"this report has schema {str(schema)[:20]}, this unitygain reads up to {SCHEMA}; upgrade unitygain"
+            f"this report has schema {str(schema)[:20]}, this unitygain reads up to {SCHEMA}; upgrade it"
         )
     here = Node(tree, "report")
     return {

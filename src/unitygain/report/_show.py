@@ -93,14 +93,14 @@ def number(value: object) -> str:
     return f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}"
 
 
-def power(exponent: int) -> str:
-    """Return a power of ten for an axis.
+def power(exponent: int, root: int = 10) -> str:
+    """Return a power of ten (or of another root) for an axis.
 
     Example:
-        >>> power(-5)
-        '10⁻⁵'
+        >>> power(-5), power(10, 2)
+        ('10⁻⁵', '2¹⁰')
     """
-    return "10" + str(exponent).translate(_SUPERSCRIPT)
+    return str(root) + str(exponent).translate(_SUPERSCRIPT)
 
 
 def decibel(ratio: float) -> float:

@@ -1,0 +1,212 @@
+"""The report as one HTML page: no network, no script from names, and a policy that forbids both."""
+
+import base64
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import cache
+from html import escape as escape_html
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from unitygain._types import Finding, Profile, Severity
+from unitygain.report import _show
+from unitygain.report._chart import Chart
+from unitygain.report._heat import Heat, heats
+from unitygain.report._panels import charts, three_numbers
+from unitygain.report._ruler import Ruler, ruler
+from unitygain.report._show import number, places, show, show_text, signed
+from unitygain.report._svg import draw
+from unitygain.report._tables import tables
+from unitygain.report._text import letter, outcome
+
+if TYPE_CHECKING:
+    from jinja2 import Template
+
+    from unitygain.report._report import Report
+
+_TEMPLATES = Path(__file__).parent / "templates"
+_WORDS: dict[Severity, str] = {"error": "error", "warning": "warning", "info": "note"}
+_SITES = 40
+_ORDER = ("gain", "depth", "parts", "sigma", "spectrum", "chain", "rank", "time", "exponents", "update")
+
+
+def render_page(report: "Report") -> str:
+    """Return the whole page."""
+    drawn = charts(report.profiles)
+    painted = heats(report.profiles)
+    script = _asset("report.js")
+    data = _shared({item.key: item.payload() for item in (*drawn, *painted)})
+    return _template().render(
+        style=_asset("report.css"),
+        script=script,
+        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        data=_inert_json(data),
+        name=show(report.case.get("name") or "a model", 80),
+        case=[(show(key, 40), number(value)) for key, value in report.case.items() if key != "name"],
+        worst=report.worst or "fine",
+        count=report.count(),
+        verdict=_verdict(report),
+        tiles=list(_tiles(report)),
+        findings=[_finding(finding) for finding in report.findings],
+        words=_WORDS,
+        figures=_figures(drawn, painted, ruler(three_numbers(report.profiles))),
+        draw=draw,
+        tables=tables(report.profiles),
+        skipped=[(show(item.what), show_text(item.reason, 400)) for item in report.skipped],
+        seconds=number(round(report.seconds, 1)) if report.seconds == report.seconds else "unknown",
+        profiles=len(report.profiles),
+    )
+
+
+def render_frame(report: "Report") -> str:
+    """Return the page inside a sandboxed frame, for a notebook: it cannot reach the notebook around it."""
+    page = escape_html(render_page(report), quote=True)
+    return (
+        f'<iframe title="unitygain report" sandbox="allow-scripts" srcdoc="{page}" '
+        'style="width:100%;height:720px;border:1px solid #8884;border-radius:8px"></iframe>'
+    )
+
+
+@cache
+def _asset(name: str) -> str:
+    return (_TEMPLATES / name).read_text("utf-8").strip()
+
+
+@cache
+def _template() -> "Template":
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    room = Environment(
+        loader=FileSystemLoader(_TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return room.get_template("report.html.j2")
+
+
+def _inert_json(data: Any) -> str:
+    """JSON that stays data inside a script element: no ``<``, ``>`` or ``&`` survives unescaped."""
+    text = json.dumps(data, separators=(",", ":"), allow_nan=False)
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def _figures(drawn: list[Chart], painted: list[Heat], three: Ruler | None) -> list[tuple[str, Any]]:
+    """What is drawn, in the page's order; of an odd number of half ones, the last chart gets the whole width."""
+    figures: dict[str, tuple[str, Any]] = {chart.key: ("chart", chart) for chart in drawn} | {
+        heat.key: ("heat", heat) for heat in painted
+    }
+    if three is not None:
+        figures["chain"] = ("ruler", three)
+    halves = [key for key, (_, item) in figures.items() if not getattr(item, "wide", False)]
+    widened = next((key for key in reversed(_ORDER) if key in halves and figures[key][0] == "chart"), None)
+    if len(halves) % 2 and widened is not None:
+        figures[widened] = ("chart", replace(figures[widened][1], wide=True))
+    return [figures[key] for key in _ORDER if key in figures]
+
+
+def _shared(items: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """The data with each list of names written once, and its number in its places."""
+    lists: list[list[str]] = []
+    for item in items.values():
+        for key in ("names", "rows", "columns"):
+            names = item.get(key)
+            if isinstance(names, list):
+                if names not in lists:
+                    lists.append(names)
+                item[key] = lists.index(names)
+    return {"lists": lists, "items": items}
+
+
+def _verdict(report: "Report") -> tuple[str, str]:
+    """The headline and the sentence under it."""
+    if not report.findings:
+        looked = f"{len(report.profiles)} profiles were judged, and no rule fired."
+        return "Nothing stands out", looked
+    first = report.findings[0]
+    headline = show(first.name, 60).replace("-", " ")
+    return headline[:1].upper() + headline[1:], show_text(first.message)
+
+
+def _tiles(report: "Report") -> Iterator[tuple[str, str, str]]:
+    """(name, number, detail) of the few numbers that say most."""
+    for name, word in (("backward_gain", "Backward gain"), ("forward_gain", "Forward gain")):
+        profile = report.profiles.get(name)
+        if profile is None or "gain_per_block" not in profile.facts:
+            continue
+        yield f"{word} per block", _factor(profile.facts["gain_per_block"]), _slope(profile)
+        if "loop_db" in profile.facts:
+            blocks = number(profile.facts.get("depth", len(profile)))
+            yield f"{word}, whole trunk", f"{_decibels(profile.facts['loop_db'])}", f"over {blocks} blocks"
+    loss = report.profiles.get("loss_value")
+    if loss is not None and len(loss):
+        expected = loss.facts.get("expected")
+        yield "Loss", number(loss.values[0]), "" if expected is None else f"chance level {number(expected)}"
+
+
+def _decibels(value: float | str) -> str:
+    return f"{signed(value)} dB" if isinstance(value, (int, float)) else show(value, 40)
+
+
+def _slope(profile: Profile) -> str:
+    facts = profile.facts
+    if "slope_db" not in facts:
+        return ""
+    if "slope_db_low" not in facts or "slope_db_high" not in facts:
+        return _decibels(facts["slope_db"])
+    low, high = (_decibels(facts[key]).removesuffix(" dB") for key in ("slope_db_low", "slope_db_high"))
+    return f"{_decibels(facts['slope_db'])} ({low} to {high})"
+
+
+def _factor(value: float | str) -> str:
+    """A plain ratio, with two decimals where they say enough."""
+    if isinstance(value, (int, float)) and 0.1 <= value < 100:
+        return f"{value:.2f}×"
+    return f"{number(value)}×"
+
+
+def _finding(finding: Finding) -> dict[str, Any]:
+    """A finding as texts, each of them inert."""
+    return {
+        "code": show(finding.code, 24),
+        "name": show(finding.name, 60),
+        "severity": finding.severity,
+        "message": show_text(finding.message),
+        "places": places(finding.sites),
+        "sites": [show(str(site)) for site in finding.sites[:_SITES]],
+        "more": max(0, len(finding.sites) - _SITES),
+        "evidence": list(_evidence(finding)),
+        "causes": [
+            {
+                "letter": letter(index),
+                "text": show_text(cause.text),
+                "status": cause.status,
+                "outcome": outcome(cause, finding.value)
+                .removeprefix(cause.status)
+                .removeprefix(": ")
+                .replace("->", "→"),
+                "note": show_text(cause.note, 400),
+            }
+            for index, cause in enumerate(finding.causes)
+        ],
+        "fix": _show.show_text(finding.fix, 4000),
+    }
+
+
+def _evidence(finding: Finding) -> Iterator[tuple[str, str]]:
+    yield (
+        show(finding.quantity, 60) + (f": {show(finding.fact, 60)}" if finding.fact else ""),
+        number(finding.value),
+    )
+    if finding.interval:
+        yield "interval", " to ".join(map(number, finding.interval))
+    yield "threshold", number(finding.threshold)
+    if finding.expected is not None:
+        yield "expected", number(finding.expected)
+    if finding.p_value is not None:
+        yield "p-value", number(finding.p_value)
+    yield "unit", show(finding.unit)
+    yield from ((show(key, 60), number(value)) for key, value in finding.evidence.items())
