@@ -114,7 +114,8 @@ def _stored(tensor: Tensor) -> Tensor:
     if tensor.layout is torch.sparse_coo:
         return tensor.coalesce().values()
     if tensor.layout in _COMPRESSED:
-        return tensor.values()
+        # Without detach, view_as_real of the values asks the sparse tensor for its strides and raises.
+        return tensor.values().detach()
     if tensor.layout is not torch.strided:
         return tensor.to_dense()
     return tensor.dequantize() if tensor.is_quantized else tensor

@@ -44,7 +44,11 @@ def rms(tensor: Tensor) -> Float64[Tensor, ""]:
     length, scale = _whole_norm(part)
     if part.total == 0:
         return part.constant(float("nan"))
-    return length / part.constant(part.total).sqrt() * scale
+    size = length / part.constant(part.total).sqrt() * scale
+    if part.values.is_complex():
+        return size
+    # An rms is at most absmax; rounding must not lift that of the largest float64 to infinity.
+    return torch.where(length.isinf(), size, size.clamp(max=torch.finfo(torch.float64).max))
 
 
 @reduction
@@ -202,5 +206,7 @@ def _exact_norm(part: Entries) -> tuple[Float64[Tensor, ""], Float64[Tensor, ""]
         numbers = block / scale if wide else block.double()
         squares.append(torch.dot(numbers, numbers))
     length = torch.stack(squares).sum().sqrt()
-    common = power_of_two(length)
-    return length / common, scale * common
+    if wide:
+        return length, scale
+    scale = power_of_two(length)
+    return length / scale, scale

@@ -1,0 +1,64 @@
+"""DTensors on real gloo ranks: the value of the whole, the same bits on every rank, few collectives."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+import torch.multiprocessing
+from stats import ranks
+
+from unitygain.stats import STATISTICS
+
+BY_ENTRY = ("rms", "norm", "absmax", "mean", "frac_zero", "frac_nonfinite", "frac_underflow", "exponents")
+
+if not torch.distributed.is_available():
+    pytest.skip("this torch has no distributed package", allow_module_level=True)
+
+
+@pytest.fixture(scope="module", params=[2, 4])
+def outcome(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory):
+    """What every rank found: the cases, and per rank the values and the number of collectives."""
+    world, folder = request.param, tmp_path_factory.mktemp("ranks")
+    torch.multiprocessing.spawn(ranks.run, args=(world, str(folder)), nprocs=world)
+    return ranks.CASES[world], [torch.load(folder / f"rank{rank}.pt") for rank in range(world)]
+
+
+@pytest.mark.parametrize("name", STATISTICS)
+def test_every_rank_has_the_value_of_the_whole(outcome, name: str) -> None:
+    cases, found = outcome
+    for case, (shape, dtype, _) in cases.items():
+        expected = STATISTICS[name](ranks.build(case, shape, dtype))
+        values = [values[case][name] for values, _ in found]
+        # Two orders of float64 sums; a quick float32 norm of the whole and of its parts are 1e-6 off each.
+        rtol = 2e-6 if case == "quick" and name in {"rms", "norm"} else 1e-12
+        for value in values:
+            torch.testing.assert_close(
+                value,
+                expected,
+                rtol=rtol,
+                atol=0.0,
+                equal_nan=True,
+                msg=lambda text, at=case: f"{at}: {text}",
+            )
+            assert value.numpy().tobytes() == values[0].numpy().tobytes(), case
+
+
+def test_numbers_by_entry_take_one_collective_per_cut_or_summed_dimension(outcome) -> None:
+    cases, found = outcome
+    for case, (shape, _, places) in cases.items():
+        if 0 in shape:
+            continue  # Every rank knows without asking that the mean of nothing is NaN.
+        expected = len([place for place in places.split() if place != "R"])
+        for _, calls in found:
+            assert {name: calls[case][name] for name in BY_ENTRY} == dict.fromkeys(BY_ENTRY, expected), case
+
+
+def test_plain_tensors_need_no_distributed_package() -> None:
+    code = (
+        "import sys, torch; from unitygain.stats import STATISTICS\n"
+        "for statistic in STATISTICS.values(): statistic(torch.ones(2, 3))\n"
+        "print('torch.distributed.tensor' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
