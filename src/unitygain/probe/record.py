@@ -60,6 +60,22 @@ class Record:
         return self.values.get(key, {}).get(site)
 
     def profile(self, key: str, *, name: str, unit: str, note: str = "") -> Profile:
-        """Return the first number of `key` (``"grad.rms"``) at every site, in forward order."""
+        """Return the first number of `key` (``"grad.rms"``) at every site, in forward order.
+
+        The labels are module types; for parameters, dtypes.
+        """
         seen = self.values.get(key, {})
-        return Profile(name, unit, tuple(seen), tuple(numbers[0] for numbers in seen.values()), note=note)
+        labels = self.labels(key.partition(".")[0])
+        return Profile(
+            name,
+            unit,
+            sites=tuple(seen),
+            values=tuple(numbers[0] for numbers in seen.values()),
+            labels=tuple(labels.get(site, "") for site in seen),
+            note=note,
+        )
+
+    def labels(self, signal: str) -> dict[Site, str]:
+        """Return the module type at every site of `signal` or of its gradient; for parameters, the dtype."""
+        origin = "output" if signal == "grad" else signal.removesuffix("_grad")
+        return {p.site: p.dtype if origin == "parameter" else p.type for p in self.of(origin)}
