@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 from torch.utils import _pytree as pytree
 
 Batch = Any
@@ -133,7 +134,7 @@ class Case:
             raise TypeError(
                 "this case holds one model instance; give a function that returns a model to draw another"
             )
-        with torch.random.fork_rng():
+        with torch.random.fork_rng(), torch.inference_mode(False), torch.enable_grad():
             torch.manual_seed(seed)
             model = self.factory()
         if not isinstance(model, nn.Module):
@@ -148,7 +149,7 @@ class Case:
             ValueError: If the data holds no batch.
         """
         if self._batches is None:
-            with torch.random.fork_rng():
+            with torch.random.fork_rng(), torch.inference_mode(False), torch.enable_grad():
                 self._batches = tuple(itertools.islice(iter(self._data), self._draw))
             if not self._batches:
                 raise ValueError("data gave no batch; it is empty, or an iterator that was used up before")
@@ -209,7 +210,7 @@ class Case:
             Exception: Whatever copying the model raises, when it cannot be copied.
         """
         memo: dict[int, Any] = {}
-        if share and sum(p.numel() * p.element_size() for p in self.model.parameters()) > SMALL_BYTES:
+        if share and sum(_bytes(p) for p in self.model.parameters()) > SMALL_BYTES:
             memo = {id(p): _alias(p) for p in self.model.parameters() if _may_share(self.model, p)}
         twin = copy.copy(self)
         twin._model, twin.optimizer = copy.deepcopy(
@@ -219,6 +220,10 @@ class Case:
         twin._given = self._given if self.factory else twin._model
         twin._batches = self.batches
         return twin
+
+
+def _bytes(parameter: nn.Parameter) -> int:
+    return 0 if is_lazy(parameter) else parameter.numel() * parameter.element_size()
 
 
 def _alias(parameter: nn.Parameter) -> nn.Parameter:

@@ -1,15 +1,20 @@
 """Isolation: work on a copy of a Case, or in place with everything put back, and never disturb the rest."""
 
+import copy
 import random
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from unitygain._case import Case
+
+TABLES = ("_parameters", "_buffers", "_modules", "_non_persistent_buffers_set")
 
 
 @contextmanager
@@ -17,8 +22,9 @@ def isolated(case: Case, seed: int = 0) -> Iterator[tuple[Case, str]]:
     """Yield a case to work on and a sentence on what it is; afterwards all is bitwise as it was.
 
     A copy is made where the model can be copied; a model that cannot is worked on in place, and its
-    parameters, gradients, buffers and train flags are put back. Random states (torch, CUDA, numpy,
-    random) are seeded inside and put back; gradients are enabled inside, whatever the caller's mode.
+    parameters, gradients, buffers, attributes and train flags are put back (what a mutable attribute,
+    such as a list, holds is not). Random states (torch, CUDA, numpy, random) are seeded inside and put
+    back; gradients are enabled and compiled code runs uncompiled inside, whatever the caller's mode.
 
     Args:
         case: The case, which is not changed.
@@ -27,30 +33,41 @@ def isolated(case: Case, seed: int = 0) -> Iterator[tuple[Case, str]]:
     Side effects:
         Memory for a copy of the model (see `Case.copy` on large models).
     """
-    with _random_states(case.device), torch.inference_mode(False), torch.enable_grad():
+    with random_states(case.device), torch.inference_mode(False), torch.enable_grad(), _uncompiled():
         batches = case.batches
+        twin, reason = None, ""
         try:
             twin = case.copy(share=True)
         except Exception as error:
-            twin = None
             reason = f"{type(error).__name__}: {error}"
-        _seed(seed)
+        reseed(seed)
         if twin is not None:
             assert twin.batches is batches
             yield twin, "a copy of the model"
             return
         with _restored(case.model):
-            yield case, f"the model itself, put back afterwards; it could not be copied ({reason})"
+            # A shallow copy, so that the batches, loss and optimizer of the caller's case stay what they are.
+            yield (
+                copy.copy(case),
+                f"the model itself, put back afterwards; it could not be copied ({reason})",
+            )
 
 
-def _seed(seed: int) -> None:
+def _uncompiled() -> Any:
+    """Let compiled code run as plain Python: only that calls the modules one by one, with their hooks."""
+    return torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
+
+
+def reseed(seed: int) -> None:
+    """Seed every global source of random numbers (torch, CUDA, numpy, random)."""
     torch.manual_seed(seed)
     np.random.seed(seed % 2**32)  # noqa: NPY002 (the global state that user code draws from)
     random.seed(seed)
 
 
 @contextmanager
-def _random_states(device: torch.device) -> Iterator[None]:
+def random_states(device: torch.device) -> Iterator[None]:
+    """Put the global random states back on leaving."""
     python, legacy = random.getstate(), np.random.get_state()  # noqa: NPY002
     devices = [device] if device.type == "cuda" else []
     try:
@@ -63,34 +80,63 @@ def _random_states(device: torch.device) -> Iterator[None]:
 
 @contextmanager
 def _restored(model: nn.Module) -> Iterator[None]:
-    """Put parameters, gradients, buffers and train flags back, keeping the identity of every tensor."""
-    gradients = [(p, p.grad) for p in model.parameters()]
-    tensors = [(t, t.detach().clone()) for t in (*model.parameters(), *model.buffers())]
-    owners = [(m, name, m._buffers[name]) for m in model.modules() for name in m._buffers]
-    flags = [(m, m.training) for m in model.modules()]
-    requires: list[tuple[nn.Parameter, bool]] = [(p, p.requires_grad) for p in model.parameters()]
-    for parameter, _ in gradients:
-        parameter.grad = None
+    """Put everything back at the end, keeping the identity of every tensor."""
+    parameters = list(model.parameters())
+    gradients = [(p, None if is_lazy(p) else p.grad, p.requires_grad) for p in parameters]
+    modules = [_snapshot(module) for module in model.modules()]
+    plain = [v for module in model.modules() for v in vars(module).values() if isinstance(v, Tensor)]
+    tensors = [_bookmark(t) for t in (*parameters, *model.buffers(), *plain)]
+    for parameter, gradient, _ in gradients:
+        if gradient is not None:
+            parameter.grad = None
     try:
         yield
     finally:
-        for owner, name, buffer in owners:
-            owner._buffers[name] = buffer
+        for module, kind, attributes, contents in modules:
+            module.__class__ = kind
+            _refill(vars(module), attributes)
+            for table, held in contents:
+                _refill(table, held)
         with torch.no_grad():
-            for tensor, value in tensors:
-                if not torch.equal(_bits(tensor), _bits(value)):
+            for tensor, kind, storage, value in tensors:
+                tensor.__class__ = kind
+                if storage is not None:
+                    tensor.data = storage
+                if value is not None and not torch.equal(_bits(tensor), _bits(value)):
                     tensor.copy_(value)
-        for parameter, gradient in gradients:
-            parameter.grad = gradient
-        for parameter, flag in requires:
-            parameter.requires_grad_(flag)
-        for module, flag in flags:
-            module.training = flag
+        for parameter, gradient, trainable in gradients:
+            if not is_lazy(parameter):
+                parameter.requires_grad_(trainable)
+                parameter.grad = gradient
 
 
-def _bits(tensor: torch.Tensor) -> Any:
+def _snapshot(module: nn.Module) -> tuple[nn.Module, type, dict[str, Any], list[tuple[Any, Any]]]:
+    """Class, attributes, and what the tables of parameters, buffers, parts and hooks hold, in order."""
+    attributes = dict(vars(module))
+    tables = [
+        v for k, v in attributes.items() if isinstance(v, (dict, set)) and (k in TABLES or "hooks" in k)
+    ]
+    return module, type(module), attributes, [(table, copy.copy(table)) for table in tables]
+
+
+def _refill(table: Any, held: Any) -> None:
+    """Make `table` hold exactly `held`, in its order; an untouched one is not written to."""
+    same = list(table) == list(held)
+    if not (same and (isinstance(table, set) or all(table[key] is value for key, value in held.items()))):
+        table.clear()
+        table.update(held)
+
+
+def _bookmark(tensor: Tensor) -> tuple[Tensor, type, Tensor | None, Tensor | None]:
+    """The tensor, its class, its storage (as an alias) and a copy of its numbers."""
+    if is_lazy(tensor):
+        return tensor, type(tensor), tensor.data, None
+    return tensor, type(tensor), tensor.data, tensor.detach().clone()
+
+
+def _bits(tensor: Tensor) -> Tensor:
     """View the tensor as bytes, so that NaN equals NaN and -0.0 differs from 0.0."""
     plain = tensor.detach()
-    return (
-        plain.contiguous().reshape(-1).view(torch.uint8) if plain.layout == torch.strided else plain.values()
-    )
+    if plain.layout != torch.strided:
+        plain = plain.coalesce().values() if plain.layout == torch.sparse_coo else plain.values()
+    return plain.contiguous().reshape(-1).view(torch.uint8)
