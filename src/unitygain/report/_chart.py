@@ -80,7 +80,7 @@ class Chart:
 
     def _absent(self, series: Series, log: bool) -> list[str]:
         gaps = [k for k, v in enumerate(series.values) if not math.isfinite(v)]
-        zeros = [k for k, v in enumerate(series.values) if log and v <= 0]
+        zeros = [k for k, v in enumerate(series.values) if log and -math.inf < v <= 0]
         listed = []
         for where, word in (
             (gaps, "not finite (dashed lines)"),

@@ -143,6 +143,8 @@ def _unplain(node: Node, depth: int) -> Any:
 
 
 def _numbers(node: Node) -> tuple[float, ...]:
+    if isinstance(node.value, list) and all(type(value) is float for value in node.value):
+        return tuple(node.value)
     return tuple(item.as_number() for item in node.items())
 
 
@@ -162,6 +164,9 @@ def _texts(node: Node) -> tuple[str, ...]:
 
 
 def _to_site(node: Node) -> Site:
+    match node.value:
+        case [str(path), int(call), str(leaf), None] if type(call) is int:
+            return Site(path, call, leaf)
     entries = node.items()
     if len(entries) < 4:
         raise node.wrong("[path, call, leaf, time]")

@@ -90,7 +90,7 @@ def singular_values(profile: Profile | None, log: bool = False) -> Heat | None:
     reach = max([3.0, *finite])
     cells = bytes(_quantise(merged[x][y], -reach, reach) for y in range(most) for x in range(len(merged)))
     names = names_of(profile.sites)[::size]
-    inner, area = HALF - LEFT - RIGHT, max(110, min(230, 26 * most))
+    inner, area = HALF - LEFT - RIGHT, 230
     height = TOP + area + BOTTOM
     step = tick_step(most, area // 20)
     texts = [
@@ -105,7 +105,7 @@ def singular_values(profile: Profile | None, log: bool = False) -> Heat | None:
     ends = (f"{signed(-reach)} dB", f"{signed(reach)} dB")
     return Heat(
         "sigma", "Singular values of each block", about, ends, names, [f"σ{k + 1}" for k in range(most)],
-        cells, -reach, reach, True, svg, _box(HALF, height, TOP, inner, area), (*notes, *_gaps(profile)),
+        cells, -reach, reach, True, svg, _box(HALF, height, TOP, inner, area), (*notes, *_gaps(table)),
     )  # fmt: skip
 
 
@@ -187,10 +187,8 @@ def _frame(width: float, height: float, content: Markup) -> Markup:
     return Markup('<svg viewBox="0 0 {} {}" aria-hidden="true">{}</svg>').format(width, height, content)
 
 
-def _gaps(profile: Profile) -> tuple[str, ...]:
-    odd = sum(not all(math.isfinite(v) for v in row) for row in profile.rows)
-    return (
-        (f"{odd} of {len(profile)} sites hold values that are not finite; their cells are marked.",)
-        if odd
-        else ()
-    )
+def _gaps(table: list[list[float]]) -> tuple[str, ...]:
+    odd = sum(not all(math.isfinite(v) for v in row) for row in table)
+    if not odd:
+        return ()
+    return (f"{odd} of {len(table)} sites hold zeros or values that are not finite; their cells are red.",)

@@ -19,7 +19,7 @@ from unitygain.report._ruler import Ruler, ruler
 from unitygain.report._show import number, places, show, show_text, signed
 from unitygain.report._svg import draw
 from unitygain.report._tables import tables
-from unitygain.report._text import letter, outcome
+from unitygain.report._text import duration, letter, outcome
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -55,7 +55,7 @@ def render_page(report: "Report") -> str:
         draw=draw,
         tables=tables(report.profiles),
         skipped=[(show(item.what), show_text(item.reason, 400)) for item in report.skipped],
-        seconds=number(round(report.seconds, 1)) if report.seconds == report.seconds else "unknown",
+        seconds=duration(report.seconds),
         profiles=len(report.profiles),
     )
 
@@ -95,7 +95,7 @@ def _inert_json(data: Any) -> str:
 
 
 def _figures(drawn: list[Chart], painted: list[Heat], three: Ruler | None) -> list[tuple[str, Any]]:
-    """What is drawn, in the page's order; of an odd number of half ones, the last chart gets the whole width."""
+    """What is drawn, in the page's order; the last of an odd number of half ones is widened."""
     figures: dict[str, tuple[str, Any]] = {chart.key: ("chart", chart) for chart in drawn} | {
         heat.key: ("heat", heat) for heat in painted
     }
@@ -125,7 +125,7 @@ def _verdict(report: "Report") -> tuple[str, str]:
     """The headline and the sentence under it."""
     if not report.findings:
         looked = f"{len(report.profiles)} profiles were judged, and no rule fired."
-        return "Nothing stands out", looked
+        return "No findings", looked
     first = report.findings[0]
     headline = show(first.name, 60).replace("-", " ")
     return headline[:1].upper() + headline[1:], show_text(first.message)

@@ -122,7 +122,7 @@ def rank(profiles: Profiles) -> Chart | None:
         return None
     looks = {"token_cosine": ("token cosine", "c1"), "effective_rank": ("effective rank", "c3")}
     series = tuple(Series(*looks[profile.name], profile.values) for profile in found)
-    panel = Panel("fraction", series, height=180, baseline=0.0)
+    panel = Panel("fraction", series, height=230, baseline=0.0)
     about = "A cosine near 1 or a rank near 0 means that the positions carry the same vector."
     sites = found[0].sites
     names = names_of(sites)

@@ -56,6 +56,7 @@ def _decades(low: float, high: float, height: float) -> Scale:
     ticks = tuple((float(at), power(at)) for at in range(first, top + 1, step))
     if top - bottom <= 2:
         finer = ((at + math.log10(part), at, part) for at in range(bottom, top) for part in (2, 5))
+        ticks = tuple((float(at), number(10.0**at)) for at in range(bottom, top + 1))
         ticks += tuple((where, number(part * 10.0**at)) for where, at, part in finer)
     return Scale(bottom, top, height, True, ticks)
 

@@ -147,11 +147,12 @@ def _skipped(report: "Report", width: int) -> list[Line]:
 
 def _summary(report: "Report") -> list[Line]:
     count = len(report.profiles)
-    looked = f" from {count} profile{'s' * (count != 1)} in {_seconds(report.seconds)}"
+    looked = f" from {count} profile{'s' * (count != 1)} in {duration(report.seconds)}"
     if report.skipped:
         looked += f", {len(report.skipped)} not looked at"
     return [[(report.count(), report.worst or "fine"), (looked, "")]]
 
 
-def _seconds(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """Return a wall time in words."""
     return f"{seconds:.1f} s" if math.isfinite(seconds) else "unknown time"

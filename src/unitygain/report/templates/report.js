@@ -42,6 +42,13 @@
     const at = info.at || Array.from({ length: info.n }, (_, index) => index);
     if (!at.length) return;
     const names = Array.isArray(info.names) ? info.names : at.map((index) => info.names + index);
+    const whole = document.createElement("button");
+    whole.type = "button";
+    whole.className = "whole";
+    whole.textContent = "Whole range";
+    whole.hidden = true;
+    whole.addEventListener("click", () => { zoom(0, info.n); plot.focus(); });
+    plot.closest("figure").prepend(whole);
     let view = [0, info.n];
     let now = 0;
     let from = null;
@@ -98,6 +105,7 @@
         ticks.append(text);
       }
       cross.style.visibility = "hidden";
+      whole.hidden = view[0] <= 0 && view[1] >= info.n;
     }
 
     plot.addEventListener("pointermove", (event) => {
