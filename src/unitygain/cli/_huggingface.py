@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from unitygain.cli import _safetensors
 from unitygain.cli._faults import Fault, first_line, nearest, plain, quote, usage
 from unitygain.cli._request import Request
+from unitygain.cli._target import PICKLES
 
 if TYPE_CHECKING:
     from unitygain._case import Case
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 LARGEST_JSON = 64 * 2**20
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
-OTHER_WEIGHTS = (".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".pkl", ".pickle")
+OTHER_WEIGHTS = (*PICKLES, ".h5", ".msgpack")
 OTHER_NAMES = ("pytorch_model", "tf_model", "flax_model", "model")
 
 
@@ -53,12 +54,12 @@ def look(given: str) -> Path:
         Fault: If the folder or its config is missing or damaged, the weights are a pickle, or a
             safetensors file is not what its header says.
     """
-    folder = Path(given)
+    folder = Path(os.path.expanduser(given))
     if not given:
         raise usage("hf: names no folder", fix="unitygain diagnose hf:path/to/model")
     if folder.is_file():
         if folder.suffix in OTHER_WEIGHTS:
-            raise _pickle(folder)
+            raise _refused(folder)
         raise Fault(f"{quote(given)} is a file", name="E-HF-FOLDER", fix=f"use hf:{plain(folder.parent)}")
     if not folder.is_dir():
         names = (
@@ -131,14 +132,16 @@ def _weights(folder: Path) -> list[Path]:
         return files
     for file in sorted(folder.iterdir()):
         if file.suffix in OTHER_WEIGHTS and file.name.split(".")[0].split("-")[0] in OTHER_NAMES:
-            raise _pickle(file)
+            raise _refused(file)
     return []
 
 
-def _pickle(file: Path) -> Fault:
+def _refused(file: Path) -> Fault:
+    pickled = file.suffix in PICKLES
+    kind = "a pickle, which runs code when it is read" if pickled else "not safetensors"
     return Fault(
-        f"{quote(file.name)} is a pickle, which runs code when it is read; refused",
-        name="E-PICKLE",
+        f"{quote(file.name)} is {kind}; refused",
+        name="E-PICKLE" if pickled else "E-CHECKPOINT",
         why="only safetensors are read",
         fix="convert it where you trust it: model.save_pretrained(folder, safe_serialization=True)",
     )
@@ -257,19 +260,25 @@ def _batches(
     elif head is SEQUENCE:
         said = "the model is to repeat its input"
     elif head is CLASSIFIER:
-        generator = torch.Generator().manual_seed(seed + 1)
-        classes = int(getattr(config, "num_labels", 2))
-        labels, said = (
-            torch.randint(classes, ids.shape[:2], generator=generator),
-            f"{classes} classes drawn as labels",
-        )
-        if classes == 1:
-            labels = torch.randn(ids.shape[:2], generator=generator)
+        labels, said = _classes(config, ids.shape[:2], seed)
     batches = [
         {"input_ids": x, "attention_mask": torch.ones_like(x), "labels": y}
         for x, y in zip(ids, labels, strict=True)
     ]
     return batches, f"; {said}" if said else ""
+
+
+def _classes(config: Any, shape: tuple[int, ...], seed: int) -> tuple[Any, str]:
+    """Labels for a classifier, drawn, in the form that its kind of problem takes."""
+    import torch
+
+    generator = torch.Generator().manual_seed(seed + 1)
+    classes = int(getattr(config, "num_labels", 2))
+    if classes == 1:
+        return torch.randn(shape, generator=generator), "targets of a regression drawn"
+    if getattr(config, "problem_type", None) == "multi_label_classification":
+        return torch.randint(2, (*shape, classes), generator=generator).float(), f"{classes} labels drawn"
+    return torch.randint(classes, shape, generator=generator), f"{classes} classes drawn as labels"
 
 
 def _loss(head: Head) -> Callable[[Any, Any], Any]:

@@ -18,9 +18,10 @@ def whole_number(option: str, text: str, *, least: int = 1, most: int = 2**31 - 
         Fault: If it is none, or outside `least` .. `most`.
     """
     digits = text.strip()
-    if digits.isascii() and digits.isdigit() and len(digits) < 25 and least <= int(digits) <= most:
-        return int(digits)
-    limit = f">= {least}" if not digits.isdigit() or int(digits[:25]) < least else f"<= {most}"
+    number = int(digits[:25]) if digits.isascii() and digits.isdigit() else least - 1
+    if least <= number <= most:
+        return number
+    limit = f"<= {most}" if number > most else f">= {least}"
     raise usage(f"{option} must be an integer {limit}, got {quote(text)}")
 
 

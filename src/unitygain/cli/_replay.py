@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from torch import Tensor, nn
+from torch.nn.parameter import UninitializedParameter
 from torch.utils import _pytree as pytree
 
 from unitygain._case import Case, CaseFailure
@@ -65,7 +66,20 @@ def _plain_step(case: Case, owned: Iterable[str], device: str | None, dtype: str
             return Fault(plain_message(error), name="E-CASE")
         except Exception as error:
             return model_fault(error, subject, owned, "")
-    return None
+        return _unreached(subject.model)
+
+
+def _unreached(model: nn.Module) -> Fault | None:
+    """The fault of lazy parameters that a forward pass leaves without a shape."""
+    parameters = list(model.parameters())
+    lazy = sum(isinstance(parameter, UninitializedParameter) for parameter in parameters)
+    if not lazy:
+        return None
+    return Fault(
+        f"{lazy} of {len(parameters)} parameters are uninitialised (lazy) and no forward pass reaches them",
+        name="E-CASE",
+        fix="use their modules in forward, or remove them from the model",
+    )
 
 
 def model_fault(error: BaseException, case: Case, owned: Iterable[str], layer: str) -> Fault:
