@@ -1,0 +1,89 @@
+"""calm_attention: multiply the queries of attention, and with them its logits.
+
+Logits are linear in the query, so that the factor is exact. It takes away what the scale of query and key
+weights alone does; the values and the rest of the model stay.
+
+References: Vaswani et al., "Attention Is All You Need" (NeurIPS 2017), section 3.2.1, on 1/sqrt(d);
+Dehghani et al., "Scaling Vision Transformers to 22 Billion Parameters" (ICML 2023), section 2, on logits
+that grow; Zhai et al., "Stabilizing Transformer Training by Preventing Attention Entropy Collapse" (ICML
+2023), section 3.
+"""
+
+import math
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+from unitygain._case import Case
+from unitygain._registry import remedy
+from unitygain.probe.sites import Select, selects
+from unitygain.remedies._snapshot import Undo, keep
+
+QUERIES = {"query", "q_proj", "q", "to_q", "wq", "q_lin", "query_proj", "W_q", "Wq"}
+PACKED = {"qkv", "c_attn", "Wqkv", "to_qkv", "qkv_proj"}
+
+
+@remedy(treats=("UG701", "UG702"))
+def calm_attention(case: Case, *, factor: float, sites: Select = None) -> Undo:
+    """Multiply weight and bias of the query map by `factor` in every chosen attention module.
+
+    Query maps are known by their names (``query``, ``q_proj``, ``to_q``, ...), or are the first third of
+    a packed one (``in_proj_weight``, ``qkv``, ``c_attn``, ...).
+
+    Args:
+        case: The case; query parameters are changed in place.
+        factor: What the logits are multiplied by.
+        sites: Which attention modules, by path; all when left out.
+
+    Returns:
+        What puts the parameters back, bit for bit.
+
+    Raises:
+        ValueError: If `factor` is not finite, or no query map was found.
+
+    Side effects:
+        The query parameters, in place.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> model = nn.MultiheadAttention(4, 2)
+        >>> case = Case(model, loss=lambda m, x: m(x, x, x)[0].sum(), data=[torch.ones(3, 1, 4)])
+        >>> undo = calm_attention(case, factor=0.0)
+        >>> model.in_proj_weight[:4].abs().max().item(), bool(model.in_proj_weight[4:].any())
+        (0.0, True)
+    """
+    if not math.isfinite(factor):
+        raise ValueError(f"factor is {factor}; give a finite number")
+    found = [
+        part
+        for path, module in case.model.named_modules()
+        if selects(sites, path, module)
+        for part in _queries(module)
+    ]
+    if not found:
+        raise ValueError(f"no query map is known by its name in the modules chosen by sites={sites!r}")
+    undo = keep(parameter for parameter, _ in found)
+    with torch.no_grad():
+        for parameter, index in found:
+            parameter[index].mul_(factor)
+    return undo
+
+
+def _queries(module: nn.Module) -> Iterator[tuple[Tensor, tuple[slice, ...]]]:
+    """Yield the query parameters of `module` or its children, with the part that is the query's."""
+    if isinstance(module, nn.MultiheadAttention):
+        for parameter in (module.in_proj_weight, module.in_proj_bias):
+            if parameter is not None:
+                yield parameter, (slice(0, module.embed_dim),)
+        if module.q_proj_weight is not None:
+            yield module.q_proj_weight, (slice(None),)
+        return
+    for name, child in module.named_children():
+        if name in QUERIES | PACKED:
+            across = type(child).__name__ == "Conv1D"
+            for parameter in child.parameters(recurse=False):
+                size = parameter.shape[-1 if across else 0]
+                part = slice(0, size // 3) if name in PACKED else slice(None)
+                yield parameter, (slice(None), part) if across and parameter.ndim == 2 else (part,)

@@ -1,0 +1,104 @@
+"""unit_inputs: shift and scale the floating inputs of the model to mean 0 and rms 1.
+
+Takes away what the scale of the data alone does. Mean and rms are those of each input tensor of the first
+batch and are applied to every batch, so that batches stay comparable. Targets are not touched: only those
+tensors of a batch are changed that enter the model as they are.
+
+References: LeCun, Bottou, Orr and Müller, "Efficient BackProp" (1998), section 4.3.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from unitygain._case import Batch, Case
+from unitygain._registry import remedy
+from unitygain.probe.hooks import Hooks
+from unitygain.remedies._snapshot import Undo
+from unitygain.stats import mean, rms
+
+
+class _Entered(Exception):
+    """The model was called: stops the pass before it begins."""
+
+
+@remedy(treats=("UG204",))
+def unit_inputs(case: Case) -> Undo:
+    """Standardise what enters the model.
+
+    Args:
+        case: The case; it gets other batches in the place of its own, which are not written to.
+
+    Returns:
+        What gives the case its own batches back.
+
+    Raises:
+        ValueError: If no floating tensor of the first batch enters the model as it is, or one is constant.
+
+    Side effects:
+        ``case.batches``. The loss function is called once, up to the point where it calls the model.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> case = Case(nn.Linear(2, 1), loss=lambda m, x: m(x).sum(), data=[torch.tensor([[0.0, 10.0]])])
+        >>> undo = unit_inputs(case)
+        >>> case.batches[0].tolist()
+        [[-1.0, 1.0]]
+    """
+    before = case.batches
+    places = _entering(case, before[0])
+    if not places:
+        raise ValueError(
+            "no floating tensor of the batch enters the model as it is; scale it where the loss prepares it"
+        )
+    leaves = pytree.tree_leaves(before[0])
+    scales: dict[int, tuple[Tensor, Tensor]] = {}
+    for place in places:
+        shift = mean(leaves[place])
+        scale = rms(leaves[place].double() - shift)
+        if not float(scale) > 0:
+            raise ValueError("an input is the same number everywhere; it cannot be scaled")
+        scales[place] = (shift, scale)
+    case._batches = tuple(_standardise(batch, scales) for batch in before)
+
+    def undo() -> None:
+        case._batches = before
+
+    return undo
+
+
+def _standardise(batch: Batch, scales: dict[int, tuple[Tensor, Tensor]]) -> Batch:
+    leaves, spec = pytree.tree_flatten(batch)
+    for place, (shift, scale) in scales.items():
+        leaves[place] = ((leaves[place].double() - shift) / scale).to(leaves[place].dtype)
+    return pytree.tree_unflatten(leaves, spec)
+
+
+def _entering(case: Case, batch: Batch) -> list[int]:
+    """Return the positions of those floating leaves of the batch whose memory the model's inputs show."""
+    entered: set[int] = set()
+
+    def stop(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        tensors = [t for t in pytree.tree_leaves((args, kwargs)) if isinstance(t, Tensor)]
+        entered.update(t.untyped_storage().data_ptr() for t in tensors)
+        raise _Entered
+
+    hooks = Hooks()
+    hooks.on_call(case.model, stop, lambda *_: None)
+    try:
+        with torch.random.fork_rng(), torch.no_grad():
+            case.loss(case.model, batch)
+    except _Entered:
+        pass
+    finally:
+        hooks.remove()
+    return [
+        place
+        for place, leaf in enumerate(pytree.tree_leaves(batch))
+        if isinstance(leaf, Tensor)
+        and leaf.is_floating_point()
+        and leaf.untyped_storage().data_ptr() in entered
+    ]

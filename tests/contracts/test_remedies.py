@@ -1,0 +1,172 @@
+"""What every remedy promises: it changes only what it names, and its undo is exact, bit for bit."""
+
+import pytest
+import torch
+from torch import nn
+from zoo import PATIENTS
+
+import unitygain.remedies  # noqa: F401 (fills the table)
+from unitygain._case import Case
+from unitygain._registry import REMEDIES
+
+BY_NAME = {patient.name: patient for patient in PATIENTS}
+# What each remedy is tried on: the patient and the arguments.
+TRIED: dict[str, tuple[tuple[str, dict[str, object]], ...]] = {
+    "rescale_weights": (
+        ("mlp-relu-default-24", {"gain": 2**0.5}),
+        ("cnn-default-20", {"gain": 2**0.5, "sites": "blocks.*"}),
+        ("rnn-tanh-default-150", {"gain": 1.0, "only": "weight_hh_l*"}),
+        ("generative-generator", {"gain": 1.0}),
+        ("transformer-post-norm-torch-4", {"gain": 1.0}),
+    ),
+    "zero_biases": (("mlp-relu-born-dead", {}), ("rnn-lstm-28", {}), ("transformer-pre-norm-torch-12", {})),
+    "scale_branch": (
+        ("mlp-residual-unscaled-40", {"sites": "[0-9]*", "factor": 0.1}),
+        ("cnn-skip-no-norm-30", {"sites": "blocks.*", "factor": 0.1}),
+        ("transformer-post-norm-24", {"sites": "blocks.*.attention", "factor": 0.1}),
+        ("transformer-post-norm-torch-24", {"sites": "encoder.layers.*.self_attn", "factor": 0.1}),
+    ),
+    "scale_head": (("mlp-relu-he-20", {"factor": 0.1}), ("cnn-he-12", {"factor": 0.1, "site": "head"})),
+    "swap_activation": (("mlp-sigmoid-default-12", {"of": "Sigmoid"}), ("cnn-he-12", {"to": "GELU"})),
+    "bypass_norm": (("cnn-batchnorm-no-skip-50", {}), ("transformer-pre-norm-12", {"sites": "blocks.*"})),
+    "open_gates": (("rnn-lstm-default-150", {"bias": 4.0}), ("rnn-gru-default-150", {"bias": 4.0})),
+    "calm_attention": (
+        ("transformer-loud-attention", {"factor": 0.1}),
+        ("transformer-loud-attention-torch", {"factor": 0.1}),
+    ),
+    "unit_inputs": (("mlp-tanh-inputs-in-hundreds", {}), ("generative-denoiser", {})),
+}
+CASES = [(remedy, patient, given) for remedy, tries in TRIED.items() for patient, given in tries]
+
+
+def bits(case: Case) -> dict[str, tuple[int, object]]:
+    """Return the identity and the bytes of every tensor of the model and the batches, and of every module."""
+    model: dict[str, tuple[int, object]] = {
+        name: (id(tensor), tensor.detach().clone())
+        for name, tensor in (*case.model.named_parameters(), *case.model.named_buffers())
+    }
+    modules = {f"module {name}": (id(module), module.training) for name, module in case.model.named_modules()}
+    leaves = torch.utils._pytree.tree_leaves(case.batches)
+    batches = {f"batch {i}": (id(leaf), leaf.clone()) for i, leaf in enumerate(leaves)}
+    return model | modules | batches
+
+
+def differ(before: dict[str, tuple[int, object]], after: dict[str, tuple[int, object]]) -> list[str]:
+    """Return what is not bitwise the same."""
+    return [
+        key
+        for key in before.keys() | after.keys()
+        if key not in before
+        or key not in after
+        or before[key][0] != after[key][0]
+        or (
+            not torch.equal(before[key][1], after[key][1])
+            if isinstance(before[key][1], torch.Tensor)
+            else before[key][1] != after[key][1]
+        )
+    ]
+
+
+def test_every_remedy_is_tried():
+    assert set(REMEDIES) <= set(TRIED), "add a patient for the new remedy to TRIED"
+
+
+@pytest.mark.parametrize(("remedy", "patient", "given"), CASES, ids=[f"{r}-{p}" for r, p, _ in CASES])
+def test_undo_is_exact(remedy, patient, given):
+    case = BY_NAME[patient].make_case()
+    before, state = bits(case), torch.get_rng_state()
+    undo = REMEDIES[remedy].apply(case, **given)
+    assert differ(before, bits(case)), "the remedy changed nothing"
+    undo()
+    assert not differ(before, bits(case))
+    assert torch.equal(state, torch.get_rng_state())
+
+
+@pytest.mark.parametrize(("remedy", "patient", "given"), CASES, ids=[f"{r}-{p}" for r, p, _ in CASES])
+def test_parameters_keep_their_identity(remedy, patient, given):
+    """An optimizer that holds the parameters must hold the changed ones too."""
+    case = BY_NAME[patient].make_case()
+    held = {id(parameter) for parameter in case.model.parameters()}
+    REMEDIES[remedy].apply(case, **given)
+    assert {id(parameter) for parameter in case.model.parameters()} <= held
+    assert torch.isfinite(case.compute_loss(case.batches[0])).item() or "loud" in patient
+
+
+@pytest.mark.parametrize("remedy", sorted(REMEDIES))
+def test_page_cites_its_source(remedy):
+    assert "References:" in REMEDIES[remedy].page
+    assert REMEDIES[remedy].page.startswith(f"{remedy}: ")
+
+
+@pytest.mark.parametrize(
+    ("remedy", "given", "message"),
+    [
+        ("rescale_weights", {"gain": 0.0}, "give a positive number"),
+        ("rescale_weights", {"sites": "nowhere"}, "no weight of a linear map is chosen by sites='nowhere'"),
+        ("zero_biases", {"sites": "nowhere"}, "has a bias"),
+        ("scale_branch", {"sites": "0", "factor": float("nan")}, "factor is nan; give a finite number"),
+        ("scale_branch", {"sites": "1", "factor": 0.5}, "holds a linear map"),
+        ("scale_head", {"factor": 0.5, "site": "1"}, "no linear map at 1"),
+        ("swap_activation", {"of": "Sigmoid"}, "no module is a Sigmoid"),
+        ("swap_activation", {"to": "Swoosh"}, "no activation 'Swoosh'"),
+        ("bypass_norm", {}, "no module is a normalisation"),
+        ("open_gates", {"bias": 1.0}, "is an nn.LSTM or nn.GRU"),
+        ("calm_attention", {"factor": 0.5}, "no query map"),
+    ],
+)
+def test_what_cannot_be_done_says_so(remedy, given, message):
+    case = Case(
+        nn.Sequential(nn.Linear(2, 2), nn.ReLU()), lambda model, batch: model(batch).sum(), [torch.ones(1, 2)]
+    )
+    with pytest.raises(ValueError, match=message):
+        REMEDIES[remedy].apply(case, **given)
+
+
+def test_inputs_that_the_loss_makes_are_refused():
+    case = Case(nn.Linear(2, 2), lambda model, batch: model(batch / 255).sum(), [torch.ones(1, 2)])
+    with pytest.raises(ValueError, match="scale it where the loss prepares it"):
+        REMEDIES["unit_inputs"].apply(case)
+
+
+def test_targets_are_not_touched():
+    case = BY_NAME["generative-denoiser"].make_case()
+    noise = case.batches[0][2]
+    REMEDIES["unit_inputs"].apply(case)
+    assert case.batches[0][2] is noise
+    assert case.batches[0][0] is not noise
+
+
+def test_rescaled_weights_have_the_gain_that_was_asked_for():
+    """A naive twin: the output's rms over the input's, for many inputs through one layer, is the gain."""
+    for layer in (
+        nn.Linear(256, 256, bias=False),
+        nn.Conv2d(16, 16, 3, padding=1, padding_mode="circular", bias=False),
+    ):
+        case = Case(layer, lambda m, x: m(x).sum(), [torch.ones(1)])
+        REMEDIES["rescale_weights"].apply(case, gain=3.0)
+        shape = (512, 256) if isinstance(layer, nn.Linear) else (64, 16, 12, 12)
+        ratio = layer(torch.randn(shape)).square().mean().sqrt().item()
+        # A mean of squares over n_out outputs of fan_in products: sd of the ratio is about 1/sqrt(2·512·256).
+        assert ratio == pytest.approx(3.0, rel=0.03)
+
+
+def test_transposed_convolution_counts_what_reaches_one_output():
+    layer = nn.ConvTranspose2d(32, 32, 4, stride=2, padding=1, bias=False)
+    case = Case(layer, lambda m, x: m(x).sum(), [torch.ones(1)])
+    REMEDIES["rescale_weights"].apply(case, gain=1.0)
+    inside = layer(torch.randn(32, 32, 16, 16))[:, :, 2:-2, 2:-2]
+    assert inside.square().mean().sqrt().item() == pytest.approx(1.0, rel=0.03)
+
+
+def test_scaled_queries_scale_the_logits():
+    layer = nn.MultiheadAttention(8, 2, batch_first=True)
+    x = torch.randn(3, 5, 8)
+    case = Case(layer, lambda m, b: m(b, b, b)[0].sum(), [x])
+
+    def logits() -> torch.Tensor:
+        q, k, _ = nn.functional.linear(x, layer.in_proj_weight, layer.in_proj_bias).chunk(3, -1)
+        return q @ k.mT
+
+    before = logits()
+    REMEDIES["calm_attention"].apply(case, factor=0.25)
+    torch.testing.assert_close(logits(), 0.25 * before, atol=0, rtol=2e-4)

@@ -1,0 +1,169 @@
+"""Multilayer perceptrons: plain, normalised, residual."""
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from unitygain._case import Case
+from zoo.patient import Patient, classify, labelled, seeded
+
+Initialise = Callable[[Tensor], object] | None
+
+
+def plain(
+    width: int, depth: int, activation: Callable[[], nn.Module], initialise: Initialise = None
+) -> nn.Module:
+    """Return `depth` linear layers with an activation after each, and a head of ten classes."""
+    layers: list[nn.Module] = []
+    for _ in range(depth):
+        layers += [nn.Linear(width, width), activation()]
+    if initialise:
+        for layer in layers[::2]:
+            assert isinstance(layer, nn.Linear)
+            initialise(layer.weight)
+            nn.init.zeros_(layer.bias)
+    return nn.Sequential(*layers, nn.Linear(width, 10))
+
+
+def case(model: nn.Module, width: int, batch: int = 32, *, shift: float = 0.0, scale: float = 1.0) -> Case:
+    """Return the classification of noise by `model`."""
+    data = [(inputs * scale + shift, classes) for inputs, classes in labelled(batch, width)]
+    return Case(model, classify, data, lambda p: torch.optim.AdamW(p, 1e-3))
+
+
+def he(weight: Tensor) -> None:
+    """Fill with variance 2 / fan_in."""
+    nn.init.normal_(weight, std=math.sqrt(2 / weight.shape[1]))
+
+
+def times(gain: float) -> Callable[[Tensor], None]:
+    """Return an initialisation with standard deviation gain / sqrt(fan_in)."""
+
+    def fill(weight: Tensor) -> None:
+        nn.init.normal_(weight, std=gain / math.sqrt(weight.shape[1]))
+
+    return fill
+
+
+class Residual(nn.Module):
+    """x + Linear(relu(Linear(x))), with LayerNorm in front of the branch where asked for."""
+
+    def __init__(self, width: int, *, norm: bool, gain: float) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width) if norm else nn.Identity()
+        self.rise, self.fall = nn.Linear(width, width), nn.Linear(width, width)
+        nn.init.normal_(self.rise.weight, std=math.sqrt(2 / width))
+        nn.init.normal_(self.fall.weight, std=gain / math.sqrt(width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.fall(torch.relu(self.rise(self.norm(x))))
+
+
+def residual(width: int, depth: int, *, norm: bool, gain: float = 1.0) -> nn.Module:
+    """Return a residual perceptron with a final LayerNorm where it is normalised."""
+    blocks = [Residual(width, norm=norm, gain=gain) for _ in range(depth)]
+    last = nn.LayerNorm(width) if norm else nn.Identity()
+    return nn.Sequential(*blocks, last, nn.Linear(width, 10))
+
+
+def one_layer(
+    layer: int, weight: float = 1.0, bias: float = 0.0, *, depth: int = 10, width: int = 48
+) -> nn.Module:
+    """Return a healthy tanh network in which one layer's weights are multiplied and its bias shifted."""
+    model = plain(width, depth, nn.Tanh, nn.init.orthogonal_)
+    broken = model[2 * layer]  # type: ignore[index]
+    with torch.no_grad():
+        broken.weight.mul_(weight)
+        broken.bias.add_(bias)
+    return model
+
+
+def dying(width: int, depth: int, bias: float, layers: slice = slice(None)) -> nn.Module:
+    """Return a He-initialised ReLU network whose biases are `bias` in the chosen layers."""
+    model = plain(width, depth, nn.ReLU, he)
+    for layer in list(model)[:-1:2][layers]:  # type: ignore[arg-type]
+        nn.init.constant_(layer.bias, bias)
+    return model
+
+
+def sick() -> list[Patient]:
+    """Return the sick perceptrons."""
+    build: dict[str, tuple[Callable[[], Case], tuple[str, ...], tuple[str, ...]]] = {
+        "relu-default-24": (lambda: case(plain(64, 24, nn.ReLU), 64), ("UG101",), ("UG205",)),
+        "sigmoid-default-12": (lambda: case(plain(64, 12, nn.Sigmoid), 64), ("UG101",), ("UG205",)),
+        "tanh-default-24": (lambda: case(plain(64, 24, nn.Tanh), 64), ("UG101",), ("UG205",)),
+        "relu-large-weights-16": (
+            lambda: case(plain(64, 16, nn.ReLU, times(4.0)), 64),
+            ("UG102", "UG202"),
+            (),
+        ),
+        "tanh-chaotic-40": (lambda: case(plain(96, 40, nn.Tanh, times(3.0)), 96), ("UG102",), ()),
+        "relu-he-shrinking-30": (
+            lambda: case(plain(64, 30, nn.ReLU, times(0.8)), 64),
+            ("UG101", "UG201"),
+            (),
+        ),
+        "tanh-saturated": (
+            lambda: case(plain(64, 8, nn.Tanh, times(12.0)), 64),
+            ("UG204",),
+            ("UG102", "UG101"),
+        ),
+        "tanh-inputs-in-hundreds": (
+            lambda: case(plain(64, 2, nn.Tanh, nn.init.orthogonal_), 64, scale=300.0),
+            ("UG204",),
+            (),
+        ),
+        "one-layer-saturated": (lambda: case(one_layer(5, weight=400.0), 48), ("UG103",), ("UG204",)),
+        "one-layer-tiny": (lambda: case(one_layer(4, weight=1e-4), 48), ("UG103",), ("UG201", "UG205")),
+        "relu-mostly-dead": (
+            lambda: case(dying(64, 4, -3.0, slice(1, 2)), 64),
+            ("UG203",),
+            ("UG206", "UG205"),
+        ),
+        "relu-born-dead": (
+            lambda: case(dying(64, 6, -30.0, slice(2, 3)), 64),
+            ("UG206",),
+            ("UG205", "UG103"),
+        ),
+        "residual-unscaled-40": (
+            lambda: case(residual(48, 40, norm=False, gain=2.0), 48),
+            ("UG102", "UG202"),
+            ("UG205",),
+        ),
+        "narrow-100": (
+            lambda: case(plain(8, 100, nn.ReLU, he), 8),
+            ("UG301",),
+            ("UG101", "UG102", "UG203", "UG205"),
+        ),
+    }
+    return [Patient(f"mlp-{k}", "mlp", seeded(make), codes, also) for k, (make, codes, also) in build.items()]
+
+
+def healthy() -> list[Patient]:
+    """Return perceptrons that train, some of them drawn by seed."""
+    build: dict[str, Callable[[], Case]] = {
+        "relu-he-20": lambda: case(plain(96, 20, nn.ReLU, he), 96),
+        "relu-default-4": lambda: case(plain(64, 4, nn.ReLU), 64),
+        "tanh-orthogonal-24": lambda: case(plain(64, 24, nn.Tanh, nn.init.orthogonal_), 64),
+        "selu-lecun-16": lambda: case(plain(64, 16, nn.SELU, times(1.0)), 64),
+        "gelu-he-12": lambda: case(plain(64, 12, nn.GELU, times(1.5)), 64),
+        "sigmoid-2": lambda: case(plain(64, 2, nn.Sigmoid), 64),
+        "residual-norm-24": lambda: case(residual(48, 24, norm=True), 48),
+        "residual-scaled-24": lambda: case(residual(48, 24, norm=False, gain=1 / math.sqrt(24)), 48),
+        "relu-he-positive-inputs": lambda: case(plain(96, 12, nn.ReLU, he), 96, shift=1.0),
+    }
+    patients = [Patient(f"mlp-{name}", "mlp", seeded(make)) for name, make in build.items()]
+    for seed in range(3):
+        generator = torch.Generator().manual_seed(seed)
+        width = int(torch.randint(48, 129, (), generator=generator))
+        depth = int(torch.randint(8, 17, (), generator=generator))
+        patients.append(
+            Patient(
+                f"mlp-relu-he-drawn-{seed}",
+                "mlp",
+                seeded(lambda w=width, d=depth: case(plain(w, d, nn.ReLU, he), w), seed),
+            )
+        )
+    return patients

@@ -1,0 +1,122 @@
+"""Recurrent networks: tanh, LSTM, GRU, over time."""
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from unitygain._case import Case
+from zoo.patient import Patient, seeded
+
+Batch = tuple[Tensor, Tensor]
+
+
+class Reader(nn.Module):
+    """A recurrent layer and a head on its last state, or on every step."""
+
+    def __init__(self, layer: nn.RNNBase, *, every_step: bool = False) -> None:
+        super().__init__()
+        self.layer = layer
+        self.head = nn.Linear(layer.hidden_size * (2 if layer.bidirectional else 1), 4)
+        self.every_step = every_step
+
+    def forward(self, x: Tensor) -> Tensor:
+        states, _ = self.layer(x)
+        return self.head(states if self.every_step else states[:, -1])
+
+
+def loss(model: nn.Module, batch: Batch) -> Tensor:
+    """Cross-entropy of the last step, or of every step."""
+    scores = model(batch[0])
+    target = batch[1] if scores.ndim == 2 else batch[1][:, None].expand(scores.shape[:2])
+    return nn.functional.cross_entropy(scores.flatten(0, -2), target.flatten())
+
+
+def case(model: nn.Module, steps: int, *, features: int = 8, pad: int = 0, scale: float = 1.0) -> Case:
+    """Return the classification of noise sequences, with `pad` zero steps at the end."""
+    inputs = scale * torch.randn(8, steps, features)
+    inputs = torch.cat([inputs, torch.zeros(8, pad, features)], 1)
+    return Case(model, loss, [(inputs, torch.randint(4, (8,)))])
+
+
+class PaddedReader(Reader):
+    """Reads the state at the last real step, before the padding."""
+
+    def __init__(self, layer: nn.RNNBase, steps: int) -> None:
+        super().__init__(layer)
+        self.steps = steps
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.layer(x)[0][:, self.steps - 1])
+
+
+def tanh(gain: float, hidden: int = 32) -> nn.RNNBase:
+    """Return a tanh RNN whose recurrent matrix is orthogonal times `gain`."""
+    layer = nn.RNN(8, hidden, batch_first=True)
+    nn.init.orthogonal_(layer.weight_hh_l0, gain)
+    nn.init.zeros_(layer.bias_hh_l0)
+    nn.init.zeros_(layer.bias_ih_l0)
+    return layer
+
+
+def identity(gain: float, hidden: int = 32) -> nn.RNNBase:
+    """Return a ReLU RNN whose recurrent matrix is `gain` times the identity (Le et al. 2015)."""
+    layer = nn.RNN(8, hidden, batch_first=True, nonlinearity="relu")
+    with torch.no_grad():
+        layer.weight_hh_l0.copy_(gain * torch.eye(hidden))
+        layer.weight_ih_l0.normal_(std=0.01)
+    return layer
+
+
+def noisy(gain: float, hidden: int = 64) -> nn.RNNBase:
+    """Return a tanh RNN with a Gaussian recurrent matrix: chaotic above a gain of 1."""
+    layer = nn.RNN(8, hidden, batch_first=True)
+    nn.init.normal_(layer.weight_hh_l0, std=gain / math.sqrt(hidden))
+    nn.init.normal_(layer.weight_ih_l0, std=0.01)
+    return layer
+
+
+def remembering(bias: float, hidden: int = 32) -> nn.RNNBase:
+    """Return an LSTM whose forget gates start open."""
+    layer = nn.LSTM(8, hidden, batch_first=True)
+    with torch.no_grad():
+        layer.bias_ih_l0[hidden : 2 * hidden] = bias
+    return layer
+
+
+def sick() -> list[Patient]:
+    """Return the sick recurrent networks."""
+    build: dict[str, tuple[Callable[[], Case], tuple[str, ...]]] = {
+        "tanh-default-150": (lambda: case(Reader(nn.RNN(8, 32, batch_first=True)), 150), ("UG401",)),
+        "tanh-default-zero-600": (lambda: case(Reader(nn.RNN(8, 16, batch_first=True)), 600), ("UG401",)),
+        "lstm-default-150": (lambda: case(Reader(nn.LSTM(8, 32, batch_first=True)), 150), ("UG401",)),
+        "gru-default-150": (lambda: case(Reader(nn.GRU(8, 32, batch_first=True)), 150), ("UG401",)),
+        "relu-identity-1.2": (lambda: case(Reader(identity(1.2)), 80), ("UG402",)),
+        "tanh-chaotic": (lambda: case(Reader(noisy(4.0)), 60), ("UG402",)),
+        "relu-identity-1.5-padded": (lambda: case(PaddedReader(identity(1.5), 40), 40, pad=20), ("UG402",)),
+    }
+    return [Patient(f"rnn-{k}", "recurrent", seeded(make), codes) for k, (make, codes) in build.items()]
+
+
+def healthy() -> list[Patient]:
+    """Return recurrent networks that train."""
+    build: dict[str, Callable[[], Case]] = {
+        "tanh-orthogonal-30": lambda: case(Reader(tanh(1.0)), 30, scale=0.1),
+        "tanh-default-8": lambda: case(Reader(nn.RNN(8, 32, batch_first=True)), 8),
+        "lstm-28": lambda: case(Reader(nn.LSTM(8, 32, batch_first=True)), 28),
+        "lstm-every-step-100": lambda: case(Reader(nn.LSTM(8, 32, batch_first=True), every_step=True), 100),
+        "gru-20-padded": lambda: case(PaddedReader(nn.GRU(8, 32, batch_first=True), 20), 20, pad=40),
+        "lstm-remembering-100": lambda: case(Reader(remembering(4.0)), 100),
+        "relu-identity-1.0": lambda: case(Reader(identity(1.0)), 60),
+    }
+    patients = [Patient(f"rnn-{name}", "recurrent", seeded(make)) for name, make in build.items()]
+    patients += [
+        Patient(
+            f"rnn-gru-drawn-{seed}",
+            "recurrent",
+            seeded(lambda s=seed: case(Reader(nn.GRU(8, 16 + 16 * s, batch_first=True)), 12 + 4 * s), seed),
+        )
+        for seed in range(2)
+    ]
+    return patients
