@@ -1,7 +1,10 @@
 """Shapes and dtypes in signatures are checked while the tests run, and only then."""
 
+import inspect
 import subprocess
 import sys
+from collections.abc import Callable
+from importlib import import_module
 
 import pytest
 import shapes
@@ -37,6 +40,25 @@ def test_modules_that_state_shapes_are_instrumented():
     assert instrumented, "no module states shapes in its signatures"
     module = __import__(instrumented[0], fromlist=["__spec__"])
     assert "jaxtyping" in type(module.__spec__.loader).__module__
+
+
+def floating_functions() -> list[tuple[str, Callable[..., object]]]:
+    """Return the functions of the library whose only needed argument is a floating tensor, with its name."""
+    found = []
+    for module in map(import_module, shapes.modules()):
+        for _, function in inspect.getmembers(module, inspect.isfunction):
+            needed = [p for p in inspect.signature(function).parameters.values() if p.default is p.empty]
+            if len(needed) == 1 and "Float" in str(needed[0].annotation):
+                found.append((needed[0].name, function))
+    return found
+
+
+def test_a_wrong_dtype_raises_in_the_library():
+    functions = floating_functions()
+    assert functions, "no function of the library states the dtype of its only argument"
+    for argument, function in functions:
+        with pytest.raises(TypeCheckError, match=argument):
+            function(torch.zeros(3, dtype=torch.bool))
 
 
 def test_users_run_without_the_checks():
