@@ -13,8 +13,9 @@ from unitygain.probe.assemble import GRADIENT, Sighting, assemble
 from unitygain.probe.hooks import Hooks
 from unitygain.probe.leaves import in_backward, lifted, observable, unwrap
 from unitygain.probe.ledger import Ledger, View, dtype_name
+from unitygain.probe.ops import OPERATIONS, Watch
 from unitygain.probe.record import Record
-from unitygain.probe.sites import Call, Select
+from unitygain.probe.sites import Call, Select, name_calls
 from unitygain.stats import STATISTICS
 
 DEFAULT = ("output.rms", "output.frac_nonfinite", "grad.rms", "parameter.rms", "parameter_grad.rms")
@@ -39,7 +40,9 @@ class Probe:
 
     Side effects:
         Hooks on modules and tensors while the context is open. Consumes no random numbers, changes no
-        gradient, runs no pass of its own. Costs one reduction per tensor and statistic.
+        gradient, runs no pass of its own. Costs one reduction per tensor and statistic. For signals inside
+        operations (softmax, activation, gate, loss) every operation passes through Python meanwhile, and
+        for softmax fused attention runs as its parts.
 
     Example:
         >>> import torch
@@ -70,13 +73,19 @@ class Probe:
         self._sighting = Sighting()
         self._stack: list[Call] = []
         self._by_path: dict[str, list[Call]] = defaultdict(list)
+        inside = {signal: names for signal, names in self._wanted.items() if signal in OPERATIONS}
+        self._watch = Watch(inside, lambda: self._stack[-1] if self._stack else None) if inside else None
 
     def __enter__(self) -> "Probe":
         for path, module in self._model.named_modules():
-            self._hooks.on_call(module, self._before(path), self._after(path))
+            self._hooks.on_call(module, self._quietly(self._before(path)), self._quietly(self._after(path)))
+        if self._watch is not None:
+            self._watch.__enter__()
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, *error: object) -> None:
+        if self._watch is not None:
+            self._watch.__exit__(*error)
         self._hooks.remove()
         self._stack.clear()
 
@@ -99,7 +108,22 @@ class Probe:
             raise RuntimeError(
                 "the probe saw no call of the model; run the forward pass inside the with block"
             )
-        return assemble(self._model, self._sighting, self._ledger, self._wanted, self._select)
+        record = assemble(self._model, self._sighting, self._ledger, self._wanted, self._select)
+        if self._watch is None:
+            return record
+        return self._watch.complete(record, name_calls(self._sighting.calls), self._select)
+
+    def _quietly(self, hook: Callable[..., Any]) -> Callable[..., Any]:
+        """Keep what a hook computes from the operation watch."""
+        if self._watch is None:
+            return hook
+        paused = self._watch.paused
+
+        def quiet(*args: Any) -> Any:
+            with paused():
+                return hook(*args)
+
+        return quiet
 
     def _before(self, path: str) -> Callable[..., Any]:
         def enter(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -156,6 +180,8 @@ class Probe:
                 self._see("exit", call, "", kept[0][1])
             if kept and call.parent is None:
                 self._see("logits", call, "", kept[0][1])
+            if self._watch is not None:
+                self._watch.left(call, args, output)
 
         return leave
 
@@ -197,12 +223,13 @@ class Probe:
 def _wanted(collect: Iterable[str]) -> dict[str, tuple[str, ...]]:
     wanted: dict[str, list[str]] = defaultdict(list)
     signals = {*GRADIENT, *GRADIENT.values(), "parameter", "parameter_grad"}
+    inside = [f"{signal}.{name}" for signal, names in OPERATIONS.items() for name in names]
     for key in dict.fromkeys(collect):
         signal, _, statistic = key.partition(".")
-        if signal not in signals or statistic not in STATISTICS:
+        if statistic not in (STATISTICS if signal in signals else OPERATIONS.get(signal, ())):
             raise ValueError(
                 f"collect has {key!r}; write signal.statistic with a signal of {', '.join(sorted(signals))} "
-                f"and a statistic of {', '.join(STATISTICS)}"
+                f"and a statistic of {', '.join(STATISTICS)}, or one of {', '.join(inside)}"
             )
         wanted[signal].append(statistic)
     return {signal: tuple(names) for signal, names in wanted.items()}
