@@ -109,6 +109,12 @@ def test_token_cosine_needs_two_directions() -> None:
         same(token_cosine(tokens), math.nan, 0.0)
 
 
+def test_a_nan_token_is_not_left_out_with_its_sample() -> None:
+    tokens = torch.ones(2, 2, 4)
+    tokens[0, 0, 0] = math.nan
+    same(token_cosine(tokens), math.nan, 0.0)
+
+
 def test_token_cosine_in_blocks_is_that_of_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     tokens = torch.randn(5, 7, 3)
     whole = token_cosine(tokens).item()

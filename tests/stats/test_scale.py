@@ -110,6 +110,12 @@ def test_squares_and_sums_beyond_the_range_of_the_dtype(
     close(norm(tensor), expected, 1e-6)
 
 
+def test_mean_of_numbers_whose_sum_overflows() -> None:
+    # 1000 additions in float64.
+    close(mean(torch.full((1000,), 1.5e308, dtype=torch.float64)), 1.5e308, 1e-12)
+    close(mean(torch.full((1000,), 3e38)), torch.tensor(3e38).item(), 1e-12)
+
+
 def test_a_large_entry_does_not_hide_the_many_that_outweigh_it() -> None:
     # Squares at half a rounding step of the running sum are lost one by one in a long float32 sum.
     tensor = torch.full((1 << 20,), 2.0**-12)

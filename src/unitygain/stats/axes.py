@@ -180,7 +180,7 @@ def _unit_vectors(
     wide = vectors.double()
     wide = wide / power_of_two(wide.abs().amax(-1, keepdim=True))
     lengths = torch.linalg.vector_norm(wide, dim=-1, keepdim=True)
-    # A NaN differs from 0, so that a token that is not finite stays in and makes the result NaN.
+    # A NaN differs from 0, so that a token that is not finite counts and makes the result NaN.
     present = lengths != 0
     return wide / torch.where(present, lengths, 1.0), present.squeeze(-1).double()
 

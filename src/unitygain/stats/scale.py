@@ -26,8 +26,8 @@ def rms(tensor: Tensor) -> Float64[Tensor, ""]:
     or the sum of squares lie outside its range. Implicit zeros of a sparse tensor count as entries. A NaN
     gives NaN; otherwise an infinity gives infinity; a tensor without entries gives NaN.
 
-    Cost: about one `torch.linalg.vector_norm`; six times that where a float32 rms is below 1e-15 or squares
-    overflow. On a DTensor: one all-gather of two numbers per sharded mesh dimension; every rank must call.
+    Cost on a CPU: about one `torch.linalg.vector_norm`, five times that for 16-bit numbers; about ten times
+    where a float32 rms is below 1e-15 or squares overflow. On a DTensor: one all-gather of two numbers per sharded mesh dimension; every rank must call.
 
     Args:
         tensor: Any shape, any dtype, layout and device.
