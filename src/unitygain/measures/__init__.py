@@ -2,9 +2,11 @@
 
 from unitygain.measures.act_absmax import act_absmax as act_absmax
 from unitygain.measures.act_frac_nonfinite import act_frac_nonfinite as act_frac_nonfinite
+from unitygain.measures.act_headroom import act_headroom as act_headroom
 from unitygain.measures.act_rms import act_rms as act_rms
 from unitygain.measures.effective_rank import effective_rank as effective_rank
 from unitygain.measures.grad_frac_nonfinite import grad_frac_nonfinite as grad_frac_nonfinite
+from unitygain.measures.grad_rescaled import grad_rescaled as grad_rescaled
 from unitygain.measures.grad_rms import grad_rms as grad_rms
 from unitygain.measures.input_grad_rms import input_grad_rms as input_grad_rms
 from unitygain.measures.input_mean import input_mean as input_mean

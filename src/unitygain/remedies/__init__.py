@@ -2,10 +2,15 @@
 
 from unitygain.remedies.bypass_norm import bypass_norm as bypass_norm
 from unitygain.remedies.calm_attention import calm_attention as calm_attention
+from unitygain.remedies.change_precision import change_precision as change_precision
+from unitygain.remedies.drop_output_softmax import drop_output_softmax as drop_output_softmax
+from unitygain.remedies.loss_scale import loss_scale as loss_scale
+from unitygain.remedies.lower_learning_rate import lower_learning_rate as lower_learning_rate
 from unitygain.remedies.open_gates import open_gates as open_gates
 from unitygain.remedies.rescale_weights import rescale_weights as rescale_weights
 from unitygain.remedies.scale_branch import scale_branch as scale_branch
 from unitygain.remedies.scale_head import scale_head as scale_head
 from unitygain.remedies.swap_activation import swap_activation as swap_activation
+from unitygain.remedies.unfreeze import unfreeze as unfreeze
 from unitygain.remedies.unit_inputs import unit_inputs as unit_inputs
 from unitygain.remedies.zero_biases import zero_biases as zero_biases

@@ -1,0 +1,80 @@
+"""lower_learning_rate: multiply the learning rate of every parameter group.
+
+The first update of every optimizer of torch is proportional to the learning rate, so the ratio of the update
+to the parameter moves by the same factor.
+
+References: LeCun, Bottou, Orr and Müller, "Efficient BackProp" (1998), section 4.7, on choosing the rate.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from unitygain._case import Case
+from unitygain._registry import remedy
+from unitygain.remedies._snapshot import Undo
+
+
+@remedy(treats=("UG601", "UG602"))
+def lower_learning_rate(case: Case, *, factor: float) -> Undo:
+    """Multiply the learning rate by `factor`, which may be above 1.
+
+    Args:
+        case: The case; an optimizer instance is changed in place, a factory is wrapped.
+        factor: What every group's learning rate is multiplied by.
+
+    Returns:
+        What puts the optimizer, or its learning rates, back.
+
+    Raises:
+        ValueError: If `factor` is not finite and positive, or the case declares no optimizer.
+
+    Side effects:
+        ``case.optimizer``.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> layer = nn.Linear(1, 1)
+        >>> optimizer = torch.optim.SGD(layer.parameters(), lr=0.5)
+        >>> case = Case(layer, loss=lambda m, x: m(x).sum(), data=[], optimizer=optimizer)
+        >>> undo = lower_learning_rate(case, factor=0.5)
+        >>> optimizer.param_groups[0]["lr"]
+        0.25
+    """
+    if not (math.isfinite(factor) and factor > 0):
+        raise ValueError(f"factor is {factor}; give a positive number, such as 0.1")
+    given = case.optimizer
+    if given is None:
+        raise ValueError("the case declares no optimizer; pass optimizer= to change its learning rate")
+    if isinstance(given, torch.optim.Optimizer):
+        return _scale_groups(given, factor)
+    case.optimizer = _scaled(given, factor)
+
+    def undo() -> None:
+        case.optimizer = given
+
+    return undo
+
+
+def _scaled(build: Callable[[Any], torch.optim.Optimizer], factor: float) -> Callable[[Any], Any]:
+    def scaled(parameters: Any) -> torch.optim.Optimizer:
+        optimizer = build(parameters)
+        _scale_groups(optimizer, factor)
+        return optimizer
+
+    return scaled
+
+
+def _scale_groups(optimizer: torch.optim.Optimizer, factor: float) -> Undo:
+    before = [group["lr"] for group in optimizer.param_groups]
+    for group in optimizer.param_groups:
+        group["lr"] = group["lr"] * factor
+
+    def undo() -> None:
+        for group, rate in zip(optimizer.param_groups, before, strict=True):
+            group["lr"] = rate
+
+    return undo

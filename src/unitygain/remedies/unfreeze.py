@@ -1,0 +1,59 @@
+"""unfreeze: let frozen parameters train.
+
+Sets requires_grad on the chosen parameters. The optimizer must hold them too, and a frozen part is often
+frozen on purpose: fine-tuning, a fixed embedding, a teacher.
+
+References: the behaviour of requires_grad is in PyTorch's notes on "Locally disabling gradient computation".
+"""
+
+import fnmatch
+
+from unitygain._case import Case
+from unitygain._registry import remedy
+from unitygain.remedies._snapshot import Undo
+
+
+@remedy(treats=("UG603", "UG604"))
+def unfreeze(case: Case, *, names: str = "*") -> Undo:
+    """Set requires_grad on the frozen parameters whose name matches `names`.
+
+    Args:
+        case: The case; its model is changed in place.
+        names: A parameter's name, or a pattern.
+
+    Returns:
+        What freezes the same parameters again.
+
+    Raises:
+        ValueError: If no frozen floating parameter matches.
+
+    Side effects:
+        ``requires_grad`` of the chosen parameters.
+
+    Example:
+        >>> from torch import nn
+        >>> layer = nn.Linear(1, 1).requires_grad_(False)
+        >>> case = Case(layer, loss=lambda m, x: m(x).sum(), data=[])
+        >>> undo = unfreeze(case, names="bias")
+        >>> [name for name, p in layer.named_parameters() if p.requires_grad]
+        ['bias']
+    """
+    chosen = [
+        parameter
+        for name, parameter in case.model.named_parameters()
+        if not parameter.requires_grad
+        and (parameter.is_floating_point() or parameter.is_complex())
+        and fnmatch.fnmatchcase(name, names)
+    ]
+    if not chosen:
+        raise ValueError(
+            f"no frozen floating parameter is named {names!r}; see the report for those that are"
+        )
+    for parameter in chosen:
+        parameter.requires_grad_(True)
+
+    def undo() -> None:
+        for parameter in chosen:
+            parameter.requires_grad_(False)
+
+    return undo
