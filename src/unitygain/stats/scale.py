@@ -27,7 +27,8 @@ def rms(tensor: Tensor) -> Float64[Tensor, ""]:
     gives NaN; otherwise an infinity gives infinity; a tensor without entries gives NaN.
 
     Cost on a CPU: about one `torch.linalg.vector_norm`, five times that for 16-bit numbers; about ten times
-    where a float32 rms is below 1e-15 or squares overflow. On a DTensor: one all-gather of two numbers per sharded mesh dimension; every rank must call.
+    where a float32 rms is below 1e-15 or squares overflow. On a DTensor: one all-gather of two numbers per
+    sharded mesh dimension; every rank must call.
 
     Args:
         tensor: Any shape, any dtype, layout and device.
