@@ -37,10 +37,10 @@ check: style types doctest browser real wheel
 style: $(DONE)/dev
 	cd $(ROOT) && $(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/lint-imports
 
-types: $(DONE)/dev
+types: $(DONE)/all
 	cd $(ROOT) && $(BIN)/pyright --pythonpath $(BIN)/python
 
-doctest: $(DONE)/dev
+doctest: $(DONE)/all
 	$(PYTEST) --doctest-modules src
 
 browser real wheel: $(DONE)/all
