@@ -287,7 +287,7 @@ class TestWithTransformers:
         answer = call("diagnose", "hf:model", "--text", "prose.txt", "--sequence-length", "12", "--json", "-")
         assert answer.code == 0, answer.err
         said = Report.from_json(answer.out).case["input"]
-        assert said.startswith("text of prose.txt with the folder's tokenizer, 4 batches of 2 x 12")
+        assert said == "prose.txt, the folder's tokenizer, 4 batches of 2 x 12"
         batch = stand_in.asked["case"].batches[0]
         shown = batch["input_ids"].where(batch["labels"] == -100, batch["labels"])
         assert shown[0].tolist() == [3, 4, 5, 6, 4, 3] * 2
@@ -305,8 +305,9 @@ class TestWithTransformers:
         folder(GPT2)
         write("prose.txt", "the gain is one")
         answer = call("diagnose", "hf:model", "--text", "prose.txt", "--json", "-")
-        said = Report.from_json(answer.out).case["input"]
-        assert said.endswith("prose.txt was not used: the folder has no tokenizer")
+        said = Report.from_json(answer.out).case
+        assert said["text"] == "prose.txt was not used: the folder has no tokenizer"
+        assert str(said["input"]).endswith("not real text")
 
     def test_tokenizer_of_another_model(self, call, folder, stand_in, write):
         tokenizer_for(folder(GPT2 | {"vocab_size": 5}))
@@ -342,6 +343,12 @@ class TestWithTransformers:
         answer = call("diagnose", "hf:model")
         assert answer.code == 3
         assert answer.first.startswith("error: transformers cannot read the folder: ")
+
+    def test_a_report_names_no_absolute_path(self, call, folder, stand_in):
+        path = folder(GPT2)
+        answer = call("diagnose", f"hf:{path}", "--json", "-")
+        assert Report.from_json(answer.out).case["target"] == "hf:model"
+        assert str(path.parent) not in answer.out
 
     def test_gpt2_is_diagnosed_for_real(self, call, folder):
         folder(GPT2)

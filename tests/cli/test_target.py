@@ -4,6 +4,8 @@ import sys
 
 import pytest
 
+from unitygain.report import Report
+
 
 def test_missing_target(call):
     answer = call("diagnose")
@@ -147,6 +149,13 @@ def test_what_is_a_target(call, write, stand_in, target):
     assert answer.code == 0, answer.err
     assert "importing ./train.py" in answer.err or "importing train\n" in answer.err
     assert type(stand_in.asked["case"]).__name__ == "Case"
+
+
+def test_a_report_names_no_absolute_path(call, write, stand_in):
+    path = write("train.py")
+    answer = call("diagnose", f"{path}:make_case", "--json", "-")
+    assert Report.from_json(answer.out).case["target"] == "train.py:make_case"
+    assert str(path.parent) not in answer.out
 
 
 def test_a_neighbour_is_found_only_while_the_command_runs(call, write, stand_in):

@@ -150,6 +150,8 @@ def rules(
         heads = ("code", "name", "severity", "what it sees")
         rows = [(r.code, r.name, r.severity, _catalogue.summary(r)) for r in _catalogue.rules().values()]
     sys.stdout.write(_catalogue.table(heads, rows, width))
+    if measures:
+        sys.stdout.write("\npasses: forward and backward passes besides the one that all measures share.\n")
     return ExitCode.FINE
 
 

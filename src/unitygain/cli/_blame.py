@@ -74,9 +74,7 @@ def user_frames(trace: TracebackType | None, owned: tuple[str, ...] = ()) -> lis
 
 def plain_message(error: BaseException) -> str:
     """Return our own message on one line; its foreign parts were made plain where they were put in."""
-    from unitygain.report._show import show
-
-    return show(" ".join(str(error).split()), LONGEST_MESSAGE) or type(error).__name__
+    return plain(" ".join(str(error).split()), LONGEST_MESSAGE) or type(error).__name__
 
 
 def is_ours(file: str) -> bool:

@@ -1,6 +1,7 @@
 """The tables of rules and measures, and a rule's page, without torch."""
 
 import ast
+import itertools
 import textwrap
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -8,6 +9,7 @@ from typing import Any, NamedTuple
 from unitygain._registry import RULES, Rule
 from unitygain.cli._faults import ExitCode, Fault, nearest, quote
 
+WIDEST = 24
 MEASURES_ROOM = Path(__file__).parent.parent / "measures"
 
 
@@ -75,15 +77,19 @@ def explain(word: str) -> str:
 
 
 def table(heads: tuple[str, ...], rows: list[tuple[str, ...]], width: int) -> str:
-    """Return a plain table whose last column is wrapped to `width`."""
-    sizes = [max(len(cell) for cell in column) for column in zip(heads, *rows, strict=True)][:-1]
-    indent = sum(sizes) + 2 * len(sizes)
+    """Return a plain table: middle columns are wrapped to `WIDEST`, the last one to what `width` leaves."""
+    longest = [max(map(len, column)) for column in zip(heads, *rows, strict=True)]
+    sizes = [longest[0], *(min(size, WIDEST) for size in longest[1:-1])]
+    sizes.append(max(WIDEST, width - sum(sizes) - 2 * len(sizes)))
     lines = []
     for row in (heads, *rows):
-        first = "".join(f"{cell:<{size}}  " for cell, size in zip(row, sizes, strict=False))
-        rest = textwrap.wrap(row[-1], max(24, width - indent)) or [""]
-        lines += [f"{first}{rest[0]}".rstrip(), *(" " * indent + line for line in rest[1:])]
+        cells = [textwrap.wrap(cell, size) for cell, size in zip(row, sizes, strict=True)]
+        lines += [_line(parts, sizes) for parts in itertools.zip_longest(*cells, fillvalue="")]
     return "\n".join(lines) + "\n"
+
+
+def _line(parts: tuple[str, ...], sizes: list[int]) -> str:
+    return "  ".join(f"{part:<{size}}" for part, size in zip(parts, sizes, strict=True)).rstrip()
 
 
 def _decorators(node: ast.FunctionDef) -> list[ast.Call]:

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from enum import IntEnum
 
 LONGEST_WORD = 80
+LONGEST_REASON = 300
 
 
 class ExitCode(IntEnum):
@@ -76,11 +77,11 @@ def tell(fault: Fault, *, as_json: bool = False) -> None:
         sys.stdout.write(fault.json())
 
 
-def plain(value: object) -> str:
-    """Return foreign text as one short line that no terminal acts on."""
-    from unitygain.report._show import show
+def plain(value: object, limit: int = 120) -> str:
+    """Return foreign text as one line of at most `limit` characters that no terminal acts on."""
+    from unitygain.report import show
 
-    return show(str(value))
+    return show(str(value), limit)
 
 
 def quote(value: object) -> str:
@@ -94,7 +95,7 @@ def first_line(error: BaseException) -> str:
         lines = str(error).strip().splitlines()
     except Exception:
         lines = []
-    return plain(lines[0]) if lines else type(error).__name__
+    return plain(lines[0], LONGEST_REASON) if lines else type(error).__name__
 
 
 def nearest(word: str, candidates: Iterable[str]) -> str | None:

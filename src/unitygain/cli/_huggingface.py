@@ -104,7 +104,7 @@ def load(folder: Path, request: Request) -> tuple["Case", dict[str, str]]:
     ids, mask_id, said = _tokens.draw(folder, config, request)
     batches, labels = _batches(head, ids, mask_id, config, request.seed)
     auto = getattr(transformers, head.auto)
-    facts = {"head": f"{head.words}{fresh}", "input": said + labels}
+    facts = {"head": f"{head.words}{fresh}", **said, "labels": labels}
     if _weights(folder):
         model, facts["weights"] = _read_weights(auto, folder, request.seed)
     else:
@@ -249,23 +249,23 @@ def _read_weights(auto: Any, folder: Path, seed: int) -> tuple[Any, str]:
 def _batches(
     head: Head, ids: Any, mask_id: int | None, config: Any, seed: int
 ) -> tuple[list[dict[str, Any]], str]:
-    """Batches as the model takes them, with labels, and a word on the labels where they are not the ids."""
+    """Batches as the model takes them, with labels, and a word on the labels."""
     import torch
 
     from unitygain.cli import _tokens
 
-    labels, said = ids, ""
+    labels, said = ids, "the next token of each"
     if head is MASKED:
         ids, labels, said = _tokens.mask(ids, mask_id, config, seed)
     elif head is SEQUENCE:
-        said = "the model is to repeat its input"
+        said = "the input again"
     elif head is CLASSIFIER:
         labels, said = _classes(config, ids.shape[:2], seed)
     batches = [
         {"input_ids": x, "attention_mask": torch.ones_like(x), "labels": y}
         for x, y in zip(ids, labels, strict=True)
     ]
-    return batches, f"; {said}" if said else ""
+    return batches, said
 
 
 def _classes(config: Any, shape: tuple[int, ...], seed: int) -> tuple[Any, str]:
@@ -275,10 +275,12 @@ def _classes(config: Any, shape: tuple[int, ...], seed: int) -> tuple[Any, str]:
     generator = torch.Generator().manual_seed(seed + 1)
     classes = int(getattr(config, "num_labels", 2))
     if classes == 1:
-        return torch.randn(shape, generator=generator), "targets of a regression drawn"
+        return torch.randn(shape, generator=generator), "drawn numbers"
     if getattr(config, "problem_type", None) == "multi_label_classification":
-        return torch.randint(2, (*shape, classes), generator=generator).float(), f"{classes} labels drawn"
-    return torch.randint(classes, shape, generator=generator), f"{classes} classes drawn as labels"
+        return torch.randint(
+            2, (*shape, classes), generator=generator
+        ).float(), f"{classes} drawn zeros and ones"
+    return torch.randint(classes, shape, generator=generator), f"drawn from {classes} classes"
 
 
 def _loss(head: Head) -> Callable[[Any, Any], Any]:

@@ -40,7 +40,7 @@ class Code:
         shown = plain(f"./{Path(module)}" if near else module)
         voice.doing = f"importing {shown}"
         voice.say(f"importing {shown}")
-        return _load.load(self.target), {"target": str(self.target)}
+        return _load.load(self.target), {"target": shared_name(str(self.target))}
 
     def owned(self) -> list[str]:
         """Return the folder of the user's code, which counts as theirs even where it is installed."""
@@ -74,9 +74,14 @@ class Folder:
         case, facts = _huggingface.load(self.path, self.request)
         for name, fact in facts.items():
             voice.say(f"note: {name}: {fact}")
-        return case, {"target": f"hf:{plain(self.path)}", **facts}
+        return case, {"target": f"hf:{shared_name(plain(self.path))}", **facts}
 
     def owned(self) -> list[str]:
         """Return the folder of transformers: what it raises is the model's, not ours."""
         spec = importlib.util.find_spec("transformers")
         return [os.path.dirname(spec.origin)] if spec and spec.origin else []
+
+
+def shared_name(target: str) -> str:
+    """Return the target for a report that others read: of an absolute path only the last name."""
+    return os.path.basename(target) if os.path.isabs(target) else target

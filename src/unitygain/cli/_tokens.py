@@ -17,7 +17,7 @@ TOKENIZERS = ("tokenizer.json", "vocab.txt", "vocab.json", "spiece.model", "toke
 POSITIONS = ("max_position_embeddings", "n_positions", "n_ctx")
 
 
-def draw(folder: Path, config: Any, request: Request) -> tuple[Tensor, int | None, str]:
+def draw(folder: Path, config: Any, request: Request) -> tuple[Tensor, int | None, dict[str, str]]:
     """Return ids of shape (batches, batch_size, sequence_length), the mask's id, and what they are.
 
     Raises:
@@ -37,7 +37,7 @@ def draw(folder: Path, config: Any, request: Request) -> tuple[Tensor, int | Non
     name = plain(Path(request.text).name)
     tokenizer, reason = _tokenizer(folder)
     if tokenizer is None:
-        said = f"{_drawn(vocabulary, size, request.seed)}; {name} was not used: {reason}"
+        said = {**_drawn(vocabulary, size, request.seed), "text": f"{name} was not used: {reason}"}
         return _synthesise(config, vocabulary, shape, request.seed), None, said
     ids = torch.tensor(tokenizer(text, add_special_tokens=False)["input_ids"], dtype=torch.long)
     if ids.numel() == 0:
@@ -51,7 +51,7 @@ def draw(folder: Path, config: Any, request: Request) -> tuple[Tensor, int | Non
     needed = shape[0] * shape[1] * shape[2]
     repeated = f", its {ids.numel()} tokens repeated" if ids.numel() < needed else ""
     ids = ids.repeat(-(-needed // ids.numel()))[:needed].reshape(shape)
-    return ids, tokenizer.mask_token_id, f"text of {name} with the folder's tokenizer{repeated}, {size}"
+    return ids, tokenizer.mask_token_id, {"input": f"{name}, the folder's tokenizer{repeated}, {size}"}
 
 
 def mask(ids: Tensor, mask_id: int | None, config: Any, seed: int) -> tuple[Tensor, Tensor, str]:
@@ -61,17 +61,18 @@ def mask(ids: Tensor, mask_id: int | None, config: Any, seed: int) -> tuple[Tens
     hidden[..., 0] |= ~hidden.any(-1)
     if mask_id is None:
         other = _synthesise(config, _vocabulary(config), tuple(ids.shape), seed + 2)
-        said = f"{MASKED:.0%} of the positions hold another drawn id and are to be predicted"
+        said = f"{MASKED:.0%} of the positions hold another drawn id"
     else:
         other = torch.full_like(ids, mask_id)
-        said = f"{MASKED:.0%} of the positions are masked and are to be predicted"
+        said = f"{MASKED:.0%} of the positions, masked"
     return torch.where(hidden, other, ids), torch.where(hidden, ids, torch.full_like(ids, -100)), said
 
 
-def _drawn(vocabulary: int, size: str, seed: int) -> str:
-    return (
+def _drawn(vocabulary: int, size: str, seed: int) -> dict[str, str]:
+    said = (
         f"token ids drawn uniformly from the vocabulary of {vocabulary}, seed {seed}, {size}: not real text"
     )
+    return {"input": said}
 
 
 def _synthesise(config: Any, vocabulary: int, shape: tuple[int, ...], seed: int) -> Tensor:
