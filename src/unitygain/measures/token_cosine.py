@@ -32,7 +32,7 @@ def token_cosine(case: Case, record: Record) -> Profile | None:
         >>> model = nn.Sequential(nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, 4))
         >>> case = Case(model, loss=lambda m, x: m(x).square().mean(), data=[torch.ones(2, 4)])
         >>> profile = token_cosine(case, observe(case, ["exit.token_cosine"]))
-        >>> [str(site) for site in profile.sites], profile.values
-        (['0', '2'], (1.0, 1.0))
+        >>> [str(site) for site in profile.sites], [round(value, 6) for value in profile.values]
+        (['0', '2'], [1.0, 1.0])
     """
     return record.profile("exit.token_cosine", name="token_cosine", unit=UNIT, note=NOTE) or None

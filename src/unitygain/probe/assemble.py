@@ -39,7 +39,7 @@ def assemble(model: nn.Module, sighting: Sighting, ledger: Ledger, wanted: Wante
     last = max((call for call, _ in sighting.rows["logits"]), key=order.__getitem__, default=None)
     sighting.rows["logits"] = {key: row for key, row in sighting.rows["logits"].items() if key[0] is last}
     for signal in GRADIENT:
-        rows = _junctions(signal, trunk, sighting) if signal in {"entry", "exit"} else sighting.rows[signal]
+        rows = junctions(signal, trunk, sighting) if signal in {"entry", "exit"} else sighting.rows[signal]
         for (call, leaf), row in sorted(rows.items(), key=lambda item: order[item[0][0]]):
             if call in chosen or signal in {"input", "logits"}:
                 record.add(signal, call, dataclasses.replace(sites[call], leaf=leaf), ledger, row)
@@ -55,8 +55,8 @@ def assemble(model: nn.Module, sighting: Sighting, ledger: Ledger, wanted: Wante
     )
 
 
-def _junctions(signal: str, trunk: Trunk, sighting: Sighting) -> dict[Key, int]:
-    """The ledger's rows at the blocks; what leaves a block is what enters the next one."""
+def junctions(signal: str, trunk: Trunk, sighting: Sighting) -> dict[Key, int]:
+    """Return the ledger's rows at the blocks; what leaves a block is what enters the next one."""
     entries, exits = sighting.rows["entry"], sighting.rows["exit"]
     if signal == "entry":
         return {(call, ""): entries[call, ""] for call in trunk.blocks if (call, "") in entries}

@@ -9,16 +9,19 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 from torch.utils import _pytree as pytree
 
-from unitygain.probe.assemble import GRADIENT, Sighting, assemble
+from unitygain.probe.assemble import GRADIENT, Sighting, assemble, junctions
 from unitygain.probe.hooks import Hooks
 from unitygain.probe.leaves import in_backward, lifted, observable, unwrap
-from unitygain.probe.ledger import Ledger, View, dtype_name
+from unitygain.probe.ledger import Ledger, View, dtype_name, reduce
 from unitygain.probe.ops import OPERATIONS, Watch
 from unitygain.probe.record import Record
-from unitygain.probe.sites import Call, Select, name_calls
+from unitygain.probe.sites import Call, Select, Trunk, find_trunk, name_calls, selects, trains
 from unitygain.stats import STATISTICS
 
 DEFAULT = ("output.rms", "output.frac_nonfinite", "grad.rms", "parameter.rms", "parameter_grad.rms")
+JUNCTION = ("entry", "exit")
+# Taken at the trunk alone, not wherever a block might begin; their tensors are kept until the model has run.
+COSTLY = frozenset({"token_cosine", "effective_rank"})
 
 
 class Probe:
@@ -73,6 +76,7 @@ class Probe:
         self._sighting = Sighting()
         self._stack: list[Call] = []
         self._by_path: dict[str, list[Call]] = defaultdict(list)
+        self._waiting: dict[int, tuple[Tensor, int]] = {}
         inside = {signal: names for signal, names in self._wanted.items() if signal in OPERATIONS}
         self._watch = Watch(inside, lambda: self._stack[-1] if self._stack else None) if inside else None
 
@@ -88,6 +92,7 @@ class Probe:
             self._watch.__exit__(*error)
         self._hooks.remove()
         self._stack.clear()
+        self._waiting.clear()
 
     @property
     def innermost(self) -> str:
@@ -180,6 +185,8 @@ class Probe:
                 self._see("exit", call, "", kept[0][1])
             if kept and call.parent is None:
                 self._see("logits", call, "", kept[0][1])
+            if call.parent is None:
+                self._settle()
             if self._watch is not None:
                 self._watch.left(call, args, output)
 
@@ -215,9 +222,31 @@ class Probe:
         self._see("sequence", call, "", tensor, (lambda t: t.transpose(0, 1)) if batched else None)
 
     def _see(self, signal: str, call: Call, leaf: str, tensor: Tensor, view: View = None) -> None:
-        wanted, wanted_grad = self._wanted.get(signal, ()), self._wanted.get(GRADIENT[signal], ())
-        if wanted or wanted_grad:
-            self._sighting.rows[signal][call, leaf] = self._ledger.observe(tensor, wanted, wanted_grad, view)
+        junction = signal in JUNCTION
+        if junction and not trains(call.module):
+            return
+        # What leaves a block is what enters the next one, so that a junction is asked for both.
+        signals = JUNCTION if junction else (signal,)
+        wanted = tuple(dict.fromkeys(name for s in signals for name in self._wanted.get(s, ())))
+        grad = tuple(dict.fromkeys(name for s in signals for name in self._wanted.get(GRADIENT[s], ())))
+        if not wanted and not grad:
+            return
+        now = tuple(name for name in wanted if not (junction and name in COSTLY))
+        row = self._ledger.observe(tensor, now, grad, view)
+        self._sighting.rows[signal][call, leaf] = row
+        if now != wanted:
+            self._waiting[row] = (tensor, tensor._version)
+
+    def _settle(self) -> None:
+        """Reduce what is costly at the trunk alone, which is known once the model has run."""
+        calls = [c for c in self._sighting.calls if selects(self._select, c.path, c.module)]
+        trunk = find_trunk(calls) if self._waiting else Trunk()
+        rows = {row for signal in JUNCTION for row in junctions(signal, trunk, self._sighting).values()}
+        costly = [name for s in JUNCTION for name in self._wanted.get(s, ()) if name in COSTLY]
+        for row, (tensor, version) in self._waiting.items():
+            if row in rows and tensor._version == version:
+                reduce(tensor, costly, self._ledger.forward[row], None)
+        self._waiting.clear()
 
 
 def _wanted(collect: Iterable[str]) -> dict[str, tuple[str, ...]]:

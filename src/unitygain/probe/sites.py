@@ -106,7 +106,7 @@ def _candidates(calls: Sequence[Call]) -> list[list[Call]]:
             if not _inside(call, kind, kinds):
                 groups[kind].append(call)
     chains = [_without_head(group) for group in groups.values()]
-    return [c for c in chains if len(c) >= 2 and _trains(c[0].module) and not is_recurrence(c)]
+    return [c for c in chains if len(c) >= 2 and trains(c[0].module) and not is_recurrence(c)]
 
 
 def is_recurrence(chain: Sequence[Call]) -> bool:
@@ -148,7 +148,8 @@ def _without_head(chain: list[Call]) -> list[Call]:
     return chain
 
 
-def _trains(module: nn.Module) -> bool:
+def trains(module: nn.Module) -> bool:
+    """Whether a module has parameters: no other can be part of the trunk."""
     return any(True for _ in module.parameters())
 
 
