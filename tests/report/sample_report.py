@@ -209,7 +209,7 @@ def findings(draft: Draft) -> tuple[Finding, ...]:
     depth = len(draft.blocks)
     causes = (
         Cause(
-            "normalisation after the sum (Post-LN): every block's skip path passes through a LayerNorm, 0.81x each",
+            "normalisation after the sum (Post-LN): every skip path passes through a LayerNorm, 0.81x each",
             "pre_norm",
             {"module": "encoder"},
             (0.9, 1.1),
@@ -233,7 +233,8 @@ def findings(draft: Draft) -> tuple[Finding, ...]:
     fix = "encoder = nn.TransformerEncoder(\n    nn.TransformerEncoderLayer(512, 8, norm_first=True), 24\n)"
     message = (
         f"The gradient shrinks by {gain:.2f}x per block over {depth} blocks, from 2.0e-03 at the last "
-        f"block to {2e-3 * gain**depth:.1e} at the first; at {2 * depth} blocks: {2e-3 * gain ** (2 * depth):.0e}."
+        f"block to {2e-3 * gain**depth:.1e} at the first; at {2 * depth} blocks: "
+        f"{2e-3 * gain ** (2 * depth):.0e}."
     )
     first = Finding(
         "UG101",
@@ -272,7 +273,7 @@ def findings(draft: Draft) -> tuple[Finding, ...]:
         "rank-collapse",
         "warning",
         "Tokens become alike: their mean cosine grows from 0.30 to 0.87 over the trunk.",
-        (draft.blocks[-1], draft.blocks[-2]),
+        tuple(draft.blocks[-2:]),
         "token_cosine",
         0.87,
         "mean pairwise cosine",

@@ -47,9 +47,22 @@ def decode(text: str | bytes) -> dict[str, Any]:
 class Node:
     """A place in untrusted JSON: every read checks the kind, and every refusal names the place."""
 
-    def __init__(self, value: Any, where: str) -> None:
+    __slots__ = ("above", "key", "value")
+
+    def __init__(self, value: Any, key: str, above: "Node | None" = None) -> None:
         self.value = value
-        self.where = where
+        self.key = key
+        self.above = above
+
+    @property
+    def where(self) -> str:
+        """The path from the top to here, put together only when it is needed."""
+        keys = [self.key]
+        above = self.above
+        while above is not None:
+            keys.append(above.key)
+            above = above.above
+        return "".join(reversed(keys))
 
     def wrong(self, expected: str) -> ValueError:
         """Return the error that says what stands here and what was expected."""
@@ -63,13 +76,13 @@ class Node:
         """Return the field `key` (nothing if it is absent) of the object here."""
         if not isinstance(self.value, dict):
             raise self.wrong("an object")
-        return Node(self.value.get(key), f"{self.where}.{key}")
+        return Node(self.value.get(key), f".{key}", self)
 
     def items(self) -> list["Node"]:
         """Return the entries of the list here."""
         if not isinstance(self.value, list):
             raise self.wrong("a list")
-        return [Node(value, f"{self.where}[{index}]") for index, value in enumerate(self.value)]
+        return [Node(value, f"[{index}]", self) for index, value in enumerate(self.value)]
 
     def nodes(self, key: str) -> list["Node"]:
         """Return the entries of the list in field `key`; an absent list is empty."""
@@ -81,7 +94,7 @@ class Node:
         node = self.at(key)
         if not isinstance(node.value, dict):
             raise node.wrong("an object")
-        return [(name, Node(value, f"{node.where}.{name}")) for name, value in node.value.items()]
+        return [(name, Node(value, f".{name}", node)) for name, value in node.value.items()]
 
     def text(self, key: str, default: str | None = None) -> str:
         """Return the text in field `key`, or `default` where it is absent and a default is given."""

@@ -84,6 +84,8 @@ def singular_values(profile: Profile | None, log: bool = False) -> Heat | None:
     if profile is None or not profile.rows or not profile.rows[0]:
         return None
     most = min(len(row) for row in profile.rows)
+    if not most:
+        return None
     table = [[_as_db(v, log) for v in row[:most]] for row in profile.rows]
     merged, size = merge(table, ROWS)
     finite = [abs(v) for row in merged for v in row if math.isfinite(v)]

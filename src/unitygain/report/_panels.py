@@ -13,6 +13,7 @@ _STACKED = ("weights", "activation", "normalisation", "attention")
 _PATHS = ("skip", "branch")
 _TONES = ("c1", "c2", "c3", "c4", "c5", "c6")
 _SEVERAL = 6
+_LABELLED = 400
 
 
 def charts(profiles: Profiles) -> list[Chart]:
@@ -170,6 +171,8 @@ def update(profiles: Profiles) -> Chart | None:
 
 def _ticks(sites: Sequence[Site]) -> list[str] | None:
     """Short names for the axis; None (numbers) where the names stay long."""
+    if len(sites) > _LABELLED:
+        return None
     labels = short_labels(sites)
     return labels if labels and max(map(len, labels)) <= 8 else None
 

@@ -8,6 +8,7 @@ from unitygain.report._show import number, power
 
 _STEPS = (1.0, 2.0, 2.5, 5.0, 10.0)
 _PAD = 6.0
+_FARTHEST = 1e300
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class Scale:
         """Return the pixel of `value` from the top, or None where the axis has no place for it."""
         if not math.isfinite(value) or (self.log and value <= 0):
             return None
-        at = math.log10(value) if self.log else value
+        at = math.log10(value) if self.log else _bounded(value)
         inside = (self.high - at) / (self.high - self.low)
         return round(_PAD + inside * (self.height - 2 * _PAD), 1)
 
@@ -40,12 +41,18 @@ class Scale:
 def fit(values: Iterable[float], height: float, log: bool, baseline: float | None = None) -> Scale:
     """Return the axis that holds all finite `values` (the positive ones if `log`) and the baseline."""
     finite = [v for v in values if math.isfinite(v) and (v > 0 or not log)]
+    finite = finite if log else [_bounded(value) for value in finite]
     if baseline is not None:
         finite.append(baseline)
     finite = finite or [1.0]
     if log:
         return _decades(math.log10(min(finite)), math.log10(max(finite)), height)
     return _linear(min(finite), max(finite), height)
+
+
+def _bounded(value: float) -> float:
+    """The value within a range whose width is still a number."""
+    return min(max(value, -_FARTHEST), _FARTHEST)
 
 
 def _decades(low: float, high: float, height: float) -> Scale:
@@ -62,7 +69,7 @@ def _decades(low: float, high: float, height: float) -> Scale:
 
 
 def _linear(low: float, high: float, height: float) -> Scale:
-    if high - low <= 1e-9 * max(abs(low), abs(high), 1e-300):
+    if high - low <= 1e-9 * max(abs(low), abs(high), 1e-290):
         widening = abs(low) / 2 or 1.0
         low, high = low - widening, high + widening
     step = _step((high - low) / max(2, int(height // 36)))

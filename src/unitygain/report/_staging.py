@@ -28,7 +28,7 @@ def staging_lines(backward: Profile, forward: Profile | None, width: int) -> lis
         return []
     rows, size = group(backward, forward)
     label = max(5, min(24, max(len(row.label) for row in rows)))
-    half = max(4, min(16, (width - label - 38) // 2))
+    half = max(6, min(16, (width - label - 36) // 2))
     finite = [abs(row.back) for row in rows if math.isfinite(row.back)]
     scale = max([_LEAST_SCALE, *finite])
     ahead = any(row.ahead is not None for row in rows)
@@ -37,7 +37,7 @@ def staging_lines(backward: Profile, forward: Profile | None, width: int) -> lis
     lines: list[Line] = [
         [
             (
-                "gain per block in dB (the bars are backward: the gradient runs from the bottom to the top)",
+                "gain per block in dB (bars: backward, from the bottom up)",
                 "bold",
             )
         ]

@@ -79,7 +79,7 @@ def _columns(profile: Profile, kept: list[int]) -> Iterator[tuple[str, list[str]
     name = show(profile.name, 60)
     if profile.labels:
         yield "label", [show(profile.labels[k], 40) for k in kept]
-    if profile.name == "grad_exponents":
+    if profile.name == "grad_exponents" and profile.rows:
         yield from _occupied(profile, kept)
         return
     if not _heads(profile):

@@ -36,7 +36,7 @@ def render_text(report: "Report", color: bool = False, width: int = WIDTH) -> st
         blocks.append(staging_lines(backward, report.profiles.get("forward_gain"), width))
     if report.skipped:
         blocks.append(_skipped(report, width))
-    blocks.append(_summary(report))
+    blocks.append(_summary(report, width))
     return "\n\n".join("\n".join(_paint(line, color) for line in block) for block in blocks if block)
 
 
@@ -78,13 +78,13 @@ def _head(report: "Report", width: int) -> list[Line]:
 
 
 def _finding(finding: Finding, width: int) -> list[Line]:
-    lines: list[Line] = [
-        [
-            (f"{show(finding.code, 24)} {finding.severity:<8}", finding.severity),
-            (f" {show(finding.name, 60)}", "bold"),
-            (f"  {places(finding.sites)}", "dim"),
-        ]
-    ]
+    code, name, where = show(finding.code, 24), show(finding.name, 60), places(finding.sites)
+    title: Line = [(f"{code} {finding.severity:<8}", finding.severity), (f" {name}", "bold")]
+    lines = [title]
+    if len(code) + len(name) + len(where) + 12 <= width:
+        title.append((f"  {where}", "dim"))
+    else:
+        lines += [[(line, "dim")] for line in _wrap(where, width, "  ")]
     lines += [[(line, "")] for line in _wrap(finding.message, width, "  ")]
     lines += [[(line, "dim")] for line in _wrap(evidence(finding), width, "  ")]
     for index, cause in enumerate(finding.causes):
@@ -145,12 +145,15 @@ def _skipped(report: "Report", width: int) -> list[Line]:
     return lines
 
 
-def _summary(report: "Report") -> list[Line]:
+def _summary(report: "Report", width: int) -> list[Line]:
     count = len(report.profiles)
     looked = f" from {count} profile{'s' * (count != 1)} in {duration(report.seconds)}"
     if report.skipped:
         looked += f", {len(report.skipped)} not looked at"
-    return [[(report.count(), report.worst or "fine"), (looked, "")]]
+    count, style = report.count(), report.worst or "fine"
+    if len(count) + len(looked) <= width:
+        return [[(count, style), (looked, "")]]
+    return [[(count, style)], [(looked.strip(), "")]]
 
 
 def duration(seconds: float) -> str:

@@ -55,4 +55,4 @@ def _farthest(rows: Sequence[Sequence[float]]) -> list[float]:
     def distance(value: float) -> float:
         return abs(value) if math.isfinite(value) else math.inf
 
-    return [max(column, key=distance) for column in zip(*rows, strict=True)]
+    return [max(column, key=distance) for column in zip(*rows, strict=False)]
