@@ -6,7 +6,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import torch
 
-import unitygain.rules  # noqa: F401 (importing these three rooms fills the registry)
+import unitygain.measures  # noqa: F401 (importing these three rooms fills the registry)
+import unitygain.remedies  # noqa: F401
+import unitygain.rules  # noqa: F401
 from unitygain._case import Case, CaseFailure
 from unitygain._registry import MEASURES, RULES, Measure, Rule
 from unitygain._removal import check_causes
