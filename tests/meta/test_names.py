@@ -40,7 +40,7 @@ HOMELESS = {
 
 # Words of the workshop that say nothing to a reader, spelt in rot13 so that this file passes too.
 WORKSHOP = codecs.decode(
-    "frffvba frffvbaf fhontrag fhontragf ntrag ntragf pynhqr naguebcvp bcranv prb sbhaqre sbhaqref jbexcynpr",
+    "frffvba frffvbaf fhontrag fhontragf ntrag ntragf pynhqr naguebcvp prb sbhaqre sbhaqref jbexcynpr",
     "rot13",
 ).split()
 PLACES = codecs.decode(
