@@ -1,17 +1,29 @@
 """One quantity per file: ``(case, record) -> Profile``. A measure never judges."""
 
 from unitygain.measures.act_absmax import act_absmax as act_absmax
+from unitygain.measures.act_frac_dead import act_frac_dead as act_frac_dead
 from unitygain.measures.act_frac_nonfinite import act_frac_nonfinite as act_frac_nonfinite
+from unitygain.measures.act_frac_saturated import act_frac_saturated as act_frac_saturated
 from unitygain.measures.act_headroom import act_headroom as act_headroom
 from unitygain.measures.act_rms import act_rms as act_rms
+from unitygain.measures.attention_entropy import attention_entropy as attention_entropy
+from unitygain.measures.attention_logit_absmax import attention_logit_absmax as attention_logit_absmax
 from unitygain.measures.effective_rank import effective_rank as effective_rank
+from unitygain.measures.gate_frac_closed import gate_frac_closed as gate_frac_closed
+from unitygain.measures.gate_mean import gate_mean as gate_mean
+from unitygain.measures.grad_exponents import grad_exponents as grad_exponents
 from unitygain.measures.grad_frac_nonfinite import grad_frac_nonfinite as grad_frac_nonfinite
+from unitygain.measures.grad_frac_underflow import grad_frac_underflow as grad_frac_underflow
 from unitygain.measures.grad_rescaled import grad_rescaled as grad_rescaled
 from unitygain.measures.grad_rms import grad_rms as grad_rms
 from unitygain.measures.input_grad_rms import input_grad_rms as input_grad_rms
 from unitygain.measures.input_mean import input_mean as input_mean
 from unitygain.measures.input_rms import input_rms as input_rms
+from unitygain.measures.logit_grad_absmax import logit_grad_absmax as logit_grad_absmax
+from unitygain.measures.loss_value import loss_value as loss_value
 from unitygain.measures.param_grad_frac_zero import param_grad_frac_zero as param_grad_frac_zero
 from unitygain.measures.param_grad_rms import param_grad_rms as param_grad_rms
 from unitygain.measures.param_rms import param_rms as param_rms
+from unitygain.measures.param_trainable import param_trainable as param_trainable
 from unitygain.measures.token_cosine import token_cosine as token_cosine
+from unitygain.measures.update_ratio import update_ratio as update_ratio

@@ -1,0 +1,38 @@
+"""act_frac_dead: how many units of an activation are zero for the whole batch."""
+
+from unitygain._case import Case
+from unitygain._registry import measure
+from unitygain._types import Profile
+from unitygain.probe.record import Record
+
+UNIT = "units that are zero for the whole batch, over units"
+
+
+@measure(unit=UNIT, needs=("activation.frac_dead",))
+def act_frac_dead(case: Case, record: Record) -> Profile | None:
+    """Fraction of the units of every activation that are exactly zero for every sample of the batch.
+
+    Units are channels for images, else the last dimension. A small batch makes units look dead that are
+    only rarely active. Activations are found as operations, in whatever module they run.
+
+    Cost: two passes over every activation. No side effects.
+
+    Args:
+        case: Not used.
+        record: A record with `activation.frac_dead`.
+
+    Returns:
+        From 0 to 1 per activation, in the order in which they ran; labels name the function. None where
+        the model has no activation.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from unitygain.probe.observe import observe
+        >>> model = nn.Sequential(nn.Linear(4, 4), nn.ReLU())
+        >>> _ = nn.init.constant_(model[0].bias, -9.0)
+        >>> case = Case(model, loss=lambda m, x: m(x).square().mean(), data=[torch.ones(2, 4)])
+        >>> act_frac_dead(case, observe(case, ["activation.frac_dead"])).values
+        (1.0,)
+    """
+    return record.profile("activation.frac_dead", name="act_frac_dead", unit=UNIT) or None

@@ -1,0 +1,59 @@
+"""loss_value: the loss, beside what a prediction that knows nothing would cost."""
+
+import math
+
+from unitygain._case import Case
+from unitygain._registry import measure
+from unitygain._types import Profile, Site
+from unitygain.measures._loss import main_loss
+from unitygain.probe.record import Record
+
+UNIT = "the loss, in its own unit"
+
+
+@measure(unit=UNIT, needs=("loss.expected", "loss.classes", "loss.rows", "loss.softmax_before"))
+def loss_value(case: Case, record: Record) -> Profile | None:
+    """Loss of the batch, with the value that a prediction without any knowledge would have.
+
+    The expected value is ln(classes) for a cross-entropy (all classes alike), ln 2 for a binary one, and
+    the variance of the targets for a squared error (their mean). It is taken from the loss operation with
+    most rows; further terms, weights and scales of the loss are not seen, and a loss that is written by
+    hand in another way has the kind ``unknown``.
+
+    Cost: none but watching the operations. No side effects.
+
+    Args:
+        case: Not used.
+        record: A record with `loss.expected`, `loss.classes`, `loss.rows` and `loss.softmax_before`.
+
+    Returns:
+        One value at the model. Facts: ``kind``; ``expected`` and ``classes`` (NaN where unknown);
+        ``softmax_before_loss``, 1 where a loss with its own softmax (sigmoid) is given what has been
+        through one; ``loss_operations``, how many were seen.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from unitygain._registry import MEASURES
+        >>> from unitygain.probe.observe import observe
+        >>> loss = lambda m, x: nn.functional.cross_entropy(m(x), torch.tensor([0, 1]))
+        >>> case = Case(nn.Sequential(nn.Linear(4, 3), nn.Softmax(-1)), loss=loss, data=[torch.ones(2, 4)])
+        >>> facts = loss_value(case, observe(case, MEASURES["loss_value"].needs)).facts
+        >>> facts["kind"], facts["softmax_before_loss"], round(facts["expected"], 4)
+        ('cross_entropy', 1.0, 1.0986)
+    """
+    if "loss" not in record.facts:
+        return None
+    facts: dict[str, float | str] = {"kind": "unknown", "expected": math.nan, "classes": math.nan}
+    facts |= {"softmax_before_loss": 0.0, "loss_operations": 0.0}
+    main = main_loss(record)
+    if main is not None:
+        facts["kind"] = record.labels("loss")[main]
+        facts["expected"] = record.values["loss.expected"][main][0]
+        facts["classes"] = record.values["loss.classes"][main][0]
+        before = record.values["loss.softmax_before"]
+        facts["softmax_before_loss"] = float(any(numbers[0] for numbers in before.values()))
+        facts["loss_operations"] = float(len(before))
+    value = float(record.facts["loss"])
+    note = "" if math.isfinite(value) else "the loss itself is not finite"
+    return Profile("loss_value", UNIT, (Site(""),), (value,), facts=facts, note=note)

@@ -1,0 +1,105 @@
+"""update_ratio: how far one true step of the optimizer moves every parameter."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from unitygain._case import Case
+from unitygain._registry import measure
+from unitygain._types import Profile, Site
+from unitygain.probe.record import Record
+from unitygain.stats import rms
+
+UNIT = "rms(update) over rms(parameter), one optimizer step"
+ZEROS = "infinite where a parameter of zeros was moved, NaN where it was not"
+
+
+@measure(
+    unit=UNIT, needs=("parameter.rms", "parameter_grad.rms"), passes="0; the case's own step where it has one"
+)
+def update_ratio(case: Case, record: Record) -> Profile | None:
+    """Root mean square of one optimizer step over that of the parameter, from the optimizer itself.
+
+    The step is taken on a copy with the gradient of the pass: clipped by the case's clip, at the learning
+    rate that the case's schedule starts with; a case with its own step takes that. An optimizer that was
+    handed over with state continues from it; a new one takes its first step, in which Adam moves every
+    entry by the learning rate.
+
+    Cost: one optimizer step, and memory for a copy of the parameters, gradients and optimizer state.
+    No side effects on the case.
+
+    Args:
+        case: Its model holds the gradients of the pass.
+        record: A record with `parameter.rms`.
+
+    Returns:
+        One value per parameter that the step moved or could have moved (trainable and in the optimizer),
+        in the model's order; infinite where a parameter of zeros was moved. Labels are dtypes. Facts:
+        ``optimizer``, ``learning_rate`` (of the first group), ``median``. None where the case declares no
+        optimizer.
+
+    Raises:
+        Exception: Whatever copying the model or its optimizer raises.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from unitygain.probe.observe import observe
+        >>> model = nn.Linear(1, 1, bias=False)
+        >>> sgd = torch.optim.SGD([nn.init.ones_(model.weight)], 0.1)
+        >>> case = Case(model, loss=lambda m, x: m(x).sum(), data=[torch.ones(1, 1)], optimizer=sgd)
+        >>> round(update_ratio(case, observe(case, ["parameter.rms"])).values[0], 6)
+        0.1
+    """
+    if case.optimizer is None:
+        return None
+    twin = case.copy()
+    before = {name: parameter.detach().clone() for name, parameter in twin.model.named_parameters()}
+    optimizer, note = _step(case, twin)
+    held = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    ratios = {}
+    for name, parameter in twin.model.named_parameters():
+        if parameter.requires_grad and id(parameter) in held:
+            ratios[name] = _ratio(parameter.detach(), before[name])
+    if not ratios:
+        return None
+    finite = sorted(value for value in ratios.values() if math.isfinite(value))
+    facts: dict[str, float | str] = {"median": finite[len(finite) // 2] if finite else math.nan}
+    facts |= {"optimizer": type(optimizer).__name__, "learning_rate": float(optimizer.param_groups[0]["lr"])}
+    labels = record.labels("parameter")
+    sites = tuple(Site(name) for name in ratios)
+    return Profile(
+        "update_ratio",
+        UNIT,
+        sites,
+        tuple(ratios.values()),
+        labels=tuple(labels.get(site, "") for site in sites),
+        facts=facts,
+        note=note,
+    )
+
+
+def _step(case: Case, twin: Case) -> tuple[torch.optim.Optimizer, str]:
+    """Take one step on the copy; return its optimizer and a sentence on what was done."""
+    optimizer = twin.build_optimizer()
+    assert optimizer is not None
+    twin.optimizer = optimizer
+    if case.schedule is not None:
+        case.schedule(optimizer)
+    if case.step is not None:
+        case.step(twin, twin.batches[0])
+        return optimizer, f"{ZEROS}; the case's own step was taken"
+    for parameter, original in zip(twin.model.parameters(), case.model.parameters(), strict=True):
+        parameter.grad = None if original.grad is None else original.grad.detach().clone()
+    if case.clip is not None:
+        case.clip(twin.model.parameters())
+    optimizer.step()
+    clipped = "clipped as the case declares" if case.clip is not None else "no clip is declared"
+    scheduled = "" if case.schedule is not None else ", no schedule is declared"
+    return optimizer, f"{ZEROS}; {clipped}{scheduled}"
+
+
+def _ratio(after: Tensor, before: Tensor) -> float:
+    moved, size = float(rms(after - before)), float(rms(before))
+    return moved / size if size else math.inf if moved else math.nan
