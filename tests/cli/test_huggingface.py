@@ -356,4 +356,5 @@ class TestWithTransformers:
         assert answer.code == 0, answer.err
         report = Report.from_json(answer.out)
         assert report.case["blocks"] == 2
+        assert {"act_rms", "grad_rms", "param_rms"} <= set(report.profiles)
         assert report.case["target"] == "hf:model"

@@ -136,6 +136,15 @@ def test_closed_stdout_is_silent_to_the_end_of_the_process():
     assert (done.returncode, done.stderr) == (0, b"")
 
 
+def test_streams_that_were_closed_before_the_start(call, case, monkeypatch):
+    monkeypatch.setattr(sys, "stdout", None)
+    monkeypatch.setattr(sys, "stderr", None)
+    assert call("rules").code == 0
+    assert call("reprot").code == 2
+    sys.stdout.close()
+    sys.stderr.close()
+
+
 def test_a_terminal_without_utf8_gets_escapes(call, case, monkeypatch):
     raw = io.BytesIO()
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, encoding="ascii"))

@@ -12,7 +12,7 @@ from typer.core import TyperGroup
 from typer.main import get_command
 
 from unitygain.cli._faults import ExitCode, Fault, did_you_mean, nearest, quote, tell, usage
-from unitygain.cli._output import STDOUT, escape_what_the_terminal_lacks, guard_stdout
+from unitygain.cli._output import STDOUT, guard_stdout, steady_streams
 
 # Typer has its own copy of click or uses the installed one, by version; this is the right class in both.
 USAGE_ERROR: type[Exception] = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "UsageError")
@@ -166,7 +166,7 @@ def explain(code: Annotated[str, typer.Argument(metavar="CODE", help="Code or na
 
 def invoke(argv: Sequence[str]) -> int:
     """Run the command line `argv` and return its exit code; nothing is raised."""
-    escape_what_the_terminal_lacks()
+    steady_streams()
     debug = "--debug" in argv
     as_json = f"--json={STDOUT}" in argv or ("--json", STDOUT) in itertools.pairwise(argv)
     try:

@@ -73,7 +73,8 @@ def explain(word: str) -> str:
             exit_code=ExitCode.USAGE,
             fix=f"unitygain explain {guess}" if guess else "unitygain rules  lists the codes",
         )
-    return f"{rule.code} {rule.name} ({rule.severity})\n\n{rule.page}\n"
+    rest = "\n".join(rule.page.splitlines()[1:])
+    return f"{rule.code} {rule.name} ({rule.severity}): {summary(rule)}\n{rest}\n"
 
 
 def table(heads: tuple[str, ...], rows: list[tuple[str, ...]], width: int) -> str:

@@ -134,10 +134,12 @@ def guard_stdout(action: Callable[[], int]) -> int:
     return code
 
 
-def escape_what_the_terminal_lacks() -> None:
-    """Let stdout and stderr escape characters that their encoding lacks, instead of raising."""
-    for stream in (sys.stdout, sys.stderr):
-        reconfigure = getattr(stream, "reconfigure", None)
+def steady_streams() -> None:
+    """Let stdout and stderr escape characters that their encoding lacks, and be there though closed."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 (it lives as long as the process)
+        reconfigure = getattr(getattr(sys, name), "reconfigure", None)
         if reconfigure is not None:
             reconfigure(errors="backslashreplace")
 
