@@ -1,6 +1,7 @@
 """The command line called in this process, in an empty folder, with or without a real diagnosis behind it."""
 
 import sys
+import tempfile
 import textwrap
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -85,6 +86,7 @@ def call(
 ) -> Iterator[Call]:
     """Call the command line in an empty folder; what it imported there is forgotten afterwards."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     before = set(sys.modules)
 
     def _call(*argv: object) -> Answer:

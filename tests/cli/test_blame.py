@@ -13,8 +13,7 @@ from unitygain.cli._blame import is_theirs
 RUN = ("diagnose", "train.py:make_case")
 
 
-def test_our_fault_says_so_and_what_to_send(call, write, stand_in, tmp_path, monkeypatch):
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+def test_our_fault_says_so_and_what_to_send(call, write, stand_in, monkeypatch):
     write("train.py")
     stand_in.raises = KeyError("lost")
     # The stand-in is a file of the tests, which the command line would take for the user's code.
