@@ -37,7 +37,8 @@ def rule_page(rule: Rule) -> str:
     before, *sections = HEADING.split(rule.page + "\n")
     facts = [f"Severity: up to **{rule.severity}**", f"Reads: {names(rule.needs)}"]
     facts += [f"Reads where there: {names(rule.wants)}"] if rule.wants else []
-    parts = [MADE + f"# {rule.code} {rule.name}", prose(before), " · ".join(facts)]
+    first = before.removeprefix(f"{rule.code}: ")
+    parts = [MADE + f"# {rule.code} {rule.name}", prose(first[:1].upper() + first[1:]), " · ".join(facts)]
     for heading, body in zip(sections[::2], sections[1::2], strict=True):
         parts += [f"## {heading}", prose(body)]
     return "\n\n".join(part for part in parts if part) + "\n"
