@@ -28,8 +28,13 @@ def pages() -> dict[Path, str]:
     """Return the text of every generated page by its path."""
     assert unitygain.rules
     assert unitygain.measures
-    texts = {DOCS / "rules" / f"{code}.md": rule_page(rule) for code, rule in sorted(RULES.items())}
+    texts = {DOCS / "rules" / f"{rule.code}.md": rule_page(rule) for rule in own_rules()}
     return texts | {DOCS / "rules" / "README.md": rule_index(), DOCS / "measures.md": measure_table()}
+
+
+def own_rules() -> list[Rule]:
+    """Return the library's own rules by code; others may have been registered beside them."""
+    return [rule for _, rule in sorted(RULES.items()) if rule.judge.__module__.startswith("unitygain.")]
 
 
 def rule_page(rule: Rule) -> str:
@@ -59,8 +64,8 @@ def prose(text: str) -> str:
 def rule_index() -> str:
     """Return the table of all rules."""
     rows = [
-        f"| [{code}]({code}.md) | {rule.name} | {rule.severity} | {names(rule.needs)} |"
-        for code, rule in sorted(RULES.items())
+        f"| [{rule.code}]({rule.code}.md) | {rule.name} | {rule.severity} | {names(rule.needs)} |"
+        for rule in own_rules()
     ]
     head = MADE + "# Rules\n\n| code | name | severity | reads |\n|---|---|---|---|\n"
     return head + "\n".join(rows) + "\n"
@@ -71,6 +76,7 @@ def measure_table() -> str:
     rows = [
         "| " + " | ".join((f"`{m.name}`", cell(m.summary), cell(m.unit), needs(m), cell(m.passes))) + " |"
         for m in MEASURES.values()
+        if m.compute.__module__.startswith("unitygain.")
     ]
     head = (
         "# Measures\n\n"

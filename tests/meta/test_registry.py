@@ -1,6 +1,7 @@
 """A measure, rule or remedy is one file and one line in its folder's __init__, and it has its page."""
 
 import re
+from typing import Any
 
 import pytest
 from meta.tree import PACKAGE, ROOT, modules, name
@@ -32,42 +33,41 @@ def test_file_is_listed_in_its_folder(file):
     )
 
 
+def own(room: str) -> dict[str, tuple[Any, str]]:
+    """Return the library's own entries of `room` with the module of each; tests register others beside them."""
+    assert getattr(unitygain, room), f"{room} cannot be imported"
+    table, action = {
+        "measures": (MEASURES, "compute"),
+        "rules": (RULES, "judge"),
+        "remedies": (REMEDIES, "apply"),
+    }[room]
+    homes = {key: getattr(entry, action).__module__ for key, entry in table.items()}
+    return {key: (table[key], home) for key, home in homes.items() if home.startswith("unitygain.")}
+
+
 @pytest.mark.parametrize("room", ["measures", "rules", "remedies"])
 def test_every_entry_comes_from_its_own_room(room):
-    table = {"measures": MEASURES, "rules": RULES, "remedies": REMEDIES}[room]
-    assert getattr(unitygain, room), f"{room} cannot be imported"
-    assert table, f"{room} registered nothing"
-    actions = {
-        key: getattr(entry, "compute", getattr(entry, "judge", getattr(entry, "apply", None)))
-        for key, entry in table.items()
-    }
-    strangers = {
-        key: action.__module__
-        for key, action in actions.items()
-        if not action.__module__.startswith(f"unitygain.{room}.")
-    }
-    assert not strangers
+    entries = own(room)
+    assert entries, f"{room} registered nothing"
+    assert not {key: home for key, (_, home) in entries.items() if not home.startswith(f"unitygain.{room}.")}
 
 
 def test_every_measure_stands_in_the_tables():
-    assert unitygain.measures
     promised = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
     listed = (ROOT / "docs" / "measures.md").read_text(encoding="utf-8")
-    assert not [measure for measure in MEASURES if f"`{measure}`" not in promised]
-    assert not [measure for measure in MEASURES if f"`{measure}`" not in listed]
+    assert not [measure for measure in own("measures") if f"`{measure}`" not in promised]
+    assert not [measure for measure in own("measures") if f"`{measure}`" not in listed]
 
 
 def test_every_measure_declares_its_unit_its_cost_and_itself():
-    assert unitygain.measures
-    for entry in MEASURES.values():
+    for entry, _ in own("measures").values():
         assert entry.unit.strip(), f"{entry.name} has no unit"
         assert entry.passes.strip(), f"{entry.name} does not say what it costs"
         assert entry.summary.strip(), f"{entry.name} has no docstring"
 
 
 def test_every_rule_has_its_page():
-    assert unitygain.rules
-    for code, rule in RULES.items():
+    for code, (rule, _) in own("rules").items():
         assert re.fullmatch(r"UG[1-9]\d\d", code)
         page = ROOT / "docs" / "rules" / f"{code}.md"
         assert page.is_file(), f"run make docs to write {name(page)}"
@@ -76,9 +76,9 @@ def test_every_rule_has_its_page():
 
 
 def test_every_remedy_names_rules_that_exist():
-    assert unitygain.remedies
-    unknown = {name: set(remedy.treats) - set(RULES) for name, remedy in REMEDIES.items()}
-    assert not {name: codes for name, codes in unknown.items() if codes}
+    codes = set(own("rules"))
+    unknown = {remedy: set(entry.treats) - codes for remedy, (entry, _) in own("remedies").items()}
+    assert not {remedy: missing for remedy, missing in unknown.items() if missing}
 
 
 def test_the_package_is_where_the_tests_look():
