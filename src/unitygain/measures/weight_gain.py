@@ -1,0 +1,114 @@
+"""weight_gain: by how much every weight amplifies on average, from the weights themselves."""
+
+import copy
+import math
+
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from unitygain._case import Case
+from unitygain._registry import measure
+from unitygain._types import Profile, Site
+from unitygain.probe.record import Record
+from unitygain.stats import rms
+
+UNIT = "sqrt(fan_in · mean square of the weight)"
+TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+DEFAULT = 1 / 3
+
+
+@measure(unit=UNIT, needs=("output.rms", "activation.frac_open"))
+def weight_gain(case: Case, record: Record) -> Profile | None:
+    """Root of fan_in times the mean square of every weight: its gain for a white input.
+
+    1 keeps the size of a white signal. An activation then takes its part: with ReLU, sqrt(2) is needed.
+    PyTorch's default for `nn.Linear` and convolutions gives sqrt(1/3) = 0.577. The mean square is about
+    zero, so that a common offset of the weights counts.
+
+    fan_in is the number of inputs that one output sums: in/groups times the kernel of a convolution; for a
+    transposed one out of the kernel only what the stride lets overlap; the packed projections of attention
+    and of recurrent modules are taken gate by gate, as they are sums over the same inputs. Embeddings and
+    other tables are looked up, not summed, and have none.
+
+    Cost: one reduction per weight. No side effects.
+
+    Args:
+        case: Its model's weights are read.
+        record: A record with `output.rms` and `activation.frac_open`; tells which modules ran, and what
+            activation followed.
+
+    Returns:
+        One value per weight that ran, in forward order, at its module, or at its parameter's name where the
+        module has several. Labels: the module's type and the activation that follows it, as
+        ``Linear→relu``. Facts: ``default``, sqrt(1/3), and ``like_default``, the fraction within 5 % of it.
+        None where no weight ran.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from unitygain._registry import MEASURES
+        >>> from unitygain.probe.observe import observe
+        >>> model = nn.Sequential(nn.Linear(4, 4), nn.ReLU())
+        >>> _ = nn.init.constant_(model[0].weight, 0.25)
+        >>> case = Case(model, loss=lambda m, x: m(x).mean(), data=[torch.ones(2, 4)])
+        >>> profile = weight_gain(case, observe(case, MEASURES["weight_gain"].needs))
+        >>> profile.values, profile.labels
+        ((0.5,), ('Linear→relu',))
+    """
+    modules = dict(case.model.named_modules())
+    follows: dict[str, str] = {}
+    for place in record.of("activation"):
+        follows.setdefault(place.note, place.type.removesuffix(" (output)"))
+    values: dict[Site, float] = {}
+    labels: list[str] = []
+    for path in dict.fromkeys(place.site.path for place in record.of("output")):
+        found = _weights(modules[path])
+        for name, (weight, fan_in) in found.items():
+            site = Site(path) if len(found) == 1 else Site(f"{path}.{name}" if path else name)
+            values[site] = math.sqrt(fan_in) * float(rms(weight))
+            labels.append("→".join(filter(None, (type(modules[path]).__name__, follows.get(path)))))
+    if not values:
+        return None
+    near = sum(abs(value / math.sqrt(DEFAULT) - 1) < 0.05 for value in values.values())
+    facts: dict[str, float | str] = {"default": math.sqrt(DEFAULT), "like_default": near / len(values)}
+    return Profile(
+        "weight_gain", UNIT, tuple(values), tuple(values.values()), labels=tuple(labels), facts=facts
+    )
+
+
+def _weights(module: nn.Module) -> dict[str, tuple[Tensor, float]]:
+    """The weights of a module that sum over inputs, with their fan_in."""
+    if parametrize.is_parametrized(module):
+        # In training, reading the weight may advance a parametrisation (spectral norm).
+        module = copy.deepcopy(module).eval()
+    if isinstance(module, (nn.Embedding, nn.EmbeddingBag)):
+        return {}
+    if isinstance(module, nn.Bilinear):
+        return {"weight": (module.weight, module.in1_features * module.in2_features)}
+    if isinstance(module, (nn.RNNBase, nn.RNNCellBase, nn.MultiheadAttention)):
+        return _packed(module)
+    weight = getattr(module, "weight", None)
+    if not isinstance(weight, Tensor) or weight.ndim < 2 or weight.numel() == 0:
+        return {}
+    return {"weight": (weight, _fan_in(module, weight))}
+
+
+def _packed(module: nn.Module) -> dict[str, tuple[Tensor, float]]:
+    """Weights of shape (several outputs, inputs): every row sums over the inputs."""
+    own = {name: getattr(module, name) for name, _ in module.named_parameters(recurse=False)}
+    if isinstance(module, nn.MultiheadAttention):
+        own["out_proj.weight"] = module.out_proj.weight
+    found = {name: weight for name, weight in own.items() if "weight" in name and weight.ndim == 2}
+    return {name: (weight, weight.shape[1]) for name, weight in found.items()}
+
+
+def _fan_in(module: nn.Module, weight: Tensor) -> float:
+    kernel = math.prod(weight.shape[2:])
+    if isinstance(module, TRANSPOSED):
+        # weight is (in, out/groups, *kernel); an output meets every stride-th entry of the kernel.
+        return weight.shape[0] / module.groups * kernel / math.prod(module.stride)
+    if isinstance(module, CONVOLUTIONS):
+        return weight.shape[1] * kernel
+    # Hugging Face's Conv1D is a linear layer whose weight is (in, out).
+    return weight.shape[0] if type(module).__name__ == "Conv1D" else weight.shape[1] * kernel
