@@ -126,7 +126,14 @@ def broken() -> Case:
     return _case(nn.Sequential(nn.Linear(8, 8), Root(), nn.Linear(8, 5)), torch.randn(BATCH, 8))
 
 
+def narrow() -> Case:
+    """A perceptron that runs in float16."""
+    case = mlp()
+    case.precision = "float16"
+    return case
+
+
 HEALTHY: dict[str, Callable[[], Case]] = {
     make.__name__: make for make in (mlp, cnn, rnn, lstm, attention, residual)
 }
-EVERY: dict[str, Callable[[], Case]] = HEALTHY | {"broken": broken}
+EVERY: dict[str, Callable[[], Case]] = HEALTHY | {"broken": broken, "narrow": narrow}

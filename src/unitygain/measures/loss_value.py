@@ -11,7 +11,7 @@ from unitygain.probe.record import Record
 UNIT = "the loss, in its own unit"
 
 
-@measure(unit=UNIT, needs=("loss.expected", "loss.classes", "loss.rows", "loss.softmax_before"))
+@measure(unit=UNIT, needs=("loss.expected", "loss.classes", "loss.rows", "loss.softmax_before", "loss.mean"))
 def loss_value(case: Case, record: Record) -> Profile | None:
     """Loss of the batch, with the value that a prediction without any knowledge would have.
 
@@ -24,10 +24,13 @@ def loss_value(case: Case, record: Record) -> Profile | None:
 
     Args:
         case: Not used.
-        record: A record with `loss.expected`, `loss.classes`, `loss.rows` and `loss.softmax_before`.
+        record: A record with `loss.expected`, `loss.classes`, `loss.rows`, `loss.softmax_before`
+            and `loss.mean`.
 
     Returns:
         One value at the model. Facts: ``kind``; ``expected`` and ``classes`` (NaN where unknown);
+        ``row_mean``, the loss operation's own mean over its rows, without class weights, label smoothing,
+        reduction by a sum or further terms (NaN where unknown);
         ``softmax_before_loss``, 1 where a loss with its own softmax (sigmoid) is given what has been
         through one; ``loss_operations``, how many were seen.
 
@@ -45,12 +48,14 @@ def loss_value(case: Case, record: Record) -> Profile | None:
     if "loss" not in record.facts:
         return None
     facts: dict[str, float | str] = {"kind": "unknown", "expected": math.nan, "classes": math.nan}
+    facts["row_mean"] = math.nan
     facts |= {"softmax_before_loss": 0.0, "loss_operations": 0.0}
     main = main_loss(record)
     if main is not None:
         facts["kind"] = record.labels("loss")[main]
         facts["expected"] = record.values["loss.expected"][main][0]
         facts["classes"] = record.values["loss.classes"][main][0]
+        facts["row_mean"] = record.values["loss.mean"][main][0]
         before = record.values["loss.softmax_before"]
         facts["softmax_before_loss"] = float(any(numbers[0] for numbers in before.values()))
         facts["loss_operations"] = float(len(before))

@@ -36,8 +36,8 @@ def update_ratio(case: Case, record: Record) -> Profile | None:
     Returns:
         One value per parameter that the step moved or could have moved (trainable and in the optimizer),
         in the model's order; infinite where a parameter of zeros was moved. Labels are dtypes. Facts:
-        ``optimizer``, ``learning_rate`` (of the first group), ``median``. None where the case declares no
-        optimizer.
+        ``optimizer``, ``learning_rate`` (of the first group), ``median``, ``scheduled`` (1 where a schedule
+        chose the rate). None where the case declares no optimizer.
 
     Raises:
         Exception: Whatever copying the model or its optimizer raises.
@@ -67,6 +67,7 @@ def update_ratio(case: Case, record: Record) -> Profile | None:
     finite = sorted(value for value in ratios.values() if math.isfinite(value))
     facts: dict[str, float | str] = {"median": finite[len(finite) // 2] if finite else math.nan}
     facts |= {"optimizer": type(optimizer).__name__, "learning_rate": float(optimizer.param_groups[0]["lr"])}
+    facts["scheduled"] = float(case.schedule is not None)
     labels = record.labels("parameter")
     sites = tuple(Site(name) for name in ratios)
     return Profile(

@@ -9,13 +9,13 @@ from torch import Tensor
 
 from unitygain.probe.leaves import observable
 from unitygain.probe.trail import Origin, Seen
-from unitygain.stats import absmax
+from unitygain.stats import absmax, mean, rms
 from unitygain.stats.operations import is_probability, label_residual, variance
 
 if TYPE_CHECKING:
     from unitygain.probe.ops import Watch
 
-STATISTICS = ("absmax", "expected", "classes", "rows", "softmax_before")
+STATISTICS = ("absmax", "expected", "classes", "rows", "softmax_before", "mean")
 _NLL = frozenset({"nll_loss_forward", "nll_loss2d_forward"})
 _PICKS = frozenset({"gather", "index"})
 
@@ -48,6 +48,7 @@ def watch(into: "Watch", name: str, args: tuple[Any, ...], kwargs: dict[str, Any
         _binary(into, name, args)
     elif name == "mse_loss":
         numbers = {"absmax": absmax(args[0] - args[1]), "expected": variance(args[1])}
+        numbers["mean"] = rms(args[0] - args[1]) ** 2
         _add(into, "mse", args[0], numbers, rows=args[0].numel(), classes=math.nan)
 
 
@@ -81,6 +82,7 @@ def _labels(into: "Watch", log_probabilities: Tensor, target: Tensor, ignored: i
     classes = log_probabilities.shape[dim]
     before = origin.facts["softmax_before"] if origin is not None and origin.facts else 0.0
     numbers: dict[str, Tensor | float] = {"absmax": label_residual(picked), "expected": math.log(classes)}
+    numbers["mean"] = -mean(picked)
     kind = "cross_entropy" if origin is not None and origin.kind == "log_probability" else "nll"
     _add(into, kind, log_probabilities, numbers, rows=len(picked), classes=classes, softmax_before=before)
 
@@ -91,6 +93,7 @@ def _picked(into: "Watch", log_probabilities: Tensor, out: Tensor) -> None:
         return
     classes = origin.facts["classes"]
     numbers: dict[str, Tensor | float] = {"absmax": label_residual(out), "expected": math.log(classes)}
+    numbers["mean"] = -mean(out)
     before = origin.facts["softmax_before"]
     _add(into, "cross_entropy", out, numbers, rows=out.numel(), classes=classes, softmax_before=before)
 
@@ -109,7 +112,7 @@ def _soft(into: "Watch", args: tuple[Any, ...]) -> None:
             continue
         classes = origin.facts["classes"]
         numbers: dict[str, Tensor | float] = {"absmax": absmax(value.exp() - other)}
-        numbers["expected"] = math.log(classes)
+        numbers |= {"expected": math.log(classes), "mean": -classes * mean(value * other)}
         before = origin.facts["softmax_before"]
         rows = value.numel() // classes
         _add(into, "soft_cross_entropy", value, numbers, rows=rows, classes=classes, softmax_before=before)
@@ -122,5 +125,12 @@ def _binary(into: "Watch", name: str, args: tuple[Any, ...]) -> None:
     wide = args[0].detach() if args[0].dtype is torch.float64 else args[0].detach().float()
     p = wide.sigmoid() if logits else wide
     numbers: dict[str, Tensor | float] = {"absmax": absmax(p - args[1]), "expected": math.log(2)}
+    numbers["mean"] = _binary_mean(args[0].detach(), args[1], logits=logits)
     before = float(logits and squashed)
     _add(into, name, args[0], numbers, rows=args[0].numel(), classes=2, softmax_before=before)
+
+
+def _binary_mean(prediction: Tensor, target: Tensor, *, logits: bool) -> Tensor:
+    function = torch.nn.functional
+    loss = function.binary_cross_entropy_with_logits if logits else function.binary_cross_entropy
+    return loss(prediction.double(), target.double())
