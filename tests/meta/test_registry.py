@@ -34,7 +34,7 @@ def test_file_is_listed_in_its_folder(file):
 
 
 def own(room: str) -> dict[str, tuple[Any, str]]:
-    """Return the library's own entries of `room` with the module of each; tests register others beside them."""
+    """Return the own entries of `room` with the module of each; tests register others beside them."""
     assert getattr(unitygain, room), f"{room} cannot be imported"
     table, action = {
         "measures": (MEASURES, "compute"),
