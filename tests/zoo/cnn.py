@@ -132,7 +132,7 @@ def sick() -> list[Patient]:
         "mostly-dead": (lambda: case(mostly_dead()), ("UG203",), ("UG205",)),
         "skip-no-norm-30": (
             lambda: case(Network(30, 8, lambda _: nn.Identity(), skip=True, he=True)),
-            ("UG102", "UG202"),
+            ("UG102", "UG201"),
             ("UG205",),
         ),
     }

@@ -110,7 +110,7 @@ def sick() -> list[Patient]:
         "autoencoder-born-dead": (_dead_autoencoder, ("UG206",), ("UG205", "UG103")),
         "flow-wild-30": (
             lambda: Case(flow(30, spread=0.4), mean_energy, [torch.randn(32, 8)]),
-            ("UG102", "UG202"),
+            ("UG102", "UG201"),
             ("UG205", "UG204"),
         ),
         "generator-loud": (_loud_generator, ("UG204",), ("UG103", "UG104")),

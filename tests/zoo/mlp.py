@@ -96,13 +96,13 @@ def sick() -> list[Patient]:
         "tanh-default-24": (lambda: case(plain(64, 24, nn.Tanh), 64), ("UG101",), ("UG205",)),
         "relu-large-weights-16": (
             lambda: case(plain(64, 16, nn.ReLU, times(4.0)), 64),
-            ("UG102", "UG202"),
+            ("UG102", "UG201"),
             (),
         ),
         "tanh-chaotic-40": (lambda: case(plain(96, 40, nn.Tanh, times(3.0)), 96), ("UG102",), ()),
         "relu-he-shrinking-30": (
             lambda: case(plain(64, 30, nn.ReLU, times(0.8)), 64),
-            ("UG101", "UG201"),
+            ("UG101", "UG202"),
             (),
         ),
         "tanh-saturated": (
@@ -129,7 +129,7 @@ def sick() -> list[Patient]:
         ),
         "residual-unscaled-40": (
             lambda: case(residual(48, 40, norm=False, gain=2.0), 48),
-            ("UG102", "UG202"),
+            ("UG102", "UG201"),
             ("UG205",),
         ),
         "narrow-100": (

@@ -1,0 +1,47 @@
+"""Why units are zero for a whole batch: biases first, then inputs."""
+
+import math
+from collections.abc import Iterable, Mapping
+
+from unitygain._types import Cause, Profile, Site
+from unitygain.rules._layers import before, parameter_rms, value_at
+from unitygain.rules._numbers import spell
+
+HEAVY = 0.5
+ONE_SIDED = 0.95
+
+
+def explain_dead(profiles: Mapping[str, Profile], site: Site, limit: float) -> Iterable[Cause]:
+    """Yield the likely causes of dead units at the activation `site`, likeliest first.
+
+    Args:
+        profiles: All profiles; ``act_rms`` and ``param_rms`` tell the pre-activation and its bias.
+        site: The activation.
+        limit: Below which the fraction of dead units must fall once the cause is gone.
+    """
+    ahead = before(profiles, site)
+    if ahead is not None:
+        bias = parameter_rms(profiles, f"{ahead.path}.bias")
+        whole = value_at(profiles, "act_rms", ahead)
+        # The bias is a part of the pre-activation; HEAVY of it says that it decides the sign of most units.
+        if bias >= HEAVY * whole > 0:
+            yield Cause(
+                f"biases: rms {spell(bias)} in {ahead}, of a pre-activation of rms {spell(whole)} in all",
+                "zero_biases",
+                {"sites": (ahead.path,)},
+                (0.0, limit),
+            )
+    mean, size = _first(profiles, "input_mean"), _first(profiles, "input_rms")
+    if size > 0 and abs(mean) >= ONE_SIDED * size:
+        yield Cause(
+            f"inputs: mean {spell(mean)} of rms {spell(size)}: a unit has the same sign for every input",
+            "unit_inputs",
+            {},
+            (0.0, limit),
+        )
+    yield Cause("weights: negative sums for every input, as too large a step of the optimizer leaves them")
+
+
+def _first(profiles: Mapping[str, Profile], name: str) -> float:
+    profile = profiles.get(name)
+    return profile.values[0] if profile else math.nan

@@ -1,0 +1,209 @@
+"""Why a gain per block is not 1: weights, activation, normalisation, branches, each in decibels per block."""
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from unitygain._types import Cause, Profile, Site
+from unitygain.rules._layers import SATURATING, SLOPE, Layer, read_layers, within
+from unitygain.rules._numbers import from_db, median, spell, to_db
+
+# What counts as a cause: a decibel per block is 12 % per block.
+NOTABLE = 1.0
+# A layer at its own gain passes 0.85 to 1.1 of the gradient: tanh at unit signals loses up to 15 %, and the
+# norm of one gradient through one draw of a layer of width 32 wanders by sqrt(5/32)/2, 20 % in one layer and
+# a few per cent in the mean of many.
+LOOSE_LOW, LOOSE_HIGH = 0.85, 1.1
+
+
+@dataclass(frozen=True)
+class Suspect:
+    """A cause and the decibels per block that it accounts for, with the sign of the trend."""
+
+    decibel: float
+    cause: Cause
+
+
+def explain_depth(
+    profiles: Mapping[str, Profile], blocks: tuple[Site, ...], per_block: float, *, forward: bool
+) -> tuple[Cause, ...]:
+    """Return the causes of a growth or decay over `blocks`, the one that accounts for most first.
+
+    Args:
+        profiles: All profiles; ``weight_gain`` and ``gain_parts`` split the gain.
+        blocks: The trunk.
+        per_block: The gain per block that is to be explained.
+        forward: Whether it is the gain of the forward signal.
+    """
+    sign = math.copysign(1.0, per_block - 1)
+    parts = read_parts(profiles)
+    residual = parts.get("skip", 0.0) > 0
+    layers = read_layers(profiles, blocks)
+    found: list[Suspect] = []
+    if residual:
+        found += blame_branch(layers, blocks, per_block, parts)
+    else:
+        found += blame_weights(layers, blocks, per_block)
+        found += blame_slope(layers, blocks, per_block, forward=forward)
+        found += blame_norm(parts, per_block)
+    found = [suspect for suspect in found if suspect.decibel * sign >= NOTABLE]
+    found.sort(key=lambda suspect: -abs(suspect.decibel))
+    causes = [suspect.cause for suspect in found]
+    if not residual and sign < 0:
+        causes.append(Cause(f"no skip path: the gradient has one way, through all {len(blocks)} blocks"))
+    return tuple(causes)
+
+
+def read_parts(profiles: Mapping[str, Profile]) -> dict[str, float]:
+    """Return the median over the blocks of every column of ``gain_parts`` that has finite numbers."""
+    profile = profiles.get("gain_parts")
+    columns = profile.columns if profile else ()
+    found = {
+        name: [row[index] for row in profile.rows if math.isfinite(row[index])]
+        for index, name in enumerate(columns)
+        if profile
+    }
+    return {name: median(values) for name, values in found.items() if values}
+
+
+def blame_weights(layers: list[Layer], blocks: tuple[Site, ...], per_block: float) -> Iterable[Suspect]:
+    """Yield the weights, where their gain is not what the activation behind them needs."""
+    if not layers:
+        return
+    usual = most_common(layers)
+    gain, needed = median([layer.gain for layer in usual]), usual[0].needed
+    each = len(layers) / len(blocks)
+    wrong = to_db(gain / needed) * each
+    centre = per_block / from_db(wrong)
+    if usual[0].activation in SATURATING and gain > needed:
+        centre = 1.0
+    name = usual[0].activation
+    behind = f"{name} needs {spell(needed)}" if name != "identity" else "1 keeps the scale"
+    default = " (fan_in·var = 1/3, PyTorch's default)" if abs(gain**2 - 1 / 3) < 0.02 else ""
+    yield Suspect(
+        wrong,
+        Cause(
+            f"weights: sqrt(fan_in·var) = {spell(gain)}{default} where {behind}; that alone gives "
+            f"{spell(gain / needed)}x per layer, {spell(from_db(wrong))}x per block",
+            "rescale_weights",
+            {"sites": tuple(layer.site.path for layer in usual), "gain": needed},
+            (centre * LOOSE_LOW**each, centre * LOOSE_HIGH**each),
+        ),
+    )
+
+
+def most_common(layers: list[Layer]) -> list[Layer]:
+    """Return the layers with the activation that most have."""
+    names = [layer.activation for layer in layers]
+    first = max(names, key=names.count)
+    return [layer for layer in layers if layer.activation == first]
+
+
+def blame_slope(
+    layers: list[Layer], blocks: tuple[Site, ...], per_block: float, *, forward: bool
+) -> Iterable[Suspect]:
+    """Yield an activation whose slope is nowhere near 1, such as the sigmoid's quarter."""
+    flat = [layer for layer in layers if layer.activation in SLOPE]
+    if not flat or forward:
+        return
+    name, slope = flat[0].activation, SLOPE[flat[0].activation]
+    each = len(flat) / len(blocks)
+    wrong = to_db(slope) * each
+    centre = per_block / from_db(wrong)
+    of = {"sigmoid": "Sigmoid", "hardsigmoid": "Hardsigmoid"}[name]
+    yield Suspect(
+        wrong,
+        Cause(
+            f"activation: the slope of a {name} is at most {spell(slope)}, which alone gives that per layer",
+            "swap_activation",
+            {"of": of, "to": "Tanh"},
+            (centre * LOOSE_LOW**each, centre * LOOSE_HIGH**each),
+        ),
+    )
+
+
+def blame_norm(parts: Mapping[str, float], per_block: float) -> Iterable[Suspect]:
+    """Yield normalisation, where it multiplies the gradient of a block without a skip path."""
+    norm = parts.get("normalisation", 1.0)
+    if not norm > 0 or norm == 1.0:
+        return
+    rest = per_block / norm
+    yield Suspect(
+        to_db(norm),
+        Cause(
+            f"normalisation: it divides by the spread of its input, {spell(norm)}x per block on the way back",
+            "bypass_norm",
+            {},
+            (rest * LOOSE_LOW, rest * LOOSE_HIGH),
+        ),
+    )
+
+
+def blame_branch(
+    layers: list[Layer], blocks: tuple[Site, ...], per_block: float, parts: Mapping[str, float]
+) -> Iterable[Suspect]:
+    """Yield the branches that are added to the skip path without a share."""
+    if per_block <= 1:
+        return
+    branch = math.sqrt(per_block**2 - 1)
+    factor = 1 / math.sqrt(2 * len(blocks))
+    shared = math.sqrt(1 + (factor * branch) ** 2)
+    yield Suspect(
+        to_db(per_block),
+        Cause(
+            f"branches: each adds {spell(branch)} of the stream's own size to it, "
+            f"sqrt(1 + {spell(branch)}²) = {spell(per_block)}x per block; "
+            f"divided by sqrt(2·{len(blocks)}) that is {spell(shared)}x",
+            "scale_branch",
+            {"sites": tuple(block.path for block in blocks), "factor": factor},
+            (1.0 - (shared - 1), shared**2),
+        ),
+    )
+
+
+def explain_place(
+    profiles: Mapping[str, Profile], site: Site, gain: float, usual: float
+) -> tuple[Cause, ...]:
+    """Return the causes of one block's gain being far from the usual one of the others."""
+    inside = read_layers(profiles, (site,))
+    others = [layer for layer in read_layers(profiles) if not within(layer.site.path, site.path)]
+    causes: list[Cause] = []
+    for layer in inside:
+        alike = [other.gain for other in others if other.activation == layer.activation]
+        normal = median(alike) if alike else layer.needed
+        if abs(to_db(layer.gain / normal)) > 10 and (layer.gain > normal) == (gain > usual):
+            causes.append(
+                Cause(
+                    f"weights: sqrt(fan_in·var) = {spell(layer.gain)} in {layer.site}, "
+                    f"{spell(normal)} elsewhere",
+                    "rescale_weights",
+                    {"sites": (layer.site.path,), "gain": normal},
+                    (usual / 3, 3 * usual),
+                )
+            )
+    causes.extend(_flat(profiles, site, usual))
+    return tuple(causes)
+
+
+def _flat(profiles: Mapping[str, Profile], site: Site, usual: float) -> Iterable[Cause]:
+    """Yield saturation or dead units at the block, or at the activation that follows it."""
+    for name, word in (("act_frac_saturated", "flat"), ("act_frac_dead", "dead")):
+        profile = profiles.get(name)
+        worst = max(profile.finite(), key=lambda item: item[1], default=None) if profile else None
+        if worst is not None and worst[1] > 0.9 and _near(profiles, worst[0], site):
+            yield Cause(
+                f"activation: {spell(worst[1])} of {worst[0]} is {word}; other blocks pass {spell(usual)}x",
+                "zero_biases",
+                {"sites": (site.path, f"{site.path}.*")},
+                (usual / 3, 3 * usual),
+            )
+
+
+def _near(profiles: Mapping[str, Profile], place: Site, site: Site) -> bool:
+    """Whether `place` lies in the block `site`, or is the next leaf after it."""
+    if within(place.path, site.path):
+        return True
+    order = [leaf.path for leaf in profiles["act_rms"].sites] if "act_rms" in profiles else []
+    return (
+        place.path in order and site.path in order and order.index(place.path) == order.index(site.path) + 1
+    )

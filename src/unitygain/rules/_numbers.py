@@ -1,0 +1,41 @@
+"""How rules write and compare numbers: decibels, robust spread, three digits."""
+
+import math
+from collections.abc import Sequence
+
+
+def to_db(gain: float) -> float:
+    """Return 20·log10 of a gain; -infinity for 0, NaN for what is no gain."""
+    if gain > 0:
+        return 20 * math.log10(gain)
+    return -math.inf if gain == 0 else math.nan
+
+
+def from_db(decibel: float) -> float:
+    """Return the gain of a number of decibels: 0 and infinity beyond what a float holds."""
+    if decibel > 6000:
+        return math.inf
+    return 10 ** (decibel / 20)
+
+
+def spell(value: float) -> str:
+    """Write a number with three significant digits.
+
+    Example:
+        >>> spell(0.41234), spell(5.1e-10), spell(24.0), spell(-185.24)
+        ('0.412', '5.1e-10', '24', '-185')
+    """
+    return f"{value:.3g}"
+
+
+def median(values: Sequence[float]) -> float:
+    """Return the middle of finite numbers."""
+    ordered = sorted(values)
+    middle = len(ordered) // 2
+    return ordered[middle] if len(ordered) % 2 else (ordered[middle - 1] + ordered[middle]) / 2
+
+
+def spread(values: Sequence[float]) -> float:
+    """Return the median distance from the median, times 1.4826: the standard deviation of a normal sample."""
+    centre = median(values)
+    return 1.4826 * median([abs(value - centre) for value in values])

@@ -1,0 +1,140 @@
+"""The gradient over the steps of a sequence: how it grows or decays towards the start."""
+
+import itertools
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from unitygain._types import Cause, Profile, Site
+from unitygain.rules._layers import read_layers, within
+from unitygain.rules._numbers import from_db, median, spell, to_db
+
+LEAST = 8
+GATED_DECAY = -120.0
+
+
+@dataclass(frozen=True)
+class Passage:
+    """One recurrent module's gradient over time.
+
+    Args:
+        first: The site of step 0.
+        steps: How many steps carry a gradient, from step 0 to the last that does.
+        values: rms of dL/dx at those steps.
+        lost: How many steps from the start have a gradient of exactly zero.
+    """
+
+    first: Site
+    steps: int
+    values: tuple[float, ...]
+    lost: int
+
+    @property
+    def across(self) -> float:
+        """Decibels from the last step to the first; -infinity where nothing arrives."""
+        return to_db(self.values[0]) - to_db(self.values[-1])
+
+    @property
+    def slope(self) -> float:
+        """Median decibels per step backward, over the steps that have a gradient."""
+        alive = [to_db(value) for value in self.values if value > 0]
+        return median([a - b for a, b in itertools.pairwise(alive)])
+
+    @property
+    def share(self) -> float:
+        """Share of the steps at which the gradient goes the way that the slope says."""
+        alive = [value for value in self.values if value > 0]
+        pairs = list(itertools.pairwise(alive))
+        falling = sum(a < b for a, b in pairs) / len(pairs)
+        return falling if self.slope < 0 else 1 - falling
+
+    @property
+    def gradual(self) -> bool:
+        """Whether what is zero at the start was small before: not masked, but lost on the way."""
+        alive = [value for value in self.values if value > 0]
+        return not self.lost or to_db(alive[0]) - to_db(alive[-1]) < GATED_DECAY
+
+    def horizon(self, factor: float = 1e-3) -> int:
+        """Return over how many steps back from the last the gradient stays above `factor` of it."""
+        for back, value in enumerate(reversed(self.values)):
+            if value < factor * self.values[-1]:
+                return back
+        return self.steps
+
+
+def read_passages(profile: Profile) -> list[Passage]:
+    """Return one passage per recurrent module with `LEAST` steps that carry a gradient, all finite.
+
+    Zeros at the end are padding, or steps after the one that is read, and are left out.
+    """
+    groups: dict[tuple[str, int, str], list[tuple[int, Site, float]]] = defaultdict(list)
+    for site, value in profile.items():
+        if site.time is not None:
+            groups[site.path, site.call, site.leaf].append((site.time, site, value))
+    passages = []
+    for steps in groups.values():
+        steps.sort(key=lambda step: step[0])
+        values = [value for _, _, value in steps]
+        if not all(map(math.isfinite, values)):
+            continue
+        while values and values[-1] == 0:
+            values.pop()
+        lost = next((index for index, value in enumerate(values) if value > 0), 0)
+        if len(values) - lost >= LEAST:
+            passages.append(Passage(steps[0][1], len(values), tuple(values), lost))
+    return passages
+
+
+def gates(profiles: Mapping[str, Profile], site: Site) -> dict[str, float]:
+    """Return the mean of the gates of the recurrent module at `site`, by the gate's name."""
+    profile = profiles.get("gate_mean")
+    found = profile.items() if profile else ()
+    return {
+        here.leaf.strip(".()"): value for here, value in found if within(here.path, site.path) and here.leaf
+    }
+
+
+def keeping(profiles: Mapping[str, Profile], site: Site) -> tuple[str, float]:
+    """Return the name and mean of the gate that keeps the state; an empty name for a cell without one."""
+    for name, value in gates(profiles, site).items():
+        if any(word in name for word in ("forget", "update")):
+            return name, value
+    return "", math.nan
+
+
+def recurrent_gain(profiles: Mapping[str, Profile], site: Site) -> float:
+    """Return sqrt(fan_in·var) of the recurrent matrix at `site`, NaN where it is not known."""
+    found = [
+        layer.gain
+        for layer in read_layers(profiles)
+        if within(layer.site.path, site.path) and "hh" in f"{layer.site}"
+    ]
+    return found[0] if found else math.nan
+
+
+def explain_time(profiles: Mapping[str, Profile], passage: Passage) -> Iterable[Cause]:
+    """Yield the causes of a gradient that decays or grows over time, likeliest first."""
+    site, slope = passage.first, passage.slope
+    gate, opening = keeping(profiles, site)
+    if gate and slope < 0:
+        bias, low = 4.0, slope / 3
+        opened = 1 / (1 + math.exp(-bias) * (1 - opening) / opening)
+        yield Cause(
+            f"gate: the {gate} gate is open by {spell(opening)} on average, which alone gives "
+            f"{spell(opening)}x per step; opened to {spell(opened)} the decay must fall to a third or less",
+            "open_gates",
+            {"sites": (site.path,), "bias": bias},
+            (low, 1.0),
+        )
+    gain = recurrent_gain(profiles, site)
+    if not gate and gain > 0 and (gain < 0.9 if slope < 0 else gain > 1.1):
+        moved = slope - to_db(gain)
+        yield Cause(
+            f"recurrent weights: sqrt(fan_in·var) = {spell(gain)}, which alone gives {spell(gain)}x per step",
+            "rescale_weights",
+            {"sites": (site.path,), "gain": 1.0, "only": "weight_hh*"},
+            (min(moved, 0.0) - 1.5, max(moved, 0.0) + 0.5),
+        )
+    if slope < 0:
+        yield Cause(f"length: {passage.steps} steps at {spell(from_db(slope))}x per step")

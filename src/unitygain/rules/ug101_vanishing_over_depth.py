@@ -1,0 +1,87 @@
+"""UG101: the gradient shrinks by a factor per block on its way from the loss to the input.
+
+What it sees:
+    The slope of the log gain ‖dL/d(block input)‖ / ‖dL/d(block output)‖ over the blocks of the trunk. It
+    fires where the 95 % interval of the slope lies below 0 dB, the trunk has three blocks or more, and the
+    product over all blocks is below 1e-3 (-60 dB); below 1e-5 it is an error. No absolute norm is judged: a
+    loss multiplied by a constant changes nothing.
+
+Why it matters:
+    The first blocks get a signal that is smaller by that product. Plain gradient descent does not move
+    them; adaptive optimizers divide the scale away until it meets their epsilon or the smallest number of
+    the dtype, and what is left is mostly noise.
+
+When it is a false alarm:
+    One seed of a narrow and deep random network: the log of a norm wanders by sqrt(5L/n)/2 nats over depth
+    L and width n, 60 dB only where L/n exceeds 38. Adaptive optimizers train some networks that lose 60 to
+    80 dB.
+
+Remedies:
+    Weights at the gain that the activation needs (He for ReLU); another activation than the sigmoid; skip
+    paths; normalisation with skip paths.
+
+References:
+    Glorot and Bengio, "Understanding the difficulty of training deep feedforward neural networks" (AISTATS
+    2010), section 4. He, Zhang, Ren and Sun, "Delving Deep into Rectifiers" (ICCV 2015), equation 14.
+    Schoenholz, Gilmer, Ganguli and Sohl-Dickstein, "Deep Information Propagation" (ICLR 2017). Hanin and
+    Nica, "Products of Many Large Random Matrices and Gradients in Deep Neural Networks" (2018), for the
+    wandering.
+
+A firing example:
+    >>> from unitygain._types import Profile, Site
+    >>> blocks = tuple(Site(f"layers.{i}") for i in range(24))
+    >>> facts = {"gain_per_block": 0.41, "slope_db": -7.74, "slope_db_low": -8.0, "slope_db_high": -7.5}
+    >>> facts |= {"loop_db": -185.8, "depth": 24}
+    >>> gain = Profile("backward_gain", "ratio", blocks, (0.41,) * 24, facts=facts)
+    >>> [finding.code for finding in judge({"backward_gain": gain})]
+    ['UG101']
+
+A silent example:
+    >>> facts |= {"gain_per_block": 0.93, "slope_db": -0.63, "slope_db_low": -0.9, "slope_db_high": -0.3}
+    >>> gain = Profile("backward_gain", "ratio", blocks, (0.93,) * 24, facts=facts | {"loop_db": -15.1})
+    >>> list(judge({"backward_gain": gain}))
+    []
+"""
+
+from collections.abc import Iterable, Mapping
+
+from unitygain._registry import rule
+from unitygain._types import Finding, Profile
+from unitygain.rules._depth_causes import explain_depth
+from unitygain.rules._trend import falls, outermost, read_trend
+
+
+@rule(
+    code="UG101",
+    name="vanishing-gradient",
+    severity="error",
+    needs=("backward_gain",),
+    wants=("weight_gain", "gain_parts"),
+)
+def judge(profiles: Mapping[str, Profile]) -> Iterable[Finding]:
+    """Yield one finding where the gradient decays over the trunk."""
+    profile = profiles["backward_gain"]
+    trend = read_trend(profile)
+    if trend is None or not falls(trend):
+        return
+    yield Finding(
+        "UG101",
+        "vanishing-gradient",
+        trend.severity,
+        f"the gradient shrinks towards the input: {trend.describe()}",
+        outermost(profile, lowest=True),
+        "backward_gain",
+        trend.per_block,
+        "x per block, backward",
+        trend.threshold,
+        fact="gain_per_block",
+        interval=trend.interval,
+        causes=explain_depth(profiles, profile.sites, trend.per_block, forward=False),
+        evidence=trend.evidence(),
+        fix=FIX,
+    )
+
+
+FIX = """for module in model.modules():  # He initialisation: variance 2 / fan_in in front of ReLU
+    if isinstance(module, (nn.Linear, nn.Conv2d)):
+        nn.init.kaiming_normal_(module.weight, nonlinearity="relu")"""

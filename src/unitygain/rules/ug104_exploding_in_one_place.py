@@ -1,0 +1,55 @@
+"""UG104: the gradient is multiplied in one block.
+
+What it sees:
+    A block whose backward gain lies 40 dB (a factor of 100) or more above the median of the blocks, and six
+    robust standard deviations or more; the trunk needs five blocks. From 80 dB it is an error.
+
+Why it matters:
+    Everything before the block gets a gradient that is larger by that factor: one learning rate cannot
+    serve both sides, and clipping by the global norm throws the later side away.
+
+When it is a false alarm:
+    A normalisation right behind small embeddings multiplies the gradient by one over their scale: 50x at a
+    standard deviation of 0.02, which stays below the threshold; much smaller embeddings do not.
+
+Remedies:
+    Give the block the initialisation of the others; scale what enters its normalisation.
+
+References:
+    Xiong et al., "On Layer Normalization in the Transformer Architecture" (ICML 2020), lemma on the
+    Jacobian of LayerNorm: its norm goes as one over the scale of its input.
+
+A firing example:
+    >>> from unitygain._types import Profile, Site
+    >>> blocks = tuple(Site(f"layers.{i}") for i in range(8))
+    >>> gain = Profile("backward_gain", "ratio", blocks, (0.9, 1.1, 1.0, 800.0, 1.0, 0.9, 1.1, 1.0))
+    >>> [(finding.code, str(finding.sites[0])) for finding in judge({"backward_gain": gain})]
+    [('UG104', 'layers.3')]
+
+A silent example:
+    >>> gain = Profile("backward_gain", "ratio", blocks, (35.0, 1.1, 1.0, 1.2, 1.0, 0.9, 1.1, 1.0))
+    >>> list(judge({"backward_gain": gain}))
+    []
+"""
+
+from collections.abc import Iterable, Mapping
+
+from unitygain._registry import rule
+from unitygain._types import Finding, Profile
+from unitygain.rules._depth_causes import explain_place
+from unitygain.rules._places import odd_places, report_place
+
+
+@rule(
+    code="UG104",
+    name="exploding-in-one-place",
+    severity="error",
+    needs=("backward_gain",),
+    wants=("weight_gain", "act_frac_saturated", "act_frac_dead", "act_rms"),
+)
+def judge(profiles: Mapping[str, Profile]) -> Iterable[Finding]:
+    """Yield one finding for the blocks whose gain is far above the others', the worst first."""
+    found = odd_places(profiles["backward_gain"], above=True)
+    if found:
+        causes = explain_place(profiles, found[0].site, found[0].gain, found[0].usual)
+        yield report_place("UG104", "exploding-in-one-place", "is multiplied in", found, causes)

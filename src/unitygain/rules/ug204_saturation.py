@@ -1,0 +1,116 @@
+"""UG204: an activation works where it is flat.
+
+What it sees:
+    The fraction of entries at which the slope of a bounded activation (tanh, sigmoid and their like) is
+    below a hundredth of its largest slope: beyond 3 for tanh, 6 for a sigmoid. It fires from 0.6; from 0.9
+    it is an error. The last activation of the model and the gates of recurrent cells are not judged.
+
+Why it matters:
+    Behind such an activation the gradient is a hundredth of what it was, or it jumps with the sign of the
+    pre-activation: the layer computes with signs.
+
+When it is a false alarm:
+    Gates that are meant to be open or shut, in modules that write their own. Quantised or binary networks.
+
+Remedies:
+    Weights with sqrt(fan_in·var) near 1; inputs at unit scale; a normalisation in front of the activation.
+
+References:
+    Glorot and Bengio, "Understanding the difficulty of training deep feedforward neural networks" (AISTATS
+    2010), section 3. LeCun, Bottou, Orr and Müller, "Efficient BackProp" (1998), sections 4.4 to 4.6.
+
+A firing example:
+    >>> from unitygain._types import Profile, Site
+    >>> sites = (Site("1"), Site("3"), Site("5"))
+    >>> values = Profile("act_frac_saturated", "fraction", sites, (0.7, 0.8, 0.2), labels=("tanh",) * 3)
+    >>> [str(finding.sites[0]) for finding in judge({"act_frac_saturated": values})]
+    ['3']
+
+A silent example:
+    >>> values = Profile("act_frac_saturated", "fraction", sites, (0.1, 0.2, 0.9), labels=("tanh",) * 3)
+    >>> list(judge({"act_frac_saturated": values}))
+    []
+"""
+
+import math
+from collections.abc import Iterable, Mapping
+
+from unitygain._registry import rule
+from unitygain._types import Cause, Finding, Profile, Severity, Site
+from unitygain.rules._layers import SATURATING, Layer, read_layers
+from unitygain.rules._numbers import spell
+
+MANY, NEARLY_ALL = 0.6, 0.9
+CURED = 0.3
+
+
+@rule(
+    code="UG204",
+    name="saturation",
+    severity="error",
+    needs=("act_frac_saturated",),
+    wants=("weight_gain", "gate_mean", "input_rms", "act_rms", "param_rms"),
+)
+def judge(profiles: Mapping[str, Profile]) -> Iterable[Finding]:
+    """Yield one finding for all saturated activations but the last, the worst first."""
+    profile = profiles["act_frac_saturated"]
+    labels = profile.labels or ("",) * len(profile)
+    gates = set(profiles["gate_mean"].sites) if "gate_mean" in profiles else set()
+    found = [
+        (site, value)
+        for (site, value), label in list(zip(profile.items(), labels, strict=True))[:-1]
+        if value >= MANY and bounded(label) and site not in gates
+    ]
+    found.sort(key=lambda item: -item[1])
+    if not found:
+        return
+    site, value = found[0]
+    severity: Severity = "error" if value >= NEARLY_ALL else "warning"
+    more = f", and {MANY} or more at {len(found) - 1} other places" if len(found) > 1 else ""
+    yield Finding(
+        "UG204",
+        "saturation",
+        severity,
+        f"{spell(value)} of the entries at {site} lie where the activation is flat{more}",
+        tuple(site for site, _ in found),
+        "act_frac_saturated",
+        value,
+        "fraction of entries",
+        MANY,
+        causes=tuple(causes(profiles, site)),
+        evidence={str(site): value for site, value in found[:8]},
+    )
+
+
+def bounded(label: str) -> bool:
+    """Whether a label names an activation that is flat on both sides."""
+    return any(name in label.lower() for name in SATURATING)
+
+
+def causes(profiles: Mapping[str, Profile], site: Site) -> Iterable[Cause]:
+    """Yield weights and inputs by how far they lie above 1, the farther first."""
+    layer = feeding(profiles, site)
+    first = layer is not None and layer.site == read_layers(profiles)[0].site
+    inputs = profiles["input_rms"].values[0] if first and "input_rms" in profiles else 0.0
+    weights = layer.gain if layer else 0.0
+    likely: list[tuple[float, Cause]] = []
+    if layer and weights > 2:
+        text = f"weights: sqrt(fan_in·var) = {spell(weights)} in {layer.site}, where 1 keeps the scale"
+        given = {"sites": (layer.site.path,), "gain": 1.0}
+        likely.append((weights, Cause(text, "rescale_weights", given, (0.0, CURED))))
+    if math.isfinite(inputs) and inputs > 2:
+        text = f"inputs: rms {spell(inputs)}, and {site} sees them through one layer"
+        likely.append((inputs, Cause(text, "unit_inputs", {}, (0.0, CURED))))
+    likely.sort(key=lambda item: -item[0])
+    yield from (cause for _, cause in likely)
+    if layer:
+        yield Cause(f"signals: what enters {layer.site} is already too large, or its bias is")
+
+
+def feeding(profiles: Mapping[str, Profile], site: Site) -> Layer | None:
+    """Return the layer with a weight that ran last before the activation `site`."""
+    profile = profiles.get("act_rms")
+    order = {leaf.path: index for index, leaf in enumerate(profile.sites)} if profile else {}
+    place = order.get(site.path, -1)
+    earlier = [layer for layer in read_layers(profiles) if order.get(layer.site.path, place) < place]
+    return max(earlier, key=lambda layer: order[layer.site.path], default=None)

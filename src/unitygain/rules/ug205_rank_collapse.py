@@ -1,0 +1,151 @@
+"""UG205: what leaves the trunk is nearly the same vector for every token or sample.
+
+What it sees:
+    1 - cosine between tokens (or samples, where there is no sequence) at the exit of every block. It fires
+    where the last block leaves 0.01 or less, a tenth or less of the largest value before; with attention
+    that averages (entropy above 0.9 of its maximum) already at 0.1 and an eighth. At 1e-4 it is an error.
+
+Why it matters:
+    The head sees one input. What distinguishes tokens has to be learned from a rest that shrinks per block,
+    the gradients of query and key weights shrink with it, and training sticks at the frequencies of the
+    classes.
+
+When it is a false alarm:
+    Inputs that are alike from the start do not fire, since the fall is judged. A trained model whose hidden
+    states share a large common component is caught by neither condition unless the cosine passes 0.99; then
+    centre the states before you believe it. A head with its own normalisation that subtracts the mean can
+    live with it.
+
+Remedies:
+    Scale residual branches by 1/sqrt(2L); normalise before the branch, not after the sum; weights that keep
+    the signal above the biases; fewer blocks.
+
+References:
+    Dong, Cordonnier and Loukas, "Attention is not all you need: pure attention loses rank doubly
+    exponentially with depth" (ICML 2021). Noci, Anagnostidis, Biggio, Orvieto, Singh and Lucchi, "Signal
+    Propagation in Transformers: Theoretical Perspectives and the Role of Rank Collapse" (NeurIPS 2022). For
+    networks without attention: Poole et al., "Exponential expressivity in deep neural networks through
+    transient chaos" (NeurIPS 2016), on the fixed point of the correlation map.
+
+A firing example:
+    >>> from unitygain._types import Profile, Site
+    >>> blocks = tuple(Site(f"blocks.{i}") for i in range(5))
+    >>> cosine = Profile("token_cosine", "cosine", blocks, (0.1, 0.5, 0.9, 0.98, 0.996))
+    >>> [finding.code for finding in judge({"token_cosine": cosine})]
+    ['UG205']
+
+A silent example:
+    >>> cosine = Profile("token_cosine", "cosine", blocks, (0.1, 0.3, 0.5, 0.6, 0.65))
+    >>> list(judge({"token_cosine": cosine}))
+    []
+"""
+
+import math
+from collections.abc import Iterable, Mapping
+
+from unitygain._registry import rule
+from unitygain._types import Cause, Finding, Profile, Severity, Site
+from unitygain.rules._layers import parameter_rms, read_layers, within
+from unitygain.rules._numbers import median, spell
+
+LEAST = 4
+COLLAPSED, FALL = 0.01, 10.0
+AVERAGED, AVERAGED_FALL, AVERAGING = 0.1, 8.0, 0.9
+FATAL = 1e-4
+
+
+@rule(
+    code="UG205",
+    name="rank-collapse",
+    severity="error",
+    needs=("token_cosine",),
+    wants=("effective_rank", "attention_entropy", "weight_gain", "param_rms"),
+)
+def judge(profiles: Mapping[str, Profile]) -> Iterable[Finding]:
+    """Yield one finding where the tokens become the same over the trunk."""
+    apart = [(site, 1 - cosine) for site, cosine in profiles["token_cosine"].finite()]
+    if len(apart) < LEAST:
+        return
+    first, (last_site, last) = max(value for _, value in apart), apart[-1]
+    entropy = attention_entropy(profiles, [site for site, _ in apart])
+    limit, fall = (AVERAGED, AVERAGED_FALL) if entropy >= AVERAGING else (COLLAPSED, FALL)
+    if last > limit or first < fall * last:
+        return
+    severity: Severity = "error" if last <= FATAL else "warning"
+    yield Finding(
+        "UG205",
+        "rank-collapse",
+        severity,
+        f"tokens become the same over {len(apart)} blocks: 1 - cosine falls from {spell(first)} to "
+        f"{spell(last)} at {last_site}",
+        (last_site,),
+        "token_cosine",
+        1 - last,
+        "mean cosine between two tokens",
+        1 - limit,
+        causes=tuple(causes(profiles, apart, entropy)),
+        evidence={"apart_first": first, "apart_last": last, **rank(profiles, last_site)},
+        fix=FIX if entropy >= AVERAGING else "",
+    )
+
+
+FIX = """# depth-scaled residual branches: divide the output projections by sqrt(2L)
+for block in model.blocks:
+    for layer in (block.attention.out_proj, block.mlp[-1]):
+        layer.weight.data /= (2 * len(model.blocks)) ** 0.5"""
+
+
+def attention_entropy(profiles: Mapping[str, Profile], blocks: list[Site]) -> float:
+    """Return the median entropy of the attention inside the blocks, NaN without attention."""
+    found = [value for _, value in attention(profiles, blocks)]
+    return median(found) if found else math.nan
+
+
+def attention(profiles: Mapping[str, Profile], blocks: list[Site]) -> list[tuple[Site, float]]:
+    """Return the finite attention entropies inside the blocks."""
+    profile = profiles.get("attention_entropy")
+    return [
+        (site, value)
+        for site, value in (profile.finite() if profile else ())
+        if any(within(site.path, block.path) for block in blocks)
+    ]
+
+
+def rank(profiles: Mapping[str, Profile], site: Site) -> dict[str, float | str]:
+    """Return the effective rank at `site`, where it was measured."""
+    profile = profiles.get("effective_rank")
+    found = [value for here, value in profile.finite() if here == site] if profile else []
+    return {"effective_rank": found[0]} if found else {}
+
+
+def causes(
+    profiles: Mapping[str, Profile], apart: list[tuple[Site, float]], entropy: float
+) -> Iterable[Cause]:
+    """Yield attention that averages, then biases that outweigh the signal, then depth itself."""
+    blocks = [site for site, _ in apart]
+    first, last = max(value for _, value in apart), max(apart[-1][1], 1e-16)
+    if entropy >= AVERAGING:
+        paths = tuple(dict.fromkeys(site.path for site, _ in attention(profiles, blocks)))
+        factor = 1 / math.sqrt(2 * len(blocks))
+        yield Cause(
+            f"attention: it averages the tokens (entropy {spell(entropy)} of its maximum), and each of "
+            f"{len(blocks)} blocks adds that average to all of them; scaled by 1/sqrt(2·{len(blocks)}) at "
+            "least half of the fall, in decibels, must go",
+            "scale_branch",
+            {"sites": paths, "factor": factor},
+            (-1.0, 1 - first * math.sqrt(last / first)),
+        )
+    layers = read_layers(profiles, blocks)
+    weak = [layer for layer in layers if layer.gain < 0.9 * layer.needed]
+    biased = [layer for layer in weak if parameter_rms(profiles, f"{layer.site.path}.bias") > 0]
+    if len(biased) > len(layers) / 2:
+        usual = median([layer.gain for layer in biased])
+        yield Cause(
+            f"biases: with weights at sqrt(fan_in·var) = {spell(usual)} the signal falls below the biases, "
+            "which are the same for every input",
+            "zero_biases",
+            {"sites": tuple(site.path + end for site in blocks for end in ("", ".*"))},
+            (-1.0, 1 - COLLAPSED),
+        )
+    kept = (last / first) ** (1 / (len(blocks) - 1))
+    yield Cause(f"depth: {len(blocks)} blocks, each of which keeps {spell(kept)} of what tells tokens apart")

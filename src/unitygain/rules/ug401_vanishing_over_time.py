@@ -1,0 +1,94 @@
+"""UG401: the gradient with respect to the input is lost on its way to the start of the sequence.
+
+What it sees:
+    The rms of dL/dx_t over the steps t of a recurrent module. It fires where step 0 gets less than a
+    thousandth of what the last step gets (a millionth for LSTM and GRU, whose gates learn to open), the
+    gradient falls at most steps, and the sequence has eight steps or more. Exactly zero at step 0, after a
+    decay, is an error, as is a factor below 1e-10. Steps after the one that is read (padding) are left out.
+
+Why it matters:
+    Nothing that happens before the horizon can be learned. Parameter norms do not show it: the last steps
+    keep them healthy, since parameters are shared over time.
+
+When it is a false alarm:
+    Tasks whose answer lies in the last few steps. Steps that are masked on purpose have a gradient of
+    exactly zero without a decay before, and do not fire. A loss at every step hides the disease: each step
+    then gets a gradient of its own, and this rule is silent though nothing reaches far.
+
+Remedies:
+    Recurrent matrix at gain 1 (orthogonal); forget gates that start open; shorter windows; a loss at more
+    steps.
+
+References:
+    Hochreiter, "Untersuchungen zu dynamischen neuronalen Netzen" (1991). Bengio, Simard and Frasconi,
+    "Learning long-term dependencies with gradient descent is difficult" (1994). Pascanu, Mikolov and
+    Bengio, "On the difficulty of training recurrent neural networks" (ICML 2013), section 2.
+
+A firing example:
+    >>> from unitygain._types import Profile, Site
+    >>> steps = tuple(Site("rnn", time=t) for t in range(40))
+    >>> decay = Profile("time_grad_rms", "rms", steps, tuple(0.5 ** (39 - t) for t in range(40)))
+    >>> [(finding.code, str(finding.sites[0])) for finding in judge({"time_grad_rms": decay})]
+    [('UG401', 'rnn@0')]
+
+A silent example:
+    >>> steady = Profile("time_grad_rms", "rms", steps, tuple(0.95 ** (39 - t) for t in range(40)))
+    >>> list(judge({"time_grad_rms": steady}))
+    []
+"""
+
+import math
+from collections.abc import Iterable, Mapping
+
+from unitygain._registry import rule
+from unitygain._types import Finding, Profile, Severity
+from unitygain.rules._numbers import from_db, spell
+from unitygain.rules._time import GATED_DECAY, Passage, explain_time, keeping, read_passages
+
+DECAY = -60.0
+FATAL = -200.0
+MOSTLY = 0.6
+
+
+@rule(
+    code="UG401",
+    name="vanishing-over-time",
+    severity="error",
+    needs=("time_grad_rms",),
+    wants=("gate_mean", "weight_gain"),
+)
+def judge(profiles: Mapping[str, Profile]) -> Iterable[Finding]:
+    """Yield one finding per recurrent module whose gradient does not reach the first step."""
+    for passage in read_passages(profiles["time_grad_rms"]):
+        gated = bool(keeping(profiles, passage.first)[0])
+        limit = GATED_DECAY if gated else DECAY
+        if passage.across > limit or passage.slope >= 0 or passage.share < MOSTLY or not passage.gradual:
+            continue
+        yield report(profiles, passage, limit)
+
+
+def report(profiles: Mapping[str, Profile], passage: Passage, limit: float) -> Finding:
+    """Return the finding for one passage."""
+    severity: Severity = "error" if passage.across < FATAL else "warning"
+    start = "exactly 0" if passage.lost else f"{spell(from_db(passage.across))} of that at the last step"
+    return Finding(
+        "UG401",
+        "vanishing-over-time",
+        severity,
+        f"the gradient at the first step is {start}: {spell(from_db(passage.slope))}x per step "
+        f"({passage.slope:+.2f} dB) over {passage.steps} steps; it reaches back {passage.horizon()} "
+        "steps to a thousandth",
+        (passage.first,),
+        "time_grad_rms",
+        passage.slope,
+        "dB per step backward",
+        limit / passage.steps,
+        fact="slope_db_per_step",
+        causes=tuple(explain_time(profiles, passage)),
+        evidence={
+            "steps": passage.steps,
+            "steps_with_zero": passage.lost,
+            "horizon": passage.horizon(),
+            "across_db": passage.across if math.isfinite(passage.across) else "-inf",
+        },
+    )

@@ -1,0 +1,81 @@
+"""UG402: the gradient with respect to the input grows on its way to the start of the sequence.
+
+What it sees:
+    The rms of dL/dx_t over the steps t of a recurrent module. It fires where step 0 gets more than a
+    thousand times what the last step gets and the gradient grows at most steps, over eight steps or more;
+    from a factor of 1e5 it is an error.
+
+Why it matters:
+    The oldest input decides the step, the size of the step changes by orders of magnitude from batch to
+    batch, and a longer sequence makes it worse by the same factor per step.
+
+When it is a false alarm:
+    A loss that weighs the start of the sequence. A batch in which few samples are long: late steps are then
+    padding for most, which costs a factor of the square root of the batch size, far below a thousand.
+
+Remedies:
+    Recurrent matrix at gain 1 (orthogonal, or the identity for ReLU); clipping by the global norm; shorter
+    windows.
+
+References:
+    Pascanu, Mikolov and Bengio, "On the difficulty of training recurrent neural networks" (ICML 2013),
+    section 2. Le, Jaitly and Hinton, "A Simple Way to Initialize Recurrent Networks of Rectified Linear
+    Units" (2015).
+
+A firing example:
+    >>> from unitygain._types import Profile, Site
+    >>> steps = tuple(Site("rnn", time=t) for t in range(40))
+    >>> growth = Profile("time_grad_rms", "rms", steps, tuple(1.4 ** (39 - t) for t in range(40)))
+    >>> [(finding.code, str(finding.sites[0])) for finding in judge({"time_grad_rms": growth})]
+    [('UG402', 'rnn@0')]
+
+A silent example:
+    >>> steady = Profile("time_grad_rms", "rms", steps, tuple(1.02 ** (39 - t) for t in range(40)))
+    >>> list(judge({"time_grad_rms": steady}))
+    []
+"""
+
+from collections.abc import Iterable, Mapping
+
+from unitygain._registry import rule
+from unitygain._types import Finding, Profile, Severity
+from unitygain.rules._numbers import from_db, spell
+from unitygain.rules._time import Passage, explain_time, read_passages
+
+GROWTH = 60.0
+FATAL = 100.0
+MOSTLY = 0.6
+
+
+@rule(
+    code="UG402",
+    name="exploding-over-time",
+    severity="error",
+    needs=("time_grad_rms",),
+    wants=("weight_gain", "gate_mean"),
+)
+def judge(profiles: Mapping[str, Profile]) -> Iterable[Finding]:
+    """Yield one finding per recurrent module whose gradient grows towards the first step."""
+    for passage in read_passages(profiles["time_grad_rms"]):
+        if passage.across >= GROWTH and passage.slope > 0 and passage.share >= MOSTLY:
+            yield report(profiles, passage)
+
+
+def report(profiles: Mapping[str, Profile], passage: Passage) -> Finding:
+    """Return the finding for one passage."""
+    severity: Severity = "error" if passage.across >= FATAL else "warning"
+    return Finding(
+        "UG402",
+        "exploding-over-time",
+        severity,
+        f"the gradient at the first step is {spell(from_db(passage.across))}x that at the last: "
+        f"{spell(from_db(passage.slope))}x per step ({passage.slope:+.2f} dB) over {passage.steps} steps",
+        (passage.first,),
+        "time_grad_rms",
+        passage.slope,
+        "dB per step backward",
+        GROWTH / passage.steps,
+        fact="slope_db_per_step",
+        causes=tuple(explain_time(profiles, passage)),
+        evidence={"steps": passage.steps, "across_db": passage.across},
+    )

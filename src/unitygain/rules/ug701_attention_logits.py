@@ -1,0 +1,86 @@
+"""UG701: attention logits are so large that the softmax is all but a choice of one.
+
+What it sees:
+    The largest magnitude of an attention's logits. It fires above 100 where the entropy of the same
+    attention is below half of its maximum, and above 10,000 whatever the entropy; the latter is an error.
+
+Why it matters:
+    The gradient of a softmax is p(1 - p): where one weight is near 1 the queries and keys get none, and a
+    small step moves the choice from one token to another. In half precision such logits are rounded to
+    whole units.
+
+When it is a false alarm:
+    Trained models have single heads with logits of tens. Position biases that are large on purpose (ALiBi
+    on long sequences) count as logits.
+
+Remedies:
+    Divide by the square root of the head's width; normalise queries and keys; smaller query and key
+    weights.
+
+References:
+    Vaswani et al., "Attention Is All You Need" (NeurIPS 2017), section 3.2.1. Dehghani et al., "Scaling
+    Vision Transformers to 22 Billion Parameters" (ICML 2023), section 2. Wortsman et al., "Small-scale
+    proxies for large-scale Transformer training instabilities" (2023), section 3.1.1.
+
+A firing example:
+    >>> from unitygain._types import Profile, Site
+    >>> sites = (Site("a.(softmax)"), Site("b.(softmax)"))
+    >>> logits = Profile("attention_logit_absmax", "logits", sites, (310.0, 4.0))
+    >>> entropy = Profile("attention_entropy", "of its maximum", sites, (0.02, 0.9))
+    >>> [f.code for f in judge({"attention_logit_absmax": logits, "attention_entropy": entropy})]
+    ['UG701']
+
+A silent example:
+    >>> logits = Profile("attention_logit_absmax", "logits", sites, (31.0, 4.0))
+    >>> list(judge({"attention_logit_absmax": logits, "attention_entropy": entropy}))
+    []
+"""
+
+from collections.abc import Iterable, Mapping
+
+from unitygain._registry import rule
+from unitygain._types import Finding, Profile, Severity
+from unitygain.rules._attention import explain_logits
+from unitygain.rules._layers import value_at
+from unitygain.rules._numbers import spell
+
+LARGE, HUGE = 100.0, 1e4
+CHOOSING = 0.5
+
+
+@rule(
+    code="UG701",
+    name="attention-logits",
+    severity="error",
+    needs=("attention_logit_absmax", "attention_entropy"),
+    wants=("weight_gain", "act_rms"),
+)
+def judge(profiles: Mapping[str, Profile]) -> Iterable[Finding]:
+    """Yield one finding for all attentions with too large logits, the largest first."""
+    found = [
+        (site, value, value_at(profiles, "attention_entropy", site))
+        for site, value in profiles["attention_logit_absmax"].finite()
+    ]
+    found = [item for item in found if item[1] > HUGE or (item[1] > LARGE and item[2] < CHOOSING)]
+    found.sort(key=lambda item: -item[1])
+    if not found:
+        return
+    site, value, entropy = found[0]
+    severity: Severity = "error" if value > HUGE else "warning"
+    more = f"; above {spell(LARGE)} in {len(found)} attentions" if len(found) > 1 else ""
+    yield Finding(
+        "UG701",
+        "attention-logits",
+        severity,
+        f"attention logits reach {spell(value)} at {site}, entropy {spell(entropy)} of its maximum{more}",
+        tuple(site for site, _, _ in found),
+        "attention_logit_absmax",
+        value,
+        "largest magnitude of a logit",
+        LARGE,
+        causes=tuple(
+            explain_logits(profiles, site, value, lambda factor: (0.9 * factor * value, 1.1 * factor * value))
+        ),
+        evidence={"entropy": entropy, "attentions": len(found)},
+        fix="scores = scores / head_width ** 0.5  # or normalise queries and keys",
+    )
