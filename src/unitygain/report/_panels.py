@@ -103,13 +103,13 @@ def parts(profiles: Profiles) -> Chart | None:
 def spectrum(profiles: Profiles) -> Chart | None:
     """The singular values of the whole trunk in falling order."""
     found = _have(profiles, "log_spectrum")
-    if not found or len(found[0]) != 1 or not found[0].rows:
+    if not found or len(found[0]) != 1 or not found[0].rows or not found[0].rows[0]:
         return None
     profile = found[0]
     values = profile.rows[0]
     names = [f"singular value {k}" for k in range(len(values))]
-    panel = Panel("log singular value", (Series("log singular value", "back", values),), height=230)
-    about = f"The trunk's Jacobian, every direction: {show(profile.unit)} {number(profile.values[0])}."
+    panel = Panel("log10 of the singular value", (Series("log10", "back", values),), height=230)
+    about = f"{show(profile.unit)}: {number(profile.values[0])}."
     return Chart(
         "spectrum", "Spectrum of the whole chain", about, "singular value, largest first", names, (panel,),
         prefix="singular value ",
@@ -180,16 +180,17 @@ def _ticks(sites: Sequence[Site]) -> list[str] | None:
 def three_numbers(profiles: Profiles) -> list[tuple[str, float, str]]:
     """Return (name, log10, meaning) of the chain's bound, typical and worst gain, where they are there."""
     profile = profiles.get("chain_gain")
+    if profile is None:
+        return []
     meaning = {
-        "bound": "what the product of norms allows",
-        "typical": "what a random direction gets",
-        "worst": "what the worst direction gets",
+        "bound": "product of the norms",
+        "typical": "a random direction",
+        "worst": "the worst direction",
     }
     found = []
-    for site, value in profile.items() if profile else ():
-        word = site.path.rsplit("(", 1)[-1].strip(").")
-        if not site.path.endswith(")"):
-            word = site.leaf.strip(".()")
+    for index, (site, value) in enumerate(profile.items()):
+        word = str(site).rsplit("(", 1)[-1].strip(").")
         if word in meaning:
-            found.append((word, value, meaning[word]))
+            label = profile.labels[index] if profile.labels else meaning[word]
+            found.append((word, value, show(label)))
     return found
