@@ -30,6 +30,7 @@ from unitygain.measures.jacobian_sigma_max import jacobian_sigma_max as jacobian
 from unitygain.measures.log_spectrum import log_spectrum as log_spectrum
 from unitygain.measures.logit_grad_absmax import logit_grad_absmax as logit_grad_absmax
 from unitygain.measures.loss_value import loss_value as loss_value
+from unitygain.measures.nonfinite_origin import nonfinite_origin as nonfinite_origin
 from unitygain.measures.param_grad_frac_zero import param_grad_frac_zero as param_grad_frac_zero
 from unitygain.measures.param_grad_rms import param_grad_rms as param_grad_rms
 from unitygain.measures.param_rms import param_rms as param_rms
