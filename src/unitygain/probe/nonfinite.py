@@ -17,7 +17,8 @@ from unitygain._types import Site
 from unitygain.probe.hooks import Hooks
 from unitygain.probe.isolate import isolated
 from unitygain.probe.leaves import in_backward, observable
-from unitygain.stats import frac_nonfinite
+from unitygain.probe.ledger import dtype_name
+from unitygain.stats import absmax, frac_nonfinite
 
 _HERE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 _TORCH = os.path.dirname(os.path.abspath(torch.__file__))
@@ -34,18 +35,23 @@ class Origin:
         operation: The operation's name; ``input`` or ``parameter`` where the number was there before.
         direction: ``forward`` or ``backward``.
         line: ``file:line`` of the user's code, for an operation of the forward pass.
+        kind: ``NaN`` if the result holds one, else ``infinity``.
+        dtype: Of the result.
     """
 
     site: Site
     operation: str
     direction: str
     line: str = ""
+    kind: str = "NaN"
+    dtype: str = ""
 
 
 class _Watch(TorchDispatchMode):
     def __init__(self, innermost: Callable[[], str]) -> None:
         super().__init__()
         self.found: Origin | None = None
+        self.made_nan: Origin | None = None
         self._innermost = innermost
 
     def __torch_dispatch__(
@@ -56,8 +62,10 @@ class _Watch(TorchDispatchMode):
         asked = self.found is None and name not in _UNWRITTEN and _differentiable(args, kwargs)
         finite = asked and all(_finite(value) for value in pytree.tree_leaves((args, kwargs)))
         out = func(*args, **kwargs)
-        if finite and not all(_finite(value) for value in pytree.tree_leaves(out)):
-            self.found = Origin(Site(self._innermost()), _operation(name), _direction(), _line())
+        broken = [value for value in pytree.tree_leaves(out) if not _finite(value)] if finite else []
+        if broken:
+            site = Site(self._innermost())
+            self.found = Origin(site, _operation(name), _direction(), _line(), *_describe(broken[0]))
         return out
 
 
@@ -65,7 +73,8 @@ def find_origin(case: Case, seed: int = 0, batch: int = 0) -> Origin | None:
     """Run a batch once more on a copy, look at every operation, and return where it went wrong first.
 
     Masks are not mistaken for it: an operation counts if what enters it is finite, scalar arguments
-    included, and if a gradient passes through it.
+    included, and if a gradient passes through it. Where none does, it is the first operation that makes a
+    NaN from numbers without one, such as the softmax of a row that is masked everywhere.
 
     Args:
         case: The case, which is not changed.
@@ -86,10 +95,10 @@ def find_origin(case: Case, seed: int = 0, batch: int = 0) -> Origin | None:
 def _given(case: Case, batch: int) -> Origin | None:
     for name, parameter in case.model.named_parameters():
         if not _finite(parameter):
-            return Origin(Site(name), "parameter", "forward")
+            return Origin(Site(name), "parameter", "forward", "", *_describe(parameter))
     for index, value in enumerate(v for v in pytree.tree_leaves(case.batches[batch]) if observable(v)):
         if not _finite(value):
-            return Origin(Site("", leaf=f"(input {index})"), "input", "forward")
+            return Origin(Site("", leaf=f"(input {index})"), "input", "forward", "", *_describe(value))
     return None
 
 
@@ -107,7 +116,7 @@ def _run(case: Case, batch: int) -> Origin | None:
                 loss.backward()
     finally:
         hooks.remove()
-    return watch.found
+    return watch.found or watch.made_nan
 
 
 class _Calls:
@@ -143,7 +152,7 @@ class _Calls:
 
 
 def _next_node() -> int:
-    return torch.autograd._get_sequence_nr()
+    return torch.autograd._get_sequence_nr()  # pyright: ignore[reportPrivateImportUsage]
 
 
 def _node() -> Any:
@@ -155,6 +164,17 @@ def _finite(value: Any) -> bool:
     if isinstance(value, float):
         return math.isfinite(value)
     return not observable(value) or value.numel() == 0 or float(frac_nonfinite(value)) == 0
+
+
+def _describe(value: Any) -> tuple[str, str]:
+    """Which of the two it is, and the dtype."""
+    if isinstance(value, float):
+        return ("NaN" if math.isnan(value) else "infinity"), "float64"
+    return ("NaN" if math.isnan(float(absmax(value))) else "infinity"), dtype_name(value)
+
+
+def _has_nan(value: Any) -> bool:
+    return observable(value) and value.numel() > 0 and bool(value.isnan().any())
 
 
 def _differentiable(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
