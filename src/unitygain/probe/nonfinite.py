@@ -60,13 +60,20 @@ class _Watch(TorchDispatchMode):
         kwargs = kwargs or {}
         name = func._schema.name.removeprefix("aten::").rstrip("_")
         asked = self.found is None and name not in _UNWRITTEN and _differentiable(args, kwargs)
-        finite = asked and all(_finite(value) for value in pytree.tree_leaves((args, kwargs)))
+        inputs = pytree.tree_leaves((args, kwargs)) if asked else []
+        finite = asked and all(map(_finite, inputs))
+        no_nan = asked and self.made_nan is None and not any(map(_has_nan, inputs))
         out = func(*args, **kwargs)
-        broken = [value for value in pytree.tree_leaves(out) if not _finite(value)] if finite else []
-        if broken:
-            site = Site(self._innermost())
-            self.found = Origin(site, _operation(name), _direction(), _line(), *_describe(broken[0]))
+        broken = [value for value in pytree.tree_leaves(out) if not _finite(value)] if asked else []
+        if finite and broken:
+            self.found = self._here(name, broken[0])
+        elif no_nan and any(map(_has_nan, broken)):
+            self.made_nan = self._here(name, broken[0])
         return out
+
+    def _here(self, name: str, result: Any) -> Origin:
+        site = Site(self._innermost())
+        return Origin(site, _operation(name), _direction(), _line(), *_describe(result))
 
 
 def find_origin(case: Case, seed: int = 0, batch: int = 0) -> Origin | None:
