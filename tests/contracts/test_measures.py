@@ -1,4 +1,4 @@
-"""What every measure promises: it repeats, declares its unit, names real places, explains NaN and infinity."""
+"""What every measure promises: it repeats, declares its unit, names real places, explains infinity."""
 
 import math
 from functools import cache
