@@ -29,8 +29,9 @@ def nonfinite_origin(case: Case, record: Record) -> Profile | None:
 
     Returns:
         1 at the module that was running, at ``(input k)`` or at a parameter; the label is the operation.
-        Facts: ``operation``, ``direction`` (``forward`` or ``backward``) and ``line``, the user's file and
-        line for an operation of the forward pass. None where all is finite, or the extra pass was.
+        Facts: ``operation``, ``direction`` (``forward`` or ``backward``), ``line``, the user's file and
+        line for an operation of the forward pass, ``kind`` (``NaN`` or ``infinity``) and ``dtype``. None
+        where all is finite, or the extra pass was.
 
     Example:
         >>> import torch
@@ -55,5 +56,11 @@ def nonfinite_origin(case: Case, record: Record) -> Profile | None:
         (origin.site,),
         (1.0,),
         labels=(origin.operation,),
-        facts={"operation": origin.operation, "direction": origin.direction, "line": origin.line},
+        facts={
+            "operation": origin.operation,
+            "direction": origin.direction,
+            "line": origin.line,
+            "kind": origin.kind,
+            "dtype": origin.dtype,
+        },
     )

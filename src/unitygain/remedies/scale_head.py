@@ -17,7 +17,7 @@ from unitygain.remedies._snapshot import Undo, keep
 from unitygain.remedies._weights import find_weights
 
 
-@remedy(treats=())
+@remedy(treats=("UG605",))
 def scale_head(case: Case, *, factor: float, site: str = "") -> Undo:
     """Multiply the parameters of the output layer by `factor`.
 

@@ -24,7 +24,7 @@ class _Entered(Exception):
     """The model was called: stops the pass before it begins."""
 
 
-@remedy(treats=("UG204",))
+@remedy(treats=("UG204", "UG607"))
 def unit_inputs(case: Case) -> Undo:
     """Standardise what enters the model.
 

@@ -13,5 +13,17 @@ from unitygain.rules import ug206_born_dead as ug206_born_dead
 from unitygain.rules import ug301_ill_conditioned as ug301_ill_conditioned
 from unitygain.rules import ug401_vanishing_over_time as ug401_vanishing_over_time
 from unitygain.rules import ug402_exploding_over_time as ug402_exploding_over_time
+from unitygain.rules import ug501_precision_underflow as ug501_precision_underflow
+from unitygain.rules import ug502_precision_overflow as ug502_precision_overflow
+from unitygain.rules import ug503_float32_underflow as ug503_float32_underflow
+from unitygain.rules import ug601_update_too_large as ug601_update_too_large
+from unitygain.rules import ug602_update_too_small as ug602_update_too_small
+from unitygain.rules import ug603_not_learning as ug603_not_learning
+from unitygain.rules import ug604_optimizer_mismatch as ug604_optimizer_mismatch
+from unitygain.rules import ug605_bad_initial_loss as ug605_bad_initial_loss
+from unitygain.rules import ug606_double_softmax as ug606_double_softmax
+from unitygain.rules import ug607_input_scale as ug607_input_scale
+from unitygain.rules import ug608_dead_loss_link as ug608_dead_loss_link
 from unitygain.rules import ug701_attention_logits as ug701_attention_logits
 from unitygain.rules import ug702_attention_collapsed as ug702_attention_collapsed
+from unitygain.rules import ug901_not_finite as ug901_not_finite

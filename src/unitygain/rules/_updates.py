@@ -1,0 +1,67 @@
+"""The relative size of an optimizer's first update, read over the weights of a model."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from unitygain._types import Profile, Site
+from unitygain.rules._parameters import is_bias
+
+# Optimizers whose first step has about the size of the learning rate in every entry, whatever the gradient.
+BY_SIGN = frozenset([
+    "Adam",
+    "AdamW",
+    "NAdam",
+    "RAdam",
+    "Adamax",
+    "RMSprop",
+    "Rprop",
+    "Lion",
+    "SignSGD",
+    "AdamWScheduleFree",
+])
+# Such steps have one rms in all tensors; those in proportion to the gradient do not.
+SAME_SIZE = 1.2
+
+
+@dataclass(frozen=True)
+class Updates:
+    """Ratios of update to weight, without biases and weights that start at zero.
+
+    Args:
+        middle: The weight with the (lower) median ratio.
+        ratio: Its ratio.
+        largest: The largest ratio of all.
+        count: How many weights were read.
+        left_out: How many parameters were not: biases, and weights that are zero.
+        by_sign: Whether the step has one size in all entries, as Adam's first one.
+    """
+
+    middle: Site
+    ratio: float
+    largest: float
+    count: int
+    left_out: int
+    by_sign: bool
+
+    @property
+    def coverage(self) -> str:
+        """Say what was read and what was not."""
+        return f"{self.count} weights read; {self.left_out} biases and weights that start at zero left out"
+
+
+def read_updates(profiles: Mapping[str, Profile]) -> Updates | None:
+    """Return the ratios over the weights; None where there is none to read."""
+    profile = profiles["update_ratio"]
+    sizes = dict(profiles["param_rms"].items())
+    read = [
+        (ratio, site) for site, ratio in profile.finite() if not is_bias(site) and sizes.get(site, 0.0) > 0
+    ]
+    if not read:
+        return None
+    ordered = sorted(read)
+    ratio, middle = ordered[(len(ordered) - 1) // 2]
+    steps = [value * sizes[site] for value, site in read if value > 0]
+    alike = len(steps) >= 3 and max(steps) <= SAME_SIZE * min(steps)
+    named = str(profile.facts.get("optimizer", "")) in BY_SIGN
+    left_out = len(profile) - len(read)
+    return Updates(middle, ratio, ordered[-1][0], len(read), left_out, named or alike)

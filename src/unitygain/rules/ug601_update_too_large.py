@@ -1,0 +1,120 @@
+"""UG601: the first optimizer step changes the weights by a large part of their own size.
+
+What it sees:
+    The median over weight tensors of rms(update)/rms(weight), where the update is the one that the declared
+    optimizer really makes in its first step, on a copy. Biases and weights that start at zero are left out,
+    and their number is said. Two kinds of optimizer have two limits. Where the step is in proportion to the
+    gradient (SGD, with or without momentum), 0.2. Where the first step has the size of the learning rate in
+    every entry, whatever the gradient (Adam and its relatives), 2: that step is the largest they ever make,
+    and later ones, in which signs disagree, are smaller.
+
+Why it matters:
+    A step that is a large part of the weight throws away what the initialisation or the training before it
+    gave, and overshoots wherever the loss is curved. The loss then jumps, oscillates or becomes NaN within
+    a few steps.
+
+When it is a false alarm:
+    With a warm-up that the case does not declare, the first real step is smaller. A model whose weights are
+    meant to be replaced at once, such as a linear probe from tiny weights, can live with a ratio above 1.
+
+Remedies:
+    lower_learning_rate; a warm-up; a mean instead of a sum in the loss; inputs of unit scale (UG607).
+
+References:
+    Kingma and Ba, "Adam" (arXiv:1412.6980), section 2.1, on the bound of the step by the learning rate.
+    You, Gitman and Ginsburg, "Large Batch Training of Convolutional Networks" (arXiv:1708.03888), section
+    4, on the ratio of weight to update per layer. The limits are an experiment of this project:
+    docs/log.md, "update ratios".
+
+A firing example:
+    >>> from unitygain._types import Profile, Site
+    >>> sites = tuple(Site(f"{i}.weight") for i in range(3))
+    >>> sizes = Profile("param_rms", "rms", sites, (0.05, 0.05, 0.05))
+    >>> def firing(*ratios):
+    ...     update = Profile("update_ratio", "rms(update) over rms(parameter)", sites, ratios)
+    ...     return [f.severity for f in judge({"update_ratio": update, "param_rms": sizes})]
+    >>> firing(0.4, 0.9, 0.1)
+    ['warning']
+
+A silent example:
+    >>> firing(0.01, 0.15, 0.02)
+    []
+    >>> firing(0.02, 0.02, 0.02)
+    []
+"""
+
+import math
+from collections.abc import Iterator, Mapping
+
+from unitygain._registry import rule
+from unitygain._types import Cause, Finding, Profile
+from unitygain.rules._numbers import spell
+from unitygain.rules._updates import Updates, read_updates
+
+LIMIT_PROPORTIONAL = 0.2
+LIMIT_BY_SIGN = 2.0
+FATAL = 10.0
+LARGE_INPUT = 10.0
+
+
+@rule(
+    code="UG601",
+    name="update-too-large",
+    severity="error",
+    needs=("update_ratio", "param_rms"),
+    wants=("input_rms",),
+)
+def judge(profiles: Mapping[str, Profile]) -> Iterator[Finding]:
+    """Judge the median ratio of the first update to the weight."""
+    updates = read_updates(profiles)
+    limit = LIMIT_BY_SIGN if updates and updates.by_sign else LIMIT_PROPORTIONAL
+    if updates is None or not updates.ratio > limit:
+        return
+    kind = "has one size in every entry" if updates.by_sign else "is in proportion to the gradient"
+    yield Finding(
+        code="UG601",
+        name="update-too-large",
+        severity="error" if updates.ratio > FATAL * limit else "warning",
+        message=(
+            f"the first optimizer step changes the median weight by {spell(updates.ratio)} of its own rms; "
+            f"steps above {spell(limit)} rarely train, for a step that {kind}"
+        ),
+        sites=(updates.middle,),
+        quantity="update_ratio",
+        value=updates.ratio,
+        unit=profiles["update_ratio"].unit,
+        threshold=limit,
+        causes=tuple(_causes(updates, limit, profiles)),
+        evidence={
+            "largest ratio": updates.largest,
+            "read": updates.coverage,
+            "step": kind,
+        },
+        fix=f"lr *= {spell(_factor(updates, limit))}  # in the optimizer; or warm up over the first steps",
+    )
+
+
+def _causes(updates: Updates, limit: float, profiles: Mapping[str, Profile]) -> Iterator[Cause]:
+    factor = _factor(updates, limit)
+    yield Cause(
+        f"learning rate: the update is proportional to it; {spell(factor)} of it gives a ratio of "
+        f"{spell(factor * updates.ratio)}",
+        remedy="lower_learning_rate",
+        parameters={"factor": factor},
+        # Decay, weight and gradient are the same in both first steps; only the rate's rounding differs.
+        predicted=(0.99 * factor * updates.ratio, 1.01 * factor * updates.ratio),
+    )
+    scales = profiles["input_rms"].finite() if "input_rms" in profiles else ()
+    inputs = max((value for _, value in scales), default=0.0)
+    if not updates.by_sign and inputs > LARGE_INPUT:
+        yield Cause(
+            f"inputs: their rms is {spell(inputs)}; the gradient of the first weights grows with it (UG607)",
+            remedy="unit_inputs",
+        )
+    elif not updates.by_sign:
+        yield Cause("gradient: its scale; a loss that sums over the batch makes it as many times larger")
+
+
+def _factor(updates: Updates, limit: float) -> float:
+    """The power of ten that brings the ratio to a tenth of the limit or below."""
+    return 10.0 ** math.floor(math.log10(limit / 10 / updates.ratio)) if math.isfinite(updates.ratio) else 0.0

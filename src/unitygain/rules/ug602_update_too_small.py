@@ -1,0 +1,121 @@
+"""UG602: the optimizer's step leaves every weight where it is.
+
+What it sees:
+    The median over weight tensors of rms(update)/rms(weight) below 1e-6, and no weight above 1e-5: nothing
+    moves. The update is the one that the declared optimizer really makes in its first step, rounding
+    included. Biases and weights that start at zero are left out. Where a part of the model moves and
+    another does not, the gradient differs, not the step: that is UG101 or UG603.
+
+Why it matters:
+    At 1e-6 a weight needs a million steps in one direction to change by its own size. In float32 half a
+    unit in the last place is 6e-8 of a number, in bfloat16 it is 2e-3: an update below that is rounded away
+    entirely, and the weight never moves however long the training.
+
+When it is a false alarm:
+    At the start of a warm-up the rate is small by intent, or zero: with a declared schedule, or a rate of
+    zero, nothing is said. A last polish of a finished model may be this slow.
+
+Remedies:
+    lower_learning_rate with a factor above 1; weights in float32 beside a bfloat16 model; an optimizer that
+    does not depend on the gradient's scale (Adam) where the loss is small by construction.
+
+References:
+    Micikevicius et al., "Mixed Precision Training" (arXiv:1710.03740), section 3.1, on updates that are
+    lost in the rounding of a narrow weight.
+
+A firing example:
+    >>> from unitygain._types import Profile, Site
+    >>> sites = tuple(Site(f"{i}.weight") for i in range(3))
+    >>> sizes = Profile("param_rms", "rms", sites, (0.05, 0.05, 0.05))
+    >>> def firing(*ratios):
+    ...     update = Profile("update_ratio", "rms(update) over rms(parameter)", sites, ratios)
+    ...     return [f.severity for f in judge({"update_ratio": update, "param_rms": sizes})]
+    >>> firing(3e-8, 1e-8, 5e-8)
+    ['warning']
+
+A silent example:
+    >>> firing(1e-9, 1e-8, 1e-3)
+    []
+"""
+
+import math
+from collections.abc import Iterator, Mapping
+
+from unitygain._registry import rule
+from unitygain._types import Cause, Finding, Profile
+from unitygain.rules._numbers import spell
+from unitygain.rules._updates import Updates, read_updates
+
+LIMIT = 1e-6
+MOVES = 1e-5
+AIM = 1e-3
+HALF_UNIT = {"float64": 2.0**-54, "float32": 2.0**-25, "float16": 2.0**-12, "bfloat16": 2.0**-9}
+
+
+@rule(
+    code="UG602",
+    name="update-too-small",
+    severity="warning",
+    needs=("update_ratio", "param_rms"),
+    wants=("param_grad_rms",),
+)
+def judge(profiles: Mapping[str, Profile]) -> Iterator[Finding]:
+    """Judge whether any weight moves."""
+    updates = read_updates(profiles)
+    if updates is None or not (updates.ratio < LIMIT and updates.largest < MOVES):
+        return
+    if _warming_up(profiles["update_ratio"]) or not _has_gradient(profiles):
+        return
+    yield Finding(
+        code="UG602",
+        name="update-too-small",
+        severity="warning",
+        message=(
+            f"the first optimizer step changes the median weight by {spell(updates.ratio)} of its own rms, "
+            f"and none by more than {spell(updates.largest)}: nothing is learnt"
+        ),
+        sites=(updates.middle,),
+        quantity="update_ratio",
+        value=updates.ratio,
+        unit=profiles["update_ratio"].unit,
+        threshold=LIMIT,
+        causes=tuple(_causes(updates, profiles)),
+        evidence={"largest ratio": updates.largest, "read": updates.coverage},
+        fix="raise lr until the ratio of update to weight is about 1e-3",
+    )
+
+
+def _causes(updates: Updates, profiles: Mapping[str, Profile]) -> Iterator[Cause]:
+    sizes = profiles["param_rms"]
+    dtypes = dict(zip(sizes.sites, sizes.labels, strict=True)) if sizes.labels else {}
+    dtype = dtypes.get(updates.middle, "float32")
+    half = HALF_UNIT.get(dtype, HALF_UNIT["float32"])
+    narrow = dtype in {"float16", "bfloat16"}
+    if narrow:
+        yield Cause(
+            f"rounding: the weights are {dtype}, where an update below {spell(half)} of a weight is lost",
+            note="not tested: it needs weights of another dtype",
+        )
+    if updates.ratio > 0 and not narrow:
+        factor = 10.0 ** math.floor(math.log10(AIM / updates.ratio))
+        yield Cause(
+            f"learning rate: the update is proportional to it; {spell(factor)} times as much gives a ratio "
+            f"of {spell(factor * updates.ratio)}",
+            remedy="lower_learning_rate",
+            parameters={"factor": factor},
+            # An update of a few units in the last place is itself rounded by half a unit.
+            predicted=(0.5 * factor * updates.ratio, 2.0 * factor * updates.ratio),
+        )
+    if not updates.by_sign:
+        yield Cause("gradient: it is small everywhere; look at the scale of the loss, and at UG501 and UG608")
+
+
+def _warming_up(profile: Profile) -> bool:
+    """Whether the measured step is the first of a schedule, which may start from nothing."""
+    return profile.facts.get("learning_rate") == 0.0 or profile.facts.get("scheduled") == 1.0
+
+
+def _has_gradient(profiles: Mapping[str, Profile]) -> bool:
+    """Whether any parameter gets a gradient; where none does, the step is not to blame."""
+    gradients = profiles.get("param_grad_rms")
+    return gradients is None or any(value > 0 for value in gradients.values)

@@ -1,0 +1,208 @@
+"""UG603: parameters that should learn and get no gradient, or are frozen where their neighbours train.
+
+What it sees:
+    Three things, told apart. Trainable parameters whose gradient is None: the loss does not depend on them.
+    Trainable parameters whose gradient is exactly zero in every entry. And frozen parameters: a warning
+    where one layer is frozen and others of the very same kind, before and behind it, train; otherwise
+    information, because a frozen backbone, a frozen first half or frozen normalisation is how fine-tuning
+    is done.
+
+Why it matters:
+    A parameter without a gradient is capacity, memory and optimizer state that never does anything, and
+    most often a forgotten call, a detach() or a wrong name.
+
+When it is a false alarm:
+    One batch is one look: an expert of a mixture that no token chose, a layer that stochastic depth left
+    out, an embedding table of a token type that did not occur. Experts are recognised by their name and
+    reported as information. Behind a weight that starts at zero (a zero-initialised residual branch, the B
+    matrix of LoRA, a zeroed head) everything has a zero gradient in the first step only: where such a
+    weight gets a gradient itself, nothing is said.
+
+Remedies:
+    unfreeze; call the module in forward; take detach() and no_grad() out of the path; delete what is not
+    used.
+
+References:
+    Zhang, Dauphin and Ma, "Fixup Initialization" (arXiv:1901.09321), section 3, and Hu et al., "LoRA"
+    (arXiv:2106.09685), section 4.1, on weights that start at zero by design. Howard and Ruder, "Universal
+    Language Model Fine-tuning" (arXiv:1801.06146), section 3.3, on freezing by layers.
+
+A firing example:
+    >>> from unitygain._types import Profile, Site
+    >>> names = [Site(f"{part}.weight") for part in ("first", "forgotten", "head")]
+    >>> trainable = Profile("param_trainable", "1 or 0", tuple(names), (1.0, 1.0, 1.0))
+    >>> gradient = Profile("param_grad_rms", "rms", (names[0], names[2]), (0.1, 0.2))
+    >>> [f.message for f in judge({"param_trainable": trainable, "param_grad_rms": gradient})]
+    ['1 of 3 trainable parameters gets no gradient at all (None): forgotten']
+
+A silent example:
+    >>> gradient = Profile("param_grad_rms", "rms", tuple(names), (0.1, 0.1, 0.2))
+    >>> list(judge({"param_trainable": trainable, "param_grad_rms": gradient}))
+    []
+"""
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+
+from unitygain._registry import rule
+from unitygain._types import Cause, Finding, Profile, Severity, Site
+from unitygain.rules._parameters import is_bias, list_owners, owner, pattern
+
+
+@rule(
+    code="UG603",
+    name="parameter-not-learning",
+    severity="warning",
+    needs=("param_trainable", "param_grad_rms"),
+    wants=("param_rms", "act_rms", "act_frac_dead", "act_frac_nonfinite", "grad_rescaled"),
+)
+def judge(profiles: Mapping[str, Profile]) -> Iterator[Finding]:
+    """Yield one finding for unused, one for zero-gradient and one for frozen parameters."""
+    trainable = [site for site, value in profiles["param_trainable"].items() if value]
+    gradients = dict(profiles["param_grad_rms"].items())
+    unused = [site for site in trainable if site not in gradients]
+    zero = [site for site in trainable if gradients.get(site) == 0 and not _matters_not(site, profiles)]
+    if unused:
+        yield _unused(unused, len(trainable), profiles)
+    if zero and len(zero) < len(trainable):
+        zero = [site for site in zero if not _behind_zero_weight(site, gradients, profiles)]
+        if zero:
+            yield _without_gradient(zero, len(trainable), profiles)
+    frozen = [site for site, value in profiles["param_trainable"].items() if not value]
+    if frozen:
+        yield _frozen(frozen, trainable)
+
+
+def _unused(sites: list[Site], count: int, profiles: Mapping[str, Profile]) -> Finding:
+    called = {site.path for site in profiles["act_rms"].sites} if "act_rms" in profiles else set()
+    # A module that holds the parameter ran if it, or a part of it, made an output.
+    ran = [s for s in sites if any(p == owner(s) or p.startswith(owner(s) + ".") for p in called)]
+    asleep = len(sites) - len(ran)
+    causes = []
+    if asleep:
+        causes.append(Cause(f"the modules of {asleep} of them are not called in the forward pass"))
+    if ran:
+        causes.append(
+            Cause(f"the outputs of {list_owners(ran)} do not reach the loss, or are detached on the way")
+        )
+    routed = all("expert" in site.path for site in sites)
+    severity: Severity = "info" if routed else "warning"
+    gets = "gets" if len(sites) == 1 else "get"
+    return Finding(
+        "UG603",
+        "parameter-not-learning",
+        severity,
+        f"{len(sites)} of {count} trainable parameters {gets} no gradient at all (None): "
+        f"{list_owners(sites)}",
+        tuple(sites),
+        "param_trainable",
+        1.0,
+        "1 trainable, 0 frozen",
+        1.0,
+        causes=tuple(causes),
+        evidence={"without gradient": len(sites), "trainable": count},
+        fix="call these modules in forward, or delete them; look for detach() and no_grad()",
+    )
+
+
+def _without_gradient(sites: list[Site], count: int, profiles: Mapping[str, Profile]) -> Finding:
+    dead = _full(profiles.get("act_frac_dead"))
+    lost = [site for site, value in _finite(profiles.get("grad_rescaled")) if value < -37.9]
+    causes = []
+    if dead:
+        causes.append(Cause(f"no unit of {dead[0]} is on for any input of the batch (UG206)"))
+    if lost:
+        causes.append(
+            Cause(f"the gradient is below what the dtype holds from {lost[-1]} on back (UG501, UG503)")
+        )
+    causes.append(Cause("the path to the loss multiplies by zero: a mask, a gate, a clamp, or a rounding"))
+    routed = all("expert" in site.path for site in sites)
+    severity: Severity = "info" if routed else "warning"
+    return Finding(
+        "UG603",
+        "parameter-not-learning",
+        severity,
+        f"the gradient of {len(sites)} of {count} trainable parameters is exactly zero: {list_owners(sites)}",
+        tuple(sites),
+        "param_grad_rms",
+        0.0,
+        "rms of dL/d(parameter)",
+        0.0,
+        causes=tuple(causes),
+        evidence={"zero gradient": len(sites), "trainable": count},
+        fix="follow the path from these parameters to the loss and find the factor that is zero",
+    )
+
+
+def _frozen(frozen: list[Site], trainable: list[Site]) -> Finding:
+    odd = _odd_layers(frozen, trainable)
+    sites = odd or frozen
+    share = len(frozen) / (len(frozen) + len(trainable))
+    what = f"{len(frozen)} of {len(frozen) + len(trainable)} parameters are frozen ({share:.0%})"
+    tail = f"{list_owners(odd)} among layers of the same kind that train" if odd else list_owners(frozen)
+    cause = Cause(
+        f"requires_grad is False on {list_owners(sites)}",
+        remedy="unfreeze",
+        parameters={"names": f"{owner(sites[0])}.*" if owner(sites[0]) else sites[0].path},
+        predicted=(1.0, 1.0),
+    )
+    return Finding(
+        "UG603",
+        "parameter-not-learning",
+        "warning" if odd else "info",
+        f"{what}: {tail}",
+        tuple(sites),
+        "param_trainable",
+        0.0,
+        "1 trainable, 0 frozen",
+        1.0,
+        causes=(cause,),
+        evidence={"frozen": len(frozen), "trainable": len(trainable)},
+        fix="parameter.requires_grad_(True), and give it to the optimizer",
+    )
+
+
+def _odd_layers(frozen: Sequence[Site], trainable: Sequence[Site]) -> list[Site]:
+    """Frozen weights that have weights of the same name pattern before and behind them that train."""
+    alike: dict[str, list[tuple[tuple[int, ...], bool]]] = defaultdict(list)
+    for sites, trains in ((frozen, False), (trainable, True)):
+        for site in sites:
+            alike[pattern(site)].append((_numbers(site), trains))
+    found = []
+    for site in frozen:
+        mates = [number for number, trains in alike[pattern(site)] if trains]
+        here = _numbers(site)
+        # Most of its kind train: a few layers left open in a frozen trunk are a choice.
+        usual = len(mates) > len(alike[pattern(site)]) / 2
+        if here and usual and not is_bias(site) and min(mates) < here < max(mates):
+            found.append(site)
+    return found
+
+
+def _numbers(site: Site) -> tuple[int, ...]:
+    return tuple(int(part) for part in site.path.split(".") if part.isdigit())
+
+
+def _behind_zero_weight(site: Site, gradients: Mapping[Site, float], profiles: Mapping[str, Profile]) -> bool:
+    """Whether a weight that is zero, and gets a gradient, stands behind `site` or in the same part."""
+    sizes = profiles.get("param_rms")
+    if sizes is None:
+        return False
+    order = {place: index for index, place in enumerate(sizes.sites)}
+    zeros = [p for p, v in sizes.items() if v == 0 and not is_bias(p) and gradients.get(p, 0.0) > 0]
+    part = owner(site).rpartition(".")[0]
+    return any(order[z] > order.get(site, -1) or owner(z).rpartition(".")[0] == part for z in zeros)
+
+
+def _matters_not(site: Site, profiles: Mapping[str, Profile]) -> bool:
+    """Whether a zero gradient there says nothing: a non-finite pass leaves zeros and NaN anywhere."""
+    broken = profiles.get("act_frac_nonfinite")
+    return broken is not None and any(value > 0 for value in broken.values)
+
+
+def _full(profile: Profile | None) -> list[Site]:
+    return [site for site, value in profile.items() if value == 1] if profile else []
+
+
+def _finite(profile: Profile | None) -> tuple[tuple[Site, float], ...]:
+    return profile.finite() if profile else ()

@@ -1,0 +1,106 @@
+"""UG604: trainable parameters that the optimizer does not hold, or frozen ones that it does.
+
+What it sees:
+    Each parameter's requires_grad beside its membership in the optimizer's groups. Trainable and not held:
+    a warning, and an error where the optimizer holds none of the model's parameters at all. Frozen and
+    held: information.
+
+Why it matters:
+    A parameter that no optimizer holds gets a gradient in every step and never moves. The usual reasons:
+    the optimizer was built before a head was replaced, before the model was copied or moved in a way that
+    made new parameters, or from the parameters of a part. Nothing in the loop complains.
+
+When it is a false alarm:
+    Where several optimizers share the work (a GAN, an actor and a critic) and the case declares one of
+    them. A frozen parameter in the optimizer is harmless: its gradient is None, and a step leaves it alone.
+
+Remedies:
+    Build the optimizer last, from model.parameters(); optimizer.add_param_group for what came later.
+
+References:
+    The page of torch.optim in PyTorch's documentation, section "Constructing it", on moving a model before
+    its optimizer is constructed.
+
+A firing example:
+    >>> from unitygain._types import Profile, Site
+    >>> sites = (Site("body.weight"), Site("head.weight"))
+    >>> def found(*labels):
+    ...     profile = Profile("param_trainable", "1 or 0", sites, (1.0, 1.0), labels=labels)
+    ...     return judge({"param_trainable": profile})
+    >>> [(f.severity, f.message) for f in found("in optimizer", "not in optimizer")]
+    [('warning', 'the optimizer does not hold 1 of 2 trainable parameters: head')]
+
+A silent example:
+    >>> list(found("in optimizer", "in optimizer")), list(found("no optimizer", "no optimizer"))
+    ([], [])
+"""
+
+from collections.abc import Iterator, Mapping
+
+from unitygain._registry import rule
+from unitygain._types import Cause, Finding, Profile, Severity, Site
+from unitygain.rules._parameters import list_owners
+
+HELD = "in optimizer"
+NOT_HELD = "not in optimizer"
+
+
+@rule(code="UG604", name="optimizer-mismatch", severity="error", needs=("param_trainable",))
+def judge(profiles: Mapping[str, Profile]) -> Iterator[Finding]:
+    """Yield one finding for trainable parameters that are not held, one for frozen ones that are."""
+    profile = profiles["param_trainable"]
+    if not profile.labels:
+        return
+    entries = list(zip(profile.sites, profile.values, profile.labels, strict=True))
+    trainable = [site for site, value, _ in entries if value]
+    missing = [site for site, value, label in entries if value and label == NOT_HELD]
+    held = any(label == HELD for _, _, label in entries)
+    idle = [site for site, value, label in entries if not value and label == HELD]
+    if missing:
+        yield _missing(missing, len(trainable), held)
+    if idle:
+        yield Finding(
+            "UG604",
+            "optimizer-mismatch",
+            "info",
+            f"the optimizer holds {len(idle)} frozen parameters, which it leaves alone: {list_owners(idle)}",
+            tuple(idle),
+            "param_trainable",
+            0.0,
+            "1 trainable, 0 frozen",
+            1.0,
+            fix="optimizer = make([p for p in model.parameters() if p.requires_grad])",
+        )
+
+
+def _missing(sites: list[Site], count: int, held: bool) -> Finding:
+    severity: Severity = "warning" if held else "error"
+    if held:
+        message = (
+            f"the optimizer does not hold {len(sites)} of {count} trainable parameters: {list_owners(sites)}"
+        )
+        causes = (
+            Cause(
+                f"the optimizer was built before {list_owners(sites)} came to be, or from a part of the model"
+            ),
+            Cause("another optimizer, which the case does not declare, holds them"),
+        )
+    else:
+        message = f"the optimizer holds none of the {count} trainable parameters: no step changes the model"
+        causes = (
+            Cause("the optimizer was built over another model: before a copy, a compilation or a conversion"),
+        )
+    return Finding(
+        "UG604",
+        "optimizer-mismatch",
+        severity,
+        message,
+        tuple(sites),
+        "param_trainable",
+        1.0,
+        "1 trainable, 0 frozen",
+        1.0,
+        causes=causes,
+        evidence={"not held": len(sites), "trainable": count},
+        fix="build the optimizer last: optimizer = make(model.parameters())",
+    )

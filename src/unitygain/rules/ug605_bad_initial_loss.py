@@ -1,0 +1,98 @@
+"""UG605: the loss starts far above that of a prediction that knows nothing.
+
+What it sees:
+    The mean loss per row of a cross-entropy (binary or over classes), from the loss operation itself, so
+    that a sum over the batch, class weights and further terms of the loss play no part. It fires at 2 nats
+    or more above ln(classes), the loss of equal probabilities. One-sided: a loss below it is what training
+    is for.
+
+Why it matters:
+    Logits of standard deviation s add about s²/2 to the loss: the model is confident and wrong, and the
+    first hundreds of steps go into shrinking its head. The gradient of a confident softmax says nothing but
+    the one wrong class, and it is large for every layer behind it.
+
+When it is a false alarm:
+    A trained model on data that it was not made for, or with labels that were permuted on purpose. In a
+    small batch the mean varies by about s over the root of the number of rows: at s = 1 and 8 rows 2 nats
+    are more than four standard deviations above the expected 0.5.
+
+Remedies:
+    scale_head; a smaller initialisation of the last layer, or zero; a norm layer before it; for tied
+    embeddings a standard deviation of 1/sqrt(width) instead of 1.
+
+References:
+    Karpathy, "A Recipe for Training Neural Networks" (2019), "verify loss @ init" and "init well".
+
+A firing example:
+    >>> from unitygain._types import Profile, Site
+    >>> def found(row_mean):
+    ...     facts = {"kind": "cross_entropy", "expected": 2.303, "classes": 10.0, "row_mean": row_mean}
+    ...     return judge({"loss_value": Profile("loss_value", "nats", (Site(""),), (row_mean,), facts=facts)})
+    >>> [f.message for f in found(14.2)]
+    ['the loss starts at 14.2 per row, 11.9 above ln(10) = 2.3, the loss of equal probabilities']
+
+A silent example:
+    >>> list(found(2.6)), list(found(0.01))
+    ([], [])
+"""
+
+import math
+from collections.abc import Iterator, Mapping
+
+from unitygain._registry import rule
+from unitygain._types import Cause, Finding, Profile
+from unitygain.rules._losses import read_entropy
+from unitygain.rules._numbers import spell
+
+EXCESS = 2.0
+FATAL = 20.0
+QUIET = 0.1
+
+
+@rule(
+    code="UG605",
+    name="bad-initial-loss",
+    severity="error",
+    needs=("loss_value",),
+    wants=("act_rms", "param_rms"),
+)
+def judge(profiles: Mapping[str, Profile]) -> Iterator[Finding]:
+    """Yield a finding where the loss per row exceeds that of equal probabilities by far."""
+    read = read_entropy(profiles["loss_value"])
+    if read is None or not read[0] - read[1] > EXCESS:
+        return
+    mean, expected = read
+    excess = mean - expected
+    classes = round(math.exp(expected))
+    yield Finding(
+        "UG605",
+        "bad-initial-loss",
+        "error" if excess > FATAL else "warning",
+        f"the loss starts at {spell(mean)} per row, {spell(excess)} above ln({classes}) = {spell(expected)}, "
+        "the loss of equal probabilities",
+        profiles["loss_value"].sites,
+        "loss_value",
+        mean,
+        "nats per row",
+        expected + EXCESS,
+        fact="row_mean",
+        expected=expected,
+        causes=tuple(_causes(profiles, expected)),
+        evidence={"kind": profiles["loss_value"].facts["kind"], "loss": profiles["loss_value"].values[0]},
+        fix="torch.nn.init.normal_(head.weight, std=0.02); torch.nn.init.zeros_(head.bias)",
+    )
+
+
+def _causes(profiles: Mapping[str, Profile], expected: float) -> Iterator[Cause]:
+    outputs = profiles["act_rms"].finite() if "act_rms" in profiles else ()
+    if outputs and outputs[-1][1] > 1:
+        site, size = outputs[-1]
+        factor = QUIET / size
+        # Logits of rms 0.1 move a row's loss by at most twice their largest entry, a few tenths of a nat.
+        yield Cause(
+            f"head: the logits of {site} have an rms of {spell(size)}; at {QUIET} the loss is ln(classes)",
+            remedy="scale_head",
+            parameters={"factor": factor, "site": site.path},
+            predicted=(expected - 0.5, expected + 0.5),
+        )
+    yield Cause("labels: they do not belong to these inputs, or are shifted by one class")

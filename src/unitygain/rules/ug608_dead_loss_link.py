@@ -1,0 +1,96 @@
+"""UG608: a bad loss that does not pull at the prediction.
+
+What it sees:
+    A cross-entropy, binary or over classes, whose mean per row is above that of equal probabilities while
+    max|p - y|, the gradient at the logits before averaging, is nearly zero, or the gradient that arrives at
+    the model's last output is exactly zero. With a working link neither can be: the cross-entropy of soft
+    or hard targets is their entropy, at most ln(classes), plus a divergence that p - y pulls at. A loss
+    that is small where p - y is small is satisfied, and nothing is said.
+
+Why it matters:
+    The whole model stands still, and every layer looks as if the gradient vanished. No initialisation, skip
+    or norm layer helps: the cause is a sigmoid in floating point that has reached exactly 0 or 1 before a
+    loss that takes its logarithm, or a clamp whose slope is zero.
+
+When it is a false alarm:
+    A loss with weights of zero on every row of this batch.
+
+Remedies:
+    binary_cross_entropy_with_logits in the place of sigmoid and binary_cross_entropy; log_softmax in the
+    place of softmax, clamp and log; a smaller head (UG605).
+
+References:
+    Goodfellow, Bengio and Courville, "Deep Learning" (2016), section 6.2.2.2, on losses that undo the
+    exponential of a sigmoid and losses that saturate with it.
+
+A firing example:
+    >>> from unitygain._types import Profile, Site
+    >>> def found(row_mean, arriving):
+    ...     facts = {"kind": "binary_cross_entropy", "expected": 0.693, "row_mean": row_mean}
+    ...     loss = Profile("loss_value", "nats", (Site(""),), (row_mean,), facts=facts)
+    ...     pull = Profile("logit_grad_absmax", "max|p - y|", (Site(""),), (1.0,))
+    ...     gradient = Profile("grad_rms", "rms", (Site("fc"), Site("head")), (arriving, arriving))
+    ...     profiles = {"loss_value": loss, "logit_grad_absmax": pull, "grad_rms": gradient}
+    ...     return [f.code for f in judge(profiles)]
+    >>> found(50.0, 0.0)
+    ['UG608']
+
+A silent example:
+    >>> found(50.0, 1e-3), found(0.0001, 0.0)
+    ([], [])
+"""
+
+from collections.abc import Iterator, Mapping
+
+from unitygain._registry import rule
+from unitygain._types import Cause, Finding, Profile
+from unitygain.rules._losses import read_entropy
+from unitygain.rules._numbers import spell
+
+PULL = 1e-3
+MARGIN = 1.05
+
+
+@rule(
+    code="UG608",
+    name="dead-loss-link",
+    severity="error",
+    needs=("loss_value", "logit_grad_absmax", "grad_rms"),
+    wants=("act_frac_nonfinite",),
+)
+def judge(profiles: Mapping[str, Profile]) -> Iterator[Finding]:
+    """Yield a finding where a bad loss gives no gradient at the model's output."""
+    read = read_entropy(profiles["loss_value"])
+    if read is None or not read[0] > MARGIN * read[1]:
+        return
+    mean, expected = read
+    pull = profiles["logit_grad_absmax"].values[0]
+    gradients = [value for _, value in profiles["grad_rms"].finite()]
+    # The output of a saturated sigmoid module gets a gradient, which its own slope then takes away.
+    silent = len(gradients) > 1 and not any(gradients[:-1])
+    if not (pull < PULL or silent):
+        return
+    where = "max|p - y| is " + spell(pull) if pull < PULL else "the gradient behind it is exactly 0"
+    yield Finding(
+        "UG608",
+        "dead-loss-link",
+        "error",
+        f"the loss is {spell(mean)} per row, above the {spell(expected)} of equal probabilities, and "
+        f"does not pull: {where}",
+        profiles["loss_value"].sites,
+        "loss_value",
+        mean,
+        "nats per row",
+        MARGIN * expected,
+        fact="row_mean",
+        expected=expected,
+        causes=(
+            Cause("saturation: the probabilities are exactly 0 or 1, and their slope in the loss is 0"),
+            Cause("clamp: the loss cuts off the probabilities, and beyond the cut its slope is 0"),
+        ),
+        evidence={
+            "max|p - y|": pull,
+            "largest gradient rms before the last output": max(gradients[:-1], default=0.0),
+        },
+        fix="give the loss logits: torch.nn.functional.binary_cross_entropy_with_logits(logits, target)",
+    )
