@@ -1,0 +1,204 @@
+"""One forward pass kept alive, with the tensors between the blocks of the trunk held for differentiation."""
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from unitygain._case import Case, CaseFailure
+from unitygain._types import Site
+from unitygain.probe.hooks import Hooks
+from unitygain.probe.isolate import random_states, reseed
+from unitygain.probe.junctions import Junction, Junctions, Move, first_floating
+from unitygain.probe.operators import JacobianOperator
+from unitygain.probe.record import Record
+
+
+@dataclass(frozen=True)
+class TracedBlock:
+    """A block, what enters it, and what enters what follows it."""
+
+    site: Site
+    entry: Junction
+    exit: Junction
+
+    def jacobian(self) -> JacobianOperator:
+        """Return the Jacobian of what leaves the block with respect to what enters it."""
+        return JacobianOperator(self.exit, self.entry)
+
+
+class Trace:
+    """A live graph of one forward pass.
+
+    Args:
+        blocks: The blocks through which a gradient passes, in forward order.
+        gaps: Blocks that could not be traced, with the reason.
+        anchor: The first floating input of the model, or what enters the first block where the model
+            has none, by name; None where there is neither.
+        loss: The loss, with its graph.
+    """
+
+    def __init__(
+        self,
+        blocks: list[TracedBlock],
+        gaps: dict[Site, str],
+        anchor: tuple[Site, Junction] | None,
+        loss: Tensor,
+    ) -> None:
+        self.blocks = blocks
+        self.gaps = gaps
+        self.anchor = anchor
+        self.loss = loss
+
+    @property
+    def note(self) -> str:
+        """A sentence on the blocks that are missing; empty where none is."""
+        if not self.gaps:
+            return ""
+        site, reason = next(iter(self.gaps.items()))
+        more = f" and {len(self.gaps) - 1} more" if len(self.gaps) > 1 else ""
+        return f"left out: {site}{more} ({reason})"
+
+    def require_blocks(self) -> list[TracedBlock]:
+        """Return the blocks; RuntimeError with the reason if none could be traced."""
+        if not self.blocks:
+            raise RuntimeError(f"no block could be differentiated; {self.note}")
+        return self.blocks
+
+    def anchor_gradient(self) -> Tensor | None:
+        """Return the gradient of the loss with respect to the anchor; None where there is none."""
+        if self.anchor is None or not self.loss.requires_grad:
+            return None
+        edge = self.anchor[1].edge
+        return torch.autograd.grad(self.loss, edge, retain_graph=True, allow_unused=True)[0]
+
+    def close(self) -> None:
+        """Let the graph go."""
+        self.blocks, self.anchor, self.loss = [], None, torch.empty(0)
+
+
+@contextmanager
+def trace(case: Case, record: Record, batch: int = 0, move: Move = None) -> Iterator[Trace]:
+    """Run one forward pass of an isolated case and hold its graph while the context is open.
+
+    Attention runs on its plain kernels and recurrent modules without fused ones, since only those have
+    a double backward pass. Every trace of a record draws the same random numbers.
+
+    Args:
+        case: An isolated case.
+        record: Its record, which names the blocks and the seed.
+        batch: Which of the case's batches.
+        move: Replaces the anchor (see `Trace`) by another tensor of its shape.
+
+    Raises:
+        CaseFailure: If the model or loss raises.
+
+    Side effects:
+        Hooks during the forward pass; memory for all activations while the context is open. Buffers,
+        random states and backend flags are put back at the end. No gradient is written.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from unitygain.probe.observe import observe
+        >>> model = nn.Sequential(nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, 4), nn.Tanh())
+        >>> case = Case(model, loss=lambda m, x: m(x).sum(), data=[torch.ones(2, 4)])
+        >>> with trace(case, observe(case, [], seed=0)) as live:
+        ...     [block.jacobian().shape for block in live.blocks]
+        [(8, 8), (8, 8)]
+    """
+    junctions = Junctions(case.model, record, move)
+    with ExitStack() as stack:
+        _enter_all(stack, case, record)
+        loss = _forward(case, batch, junctions.watch)
+        pairs, gaps = junctions.pairs()
+        live = Trace([TracedBlock(*pair) for pair in pairs], gaps, junctions.anchor, loss)
+        del junctions, pairs, loss
+        try:
+            yield live
+        finally:
+            live.close()
+
+
+def entering(case: Case, record: Record, paths: Iterable[str], batch: int = 0) -> dict[str, tuple[int, ...]]:
+    """Return the shape of the first floating tensor that enters each module, from one forward pass.
+
+    Raises:
+        CaseFailure: If the model or loss raises.
+    """
+    modules = dict(case.model.named_modules())
+    shapes: dict[str, tuple[int, ...]] = {}
+
+    def watch(hooks: Hooks) -> None:
+        for path in paths:
+            hooks.on_call(modules[path], _note_shape(shapes, path), lambda *_: None)
+
+    with ExitStack() as stack:
+        _enter_all(stack, case, record)
+        stack.enter_context(torch.no_grad())
+        _forward(case, batch, watch)
+    return shapes
+
+
+@contextmanager
+def buffers_kept(model: nn.Module) -> Iterator[None]:
+    """Put the buffers back at the end: running statistics, the vectors of a spectral normalisation."""
+    owners = [(module._buffers, dict(module._buffers)) for module in model.modules() if module._buffers]
+    values = [(b, b.detach().clone()) for _, held in owners for b in held.values() if b is not None]
+    try:
+        yield
+    finally:
+        for table, held in owners:
+            table.update(held)
+        with torch.no_grad():
+            for buffer, value in values:
+                if not torch.equal(buffer, value):
+                    buffer.copy_(value)
+
+
+def _note_shape(shapes: dict[str, tuple[int, ...]], path: str) -> Callable[..., None]:
+    def enter(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        first = first_floating((args, kwargs))
+        if first is not None:
+            shapes.setdefault(path, tuple(first.shape))
+
+    return enter
+
+
+def _enter_all(stack: ExitStack, case: Case, record: Record) -> None:
+    stack.enter_context(random_states(case.device))
+    reseed(int(record.facts.get("seed", 0)))
+    stack.enter_context(torch.enable_grad())
+    stack.enter_context(buffers_kept(case.model))
+    stack.enter_context(sdpa_kernel(SDPBackend.MATH))
+    if any(isinstance(module, nn.RNNBase) for module in case.model.modules()):
+        stack.enter_context(_switched_off(torch.backends.cudnn))
+        stack.enter_context(_switched_off(torch.backends.mkldnn))
+
+
+@contextmanager
+def _switched_off(backend: Any) -> Iterator[None]:
+    """Switch a backend off; its own `flags` would touch other flags, and warn."""
+    before = backend.enabled
+    backend.enabled = False
+    try:
+        yield
+    finally:
+        backend.enabled = before
+
+
+def _forward(case: Case, batch: int, watch: Callable[[Hooks], None]) -> Tensor:
+    hooks = Hooks()
+    try:
+        watch(hooks)
+        return case.compute_loss(case.batches[batch])
+    except CaseFailure:
+        raise
+    except Exception as error:
+        raise CaseFailure.during(error, "", batch) from error
+    finally:
+        hooks.remove()
