@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from report import sample_report
+from report import odd_reports, sample_report
 
 from unitygain._types import Profile, Site
 from unitygain.report import Report
@@ -19,9 +19,9 @@ LARGE = sample_report.make_report(100)
 REPORTS = {
     "small": SMALL,
     "large": LARGE,
-    "broken": sample_report.make_broken_report(),
-    "healthy": sample_report.make_healthy_report(),
-    "hostile": sample_report.make_hostile_report(),
+    "broken": odd_reports.make_broken_report(),
+    "healthy": odd_reports.make_healthy_report(),
+    "hostile": odd_reports.make_hostile_report(),
 }
 
 

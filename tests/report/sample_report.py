@@ -4,21 +4,11 @@ import math
 import random
 from collections.abc import Sequence
 
-from unitygain._types import Cause, Finding, Profile, Site, Skipped
+from report.sample_findings import findings
+
+from unitygain._types import Profile, Site, Skipped
 from unitygain.report import Report
 
-HOSTILE = (
-    "</script><script>window.hacked=1</script>",
-    '"><img src=x onerror=window.hacked=1>',
-    "\x1b[31mred\x1b[0m\x07\r\n",
-    "a" * 10_000,
-    "abc\u202egnp.exe\u2066\u200b",
-    "[link=https://example.org]click[/link][/x]",
-    "{{ 7 * 7 }}{% raw %}",
-    "\ud800 lone",
-    "line\u2028separator\u0085",
-    "<!-- --> ]]> &lt; &amp;",
-)
 PARTS = ("self_attn", "self_attn.out_proj", "norm1", "linear1", "activation", "linear2", "norm2")
 WEIGHTS = ("self_attn.in_proj_weight", "self_attn.out_proj.weight", "norm1.weight", "linear1.weight")
 WEIGHTS += ("linear2.weight", "norm2.weight")
@@ -203,97 +193,6 @@ class Draft:
         self.add("time_grad_rms", "rms of dL/dx_t", steps, fade, facts=facts)
 
 
-def findings(draft: Draft) -> tuple[Finding, ...]:
-    """Four findings, with every status that a cause can have."""
-    gain = float(draft.profiles["backward_gain"].facts["gain_per_block"])
-    depth = len(draft.blocks)
-    causes = (
-        Cause(
-            "normalisation after the sum (Post-LN): every skip path passes through a LayerNorm, 0.81x each",
-            "pre_norm",
-            {"module": "encoder"},
-            (0.9, 1.1),
-            "confirmed",
-            1.0,
-        ),
-        Cause(
-            "weights: fan_in*var = 1/3 (PyTorch's default) gives 0.93x per branch",
-            "he_init",
-            {},
-            (0.95, 1.05),
-            "refuted",
-            0.63,
-            "the branch carries too little of the gradient to matter",
-        ),
-        Cause(
-            "activation: 50 % of the channels are closed by the ReLU",
-            note="no remedy takes this cause alone away",
-        ),
-    )
-    fix = "encoder = nn.TransformerEncoder(\n    nn.TransformerEncoderLayer(512, 8, norm_first=True), 24\n)"
-    message = (
-        f"The gradient shrinks by {gain:.2f}x per block over {depth} blocks, from 2.0e-03 at the last "
-        f"block to {2e-3 * gain**depth:.1e} at the first; at {2 * depth} blocks: "
-        f"{2e-3 * gain ** (2 * depth):.0e}."
-    )
-    first = Finding(
-        "UG101",
-        "vanishing-gradient",
-        "error",
-        message,
-        tuple(draft.blocks),
-        "backward_gain",
-        gain,
-        "norm of dL/d(in) over norm of dL/d(out), per block",
-        0.85,
-        "gain_per_block",
-        (gain - 0.015, gain + 0.015),
-        1.0,
-        1e-12,
-        causes,
-        {"loop gain (dB)": -99.8, "slope interval (dB)": "-4.37 .. -3.95"},
-        fix,
-    )
-    second = Finding(
-        "UG501",
-        "gradient-underflow",
-        "warning",
-        "71 % of the non-zero gradient entries of the first block fall below "
-        "float16's smallest subnormal; a loss scale of 65,536 would bring them back.",
-        (draft.leaves[1],),
-        "grad_frac_underflow",
-        0.71,
-        "fraction",
-        0.05,
-        evidence={"loss scale": 65536.0},
-        fix="scaler = torch.amp.GradScaler(init_scale=65536.0)",
-    )
-    third = Finding(
-        "UG204",
-        "rank-collapse",
-        "warning",
-        "Tokens become alike: their mean cosine grows from 0.30 to 0.87 over the trunk.",
-        tuple(draft.blocks[-2:]),
-        "token_cosine",
-        0.87,
-        "mean pairwise cosine",
-        0.8,
-        causes=(Cause("attention is close to uniform (entropy 0.97 of its maximum)"),),
-    )
-    fourth = Finding(
-        "UG606",
-        "update-ratio",
-        "info",
-        "One optimizer step moves the weights by 3 % of their rms.",
-        (draft.weights[0],),
-        "update_ratio",
-        0.03,
-        "rms(update) over rms(parameter)",
-        0.01,
-    )
-    return first, second, third, fourth
-
-
 def make_report(blocks: int = 24, seed: int = 0) -> Report:
     """Return a report with every profile that a rule reads."""
     draft = Draft(blocks, seed)
@@ -317,67 +216,5 @@ def make_report(blocks: int = 24, seed: int = 0) -> Report:
         Skipped("embed", "its output is an index, which has no gradient"),
         Skipped("conv_operator_norm", "the model has no convolution"),
     )
-    return Report(case, draft.profiles, findings(draft), skipped, 12.34)
-
-
-def make_healthy_report() -> Report:
-    """Return a small report without findings."""
-    sites = tuple(Site(f"net.{k}") for k in range(4))
-    gain = Profile("backward_gain", "ratio", sites, (1.0, 0.98, 1.03, 1.01), facts={"gain_per_block": 1.005})
-    return Report({"name": "healthy-mlp", "parameters": 4242}, {"backward_gain": gain}, (), (), 0.31)
-
-
-def make_broken_report() -> Report:
-    """Return a report whose gains hold NaN, infinity, zero and nothing."""
-    sites = tuple(Site(f"net.{k}") for k in range(6))
-    values = (1.0, math.nan, math.inf, 0.0, 0.5, -math.inf)
-    profiles = {
-        name: Profile(name, "ratio", sites, values)
-        for name in ("forward_gain", "backward_gain", "act_rms", "grad_rms")
-    }
-    profiles["jacobian_sigma_max"] = Profile(
-        "jacobian_sigma_max", "ratio", sites, values, rows=tuple((v, v) for v in values)
-    )
-    profiles["rms_gain"] = Profile("rms_gain", "ratio", (), ())
-    return Report({"name": "broken"}, profiles, (), (), math.nan)
-
-
-def make_hostile_report() -> Report:
-    """Return a report in which every text is hostile."""
-    report = make_report(len(HOSTILE))
-    names = [Site(f"{text}.{k}") for k, text in enumerate(HOSTILE)]
-    profiles = dict(report.profiles)
-    for name in ("forward_gain", "backward_gain", "rms_gain", "jacobian_sigma_max", "gain_parts"):
-        old = profiles[name]
-        profiles[name] = Profile(
-            name,
-            HOSTILE[0],
-            tuple(names),
-            old.values,
-            rows=old.rows,
-            columns=old.columns,
-            labels=HOSTILE,
-            facts={HOSTILE[1]: HOSTILE[0], **old.facts},
-            note=HOSTILE[1],
-        )
-    profiles[HOSTILE[0]] = Profile(HOSTILE[0], HOSTILE[1], tuple(names), profiles["rms_gain"].values)
-    found = tuple(
-        Finding(
-            text,
-            text,
-            "error",
-            text,
-            tuple(names),
-            text,
-            1.0,
-            text,
-            1.0,
-            text,
-            causes=(Cause(text, text, {text: text}, note=text),),
-            evidence={text: text},
-            fix=text,
-        )
-        for text in HOSTILE
-    )
-    skipped = tuple(Skipped(text, text) for text in HOSTILE)
-    return Report({text: text for text in HOSTILE} | {"name": HOSTILE[0]}, profiles, found, skipped, 1.0)
+    found = findings(draft.profiles, draft.blocks, draft.leaves[1], draft.weights[0])
+    return Report(case, draft.profiles, found, skipped, 12.34)

@@ -11,12 +11,12 @@ import hypothesis.strategies as st
 import numpy as np
 import pytest
 from hypothesis import given, settings
-from report import sample_report
+from report import odd_reports, sample_report
 
 from unitygain._types import SEVERITIES, Cause, Finding, Profile, Site, Skipped
 from unitygain.report import Report
 
-TEXT = st.text(st.characters(exclude_categories=()), max_size=12) | st.sampled_from(sample_report.HOSTILE)
+TEXT = st.text(st.characters(exclude_categories=()), max_size=12) | st.sampled_from(odd_reports.HOSTILE)
 FLOAT = st.floats() | st.integers(-(2**70), 2**70)
 SITE = st.builds(Site, TEXT, st.integers(0, 9), TEXT, st.none() | st.integers(0, 9))
 PLAIN = st.recursive(
@@ -124,7 +124,7 @@ def test_is_strict_json_with_a_schema_number() -> None:
     def refuse(word: str) -> None:
         raise AssertionError(f"{word} is not JSON")
 
-    tree = json.loads(sample_report.make_broken_report().to_json(), parse_constant=refuse)
+    tree = json.loads(odd_reports.make_broken_report().to_json(), parse_constant=refuse)
     assert tree["schema"] == 1
     assert tree["profiles"]["act_rms"]["values"] == [1.0, "NaN", "Infinity", 0.0, 0.5, "-Infinity"]
     assert tree["profiles"]["act_rms"]["sites"][0] == ["net.0", 0, "", None]

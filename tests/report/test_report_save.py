@@ -7,7 +7,7 @@ import stat
 from pathlib import Path
 
 import pytest
-from report import sample_report
+from report import odd_reports, sample_report
 
 from unitygain.report import Report
 
@@ -37,7 +37,7 @@ def test_another_suffix_is_refused(tmp_path: Path, name: str) -> None:
 
 def test_hostile_text_can_be_saved(tmp_path: Path) -> None:
     for suffix in (".html", ".json", ".txt"):
-        saved = sample_report.make_hostile_report().save(tmp_path / f"x{suffix}")
+        saved = odd_reports.make_hostile_report().save(tmp_path / f"x{suffix}")
         assert saved.stat().st_size > 1000
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 import hypothesis.strategies as st
 import pytest
 from hypothesis import given
-from report import sample_report
+from report import odd_reports, sample_report
 
 from unitygain._types import Cause, Profile, Site
 from unitygain.report import Report, render_text, show, show_text
@@ -36,8 +36,8 @@ def test_severities_and_skips() -> None:
     report = sample_report.make_report(3)
     assert report.worst == "error"
     assert "conv_operator_norm: the model has no convolution" in str(report)
-    assert sample_report.make_healthy_report().worst is None
-    assert str(sample_report.make_healthy_report()).endswith("no findings from 1 profile in 0.3 s")
+    assert odd_reports.make_healthy_report().worst is None
+    assert str(odd_reports.make_healthy_report()).endswith("no findings from 1 profile in 0.3 s")
     warned = replace(report, findings=report.findings[1:])
     assert (warned.worst, warned.count()) == ("warning", "2 warnings, 1 note")
 
@@ -50,7 +50,7 @@ def test_lines_keep_the_width(width: int) -> None:
 
 
 def test_colour_adds_nothing_but_colour() -> None:
-    report = sample_report.make_hostile_report()
+    report = odd_reports.make_hostile_report()
     colored = render_text(report, color=True)
     assert "\x1b[1;31m" in colored
     stripped = re.sub(r"\x1b\[[0-9;]*m", "", colored)
@@ -58,7 +58,7 @@ def test_colour_adds_nothing_but_colour() -> None:
 
 
 def test_hostile_names_stay_inert() -> None:
-    text = str(sample_report.make_hostile_report())
+    text = str(odd_reports.make_hostile_report())
     assert set(hidden(text)) == {"\n"}
     assert "a" * 2000 not in text.replace("\n", "")
     assert "\\u202e" in text
@@ -148,7 +148,7 @@ def test_bars() -> None:
 
 
 def test_values_that_are_not_numbers_are_written_out() -> None:
-    text = str(sample_report.make_broken_report())
+    text = str(odd_reports.make_broken_report())
     assert len(re.findall(r"NaN", text)) >= 4
     assert ">>>" in text
     assert "<<<" in text

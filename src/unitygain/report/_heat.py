@@ -103,10 +103,11 @@ def singular_values(profile: Profile | None, log: bool = False) -> Heat | None:
     axis = x_axis(ticks, len(names), TOP + area, inner, "block")
     svg = _frame(HALF, height, Markup("").join(texts) + axis)
     notes = (f"{size} blocks to a column; each cell is the farthest from unity.",) if size > 1 else ()
+    title = f"Singular values of each {'trunk' if log else 'block'}"
     about = "Blue damps, orange amplifies, blank is unity gain."
     ends = (f"{signed(-reach)} dB", f"{signed(reach)} dB")
     return Heat(
-        "sigma", "Singular values of each block", about, ends, names, [f"σ{k + 1}" for k in range(most)],
+        "spectrum" if log else "sigma", title, about, ends, names, [f"σ{k + 1}" for k in range(most)],
         cells, -reach, reach, True, svg, _box(HALF, height, TOP, inner, area), (*notes, *_gaps(table)),
     )  # fmt: skip
 
