@@ -1,0 +1,69 @@
+"""What callers hand in: numbers that mean something, or a sentence that says why not."""
+
+import math
+
+
+def require_variance(name: str, value: float) -> float:
+    """Return a finite number of at least 0.
+
+    Raises:
+        ValueError: If it is not.
+    """
+    if not (math.isfinite(value) and value >= 0):
+        raise ValueError(f"{name} is {value!r}; give a finite number of at least 0")
+    return float(value)
+
+
+def require_positive(name: str, value: float) -> float:
+    """Return a finite number above 0.
+
+    Raises:
+        ValueError: If it is not.
+    """
+    if not (math.isfinite(value) and value > 0):
+        raise ValueError(f"{name} is {value!r}; give a finite number above 0")
+    return float(value)
+
+
+def require_finite(name: str, value: float) -> float:
+    """Return a finite number.
+
+    Raises:
+        ValueError: If it is not.
+    """
+    if not math.isfinite(value):
+        raise ValueError(f"{name} is {value!r}; give a finite number")
+    return float(value)
+
+
+def require_count(name: str, value: int, least: int = 1) -> int:
+    """Return a whole number of at least `least`.
+
+    Raises:
+        ValueError: If it is not.
+    """
+    if int(value) != value or value < least:
+        raise ValueError(f"{name} is {value!r}; give a whole number of at least {least}")
+    return int(value)
+
+
+def require_correlation(name: str, value: float) -> float:
+    """Return a number in [-1, 1].
+
+    Raises:
+        ValueError: If it is not.
+    """
+    if not -1 <= value <= 1:
+        raise ValueError(f"{name} is {value!r}; a correlation lies in [-1, 1]")
+    return float(value)
+
+
+def require_fraction(name: str, value: float) -> float:
+    """Return a number in [0, 1].
+
+    Raises:
+        ValueError: If it is not.
+    """
+    if not 0 <= value <= 1:
+        raise ValueError(f"{name} is {value!r}; give a number from 0 to 1")
+    return float(value)

@@ -1,0 +1,150 @@
+"""Two inputs of equal variance through an activation: how alike they and their gradients stay."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unitygain.theory.activations import Activation, Function
+from unitygain.theory.gaussian import (
+    EDGE,
+    ORDER,
+    SECOND_ORDER,
+    TERMS,
+    density,
+    expect_checked,
+    hermite_energies,
+    panels,
+    require_agreement,
+)
+
+Array = NDArray[np.float64]
+CONVERGED = 1e-11
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Moments of φ over two Gaussians of variance q and correlation 1 - gap.
+
+    The gap, not the correlation, is the variable: near c = 1 the difference 1 - c has no digits left.
+
+    Args:
+        phi: The activation.
+        q: Variance of both.
+        second: E φ².
+        slope: E φ'².
+        energies: Squared Hermite coefficients a_k² of φ(√q·z).
+    """
+
+    phi: Activation
+    q: float
+    second: float
+    slope: float
+    energies: Array
+
+    def parting(self, gap: float) -> float:
+        """Return E φ² - E φ(u)φ(v) = ½·E(φ(u) - φ(v))²."""
+        if self.phi.below is not None:
+            return self.q * _linear_parting(self.phi.below, gap)
+        k = np.arange(TERMS)
+        kept = -np.expm1(k * math.log1p(-gap)) if gap < 1 else 1.0 - (1.0 - gap) ** k
+        total = float(self.energies @ kept)
+        missing = max(0.0, self.second - float(self.energies.sum()))
+        if missing * abs(1 - gap) ** TERMS <= CONVERGED * (total + missing):
+            return total + missing
+        missing_slope = max(0.0, self.q * self.slope - float(self.energies @ k))
+        if min(missing, gap * missing_slope) <= CONVERGED * total:
+            return total
+        return _integrate_parting(self.phi.value, self.phi, self.q, gap)
+
+    def cross_slope(self, gap: float) -> float:
+        """Return E φ'(u)φ'(v)."""
+        if self.phi.below is not None:
+            return _linear_cross_slope(self.phi.below, gap)
+        if gap == 0:
+            return self.slope
+        k = np.arange(1, TERMS)
+        own = self.energies[1:] * k / self.q
+        missing = max(0.0, self.slope - float(own.sum()))
+        total = float(own @ (1.0 - gap) ** (k - 1))
+        if missing * abs(1 - gap) ** (TERMS - 1) <= CONVERGED * self.slope:
+            return total
+        return self.slope - _integrate_parting(self.phi.slope, self.phi, self.q, gap)
+
+
+def pair(phi: Activation, q: float) -> Pair:
+    """Return the moments of two inputs of variance q, each by two quadratures that agree to 1e-8.
+
+    Raises:
+        ValueError: If they do not agree, with both values.
+    """
+    second = expect_checked(lambda x: phi.value(x) ** 2, phi, q, "the second moment")
+    slope = expect_checked(lambda x: phi.slope(x) ** 2, phi, q, "the slope moment")
+    if phi.below is not None:
+        return Pair(phi, q, second, slope, np.empty(0))
+    energies = hermite_energies(phi.value, phi, q)
+    coarse = hermite_energies(phi.value, phi, q, ORDER)
+    worst = int(np.argmax(np.abs(energies - coarse)))
+    require_agreement(
+        float(coarse[worst]),
+        float(energies[worst]),
+        f"Hermite coefficient {worst} of {phi.name} at q = {q:.6g}",
+        "give the points where the slope jumps as kinks",
+        floor=1e-10 * second,
+    )
+    return Pair(phi, q, second, slope, energies)
+
+
+def _linear_parting(below: float, gap: float) -> float:
+    """½·E(φ(u) - φ(v))² at variance 1, for φ = below·x + (1 - below)·relu(x).
+
+    Cho and Saul, Kernel methods for deep learning, 2009, eq. 6: E relu·relu = (sin θ + (π-θ)·cos θ)/2π.
+    """
+    angle = 2 * math.asin(math.sqrt(min(2.0, gap) / 2))
+    if angle < 0.1:
+        bend = angle**3 / 3 - angle**5 / 30 + angle**7 / 840 - angle**9 / 45360
+    else:
+        bend = math.sin(angle) - angle * math.cos(angle)
+    relu = (math.pi * gap - bend) / (2 * math.pi)
+    return below * gap + (1 - below) ** 2 * relu
+
+
+def _linear_cross_slope(below: float, gap: float) -> float:
+    angle = 2 * math.asin(math.sqrt(min(2.0, gap) / 2))
+    return below + (1 - below) ** 2 * (math.pi - angle) / (2 * math.pi)
+
+
+def _integrate_parting(f: Function, phi: Activation, q: float, gap: float) -> float:
+    """½·E(f(u) - f(v))² as a double integral over the half sum a and half difference b of u and v.
+
+    Slow and general: for kinks and for large q, where the Hermite series has not converged.
+    """
+    first, second = (_double_integral(f, phi, q, gap, order) for order in (ORDER // 2, SECOND_ORDER // 2))
+    where = f"the correlation map of {phi.name} at q = {q:.6g}, c = 1 - {gap:.6g}"
+    require_agreement(first, second, where, "give the points where the slope jumps as kinks", floor=1e-300)
+    return second
+
+
+def _double_integral(f: Function, phi: Activation, q: float, gap: float, order: int) -> float:
+    scale, along, across = math.sqrt(q), math.sqrt(1 - gap / 2), math.sqrt(gap / 2)
+    along = max(along, 1e-300)
+    centres = np.unique([0.0, *phi.kinks]) / scale
+    finest = math.floor(math.log2(min(phi.width / scale, across, 1.0)))
+    halves = 2.0 ** np.arange(finest, 1)
+    near = np.concatenate([-halves[::-1], [0.0], halves])
+    moved = (centres[:, None] / along + near).ravel()
+    outer = np.unique(np.concatenate([moved[np.abs(moved) < EDGE], np.arange(-EDGE, EDGE + 1)]))
+    a, weight = panels(outer, order)
+    # In b the function bends where u or v passes a centre: panels widen from there.
+    step = phi.width / (scale * across)
+    spread = step * 2.0 ** np.arange(0, max(1, math.ceil(math.log2(max(1.0, 1 / step))) + 1))
+    spread = np.concatenate([-spread[::-1], [0.0], spread]) if step < 1 else np.zeros(1)
+    bends = np.abs(centres - along * a[:, None]) / across
+    fixed = np.broadcast_to(np.arange(0, EDGE + 1), (len(a), int(EDGE) + 1))
+    shifted = np.clip((bends[:, :, None] + spread).reshape(len(a), -1), 0.0, EDGE)
+    b, inner = panels(np.sort(np.concatenate([fixed, shifted], axis=1), axis=1), order)
+    centre, apart = along * a[:, None], across * b
+    difference = f(scale * (centre + apart)) - f(scale * (centre - apart))
+    rows = (inner * density(b) * difference**2).sum(axis=1)
+    return float((weight * density(a)) @ rows)

@@ -1,0 +1,118 @@
+"""Where the variance of pre-activations settles: the fixed point of q' = sigma_w2·E φ(√q·z)² + sigma_b2."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from scipy import optimize
+
+from unitygain.theory.activations import Activation
+from unitygain.theory.gaussian import SECOND_ORDER, expect_checked, require_agreement, rule
+
+SMALLEST, LARGEST = 1e-13, 1e12
+FLAT = 0.05
+TOUCH = 1e-9
+
+
+def fixed_variance(a: Activation, sigma_w2: float, sigma_b2: float, start: float) -> float:
+    """Return the fixed point that the variance reaches from `start`.
+
+    Raises:
+        ValueError: If the variance grows without bound, or two quadratures disagree about it.
+    """
+    if a.below is not None:
+        return _linear_fixed_variance(a, sigma_w2, sigma_b2, start)
+    if start == 0 and sigma_b2 == 0 and float(a.value(np.zeros(1))[0]) == 0:
+        return 0.0
+    found = _search(a, sigma_w2, sigma_b2, math.log(max(start, SMALLEST)))
+    if found is None:
+        return 0.0
+    q = math.exp(found)
+    again = sigma_w2 * expect_checked(lambda x: a.value(x) ** 2, a, q, "the second moment") + sigma_b2
+    require_agreement(q, again, f"the fixed variance of {a.name}", "give the points where the slope jumps")
+    return q
+
+
+def variance_slope(a: Activation, q: float) -> float:
+    """Return d/dq E φ(√q·z)², as E φφ'x/q with x = √q·z, which needs no second derivative.
+
+    Raises:
+        ValueError: If two quadratures of different order disagree by more than 1e-8.
+    """
+    if q == 0:
+        return float(a.slope(np.zeros(1))[0]) ** 2
+    return expect_checked(lambda x: a.value(x) * a.slope(x) * x, a, q, "the variance slope") / q
+
+
+def excess(a: Activation, sigma_w2: float, sigma_b2: float, log_q: float) -> tuple[float, float]:
+    """Return q'/q - 1, zero at a fixed point, and its derivative by ln q."""
+    scale = math.exp(0.5 * log_q)
+    z, weight = rule(a, scale, SECOND_ORDER)
+    x = scale * z
+    value, slope = a.value(x), a.slope(x)
+    ratio = (sigma_w2 * float(weight @ (value * value)) + sigma_b2) / scale**2
+    return ratio - 1, sigma_w2 * float(weight @ (value * slope * x)) / scale**2 - ratio
+
+
+def _search(a: Activation, sigma_w2: float, sigma_b2: float, here: float) -> float | None:
+    """Walk from ln q = here in the direction in which the variance moves, up to the first fixed point."""
+    value, slope = excess(a, sigma_w2, sigma_b2, here)
+    sign = 1.0 if value > 0 else -1.0
+    step = sign * math.log(2.0)
+    while value != 0 and math.log(SMALLEST) < here < math.log(LARGEST):
+        step = max(step, math.log(SMALLEST) - here)
+        there, there_slope = excess(a, sigma_w2, sigma_b2, here + step)
+        if value * there <= 0:
+            return find_root(lambda x: excess(a, sigma_w2, sigma_b2, x)[0], here, here + step)
+        # Towards zero at one end and away from it at the other: it may touch or cross in between.
+        if value * slope * sign < 0 < value * there_slope * sign:
+            turned = _turn(a, sigma_w2, sigma_b2, here, step)
+            if turned is not None:
+                return turned
+        here, value = here + step, there
+        # Flat far from 1 means that φ is a straight line at this scale: longer steps miss nothing.
+        if max(abs(slope), abs(there_slope)) < FLAT and abs(here) > 4:
+            step *= 2
+        slope = there_slope
+    if value == 0:
+        return here
+    if sign > 0:
+        raise ValueError(unbounded(a, sigma_w2, sigma_b2))
+    return None
+
+
+def find_root(f: Callable[[float], float], one: float, other: float) -> float:
+    """Return where f is zero between two points at which it has different signs."""
+    found: Any = optimize.brentq(f, min(one, other), max(one, other), xtol=1e-15)
+    return float(found)
+
+
+def _turn(a: Activation, sigma_w2: float, sigma_b2: float, here: float, step: float) -> float | None:
+    """Between two points of the same sign the excess comes back: does it reach zero in between?"""
+    low, high = sorted((here, here + step))
+    bottom = find_root(lambda x: excess(a, sigma_w2, sigma_b2, x)[1], low, high)
+    value = excess(a, sigma_w2, sigma_b2, bottom)[0]
+    if abs(value) < TOUCH:
+        return bottom
+    if value * excess(a, sigma_w2, sigma_b2, here)[0] < 0:
+        return find_root(lambda x: excess(a, sigma_w2, sigma_b2, x)[0], here, bottom)
+    return None
+
+
+def _linear_fixed_variance(a: Activation, sigma_w2: float, sigma_b2: float, start: float) -> float:
+    assert a.below is not None
+    rate = sigma_w2 * 0.5 * (1 + a.below**2)
+    if abs(rate - 1) < 1e-14 and sigma_b2 == 0:
+        return start
+    if rate >= 1:
+        raise ValueError(unbounded(a, sigma_w2, sigma_b2))
+    return sigma_b2 / (1 - rate)
+
+
+def unbounded(a: Activation, sigma_w2: float, sigma_b2: float) -> str:
+    """Say that the variance has no fixed point."""
+    return (
+        f"{a.name} with sigma_w2 = {sigma_w2:g}, sigma_b2 = {sigma_b2:g} has no fixed point: "
+        "the variance grows without bound over depth; lower sigma_w2"
+    )

@@ -1,0 +1,81 @@
+"""The edge of chaos against closed forms and the fixed-point solver, and who has none."""
+
+import math
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from unitygain.theory.activations import ACTIVATIONS, leaky_relu
+from unitygain.theory.criticality import critical
+from unitygain.theory.mean_field import mean_field, slope_moment, variance_map
+from unitygain.theory.variance import variance_slope
+
+
+@pytest.mark.parametrize("sigma_b2", [1e-4, 0.05, 1.0])
+@pytest.mark.parametrize("name", ["tanh", "erf", "elu", "hardtanh", "selu", "sin"])
+def test_a_critical_point_is_a_fixed_point_with_unit_gain(name, sigma_b2):
+    point = critical(name, sigma_b2)
+    assert point.q_star is not None
+    # Solved by another route: the fixed point that the variance reaches from nearby.
+    field = mean_field(name, point.sigma_w2, sigma_b2, q=point.q_star * 1.01)
+    assert field.q_star == pytest.approx(point.q_star, rel=1e-8)
+    assert field.chi_1 == pytest.approx(1.0, rel=1e-8)
+
+
+def test_odd_activations_without_bias_are_critical_at_the_origin():
+    assert critical("tanh").sigma_w2 == 1.0
+    assert critical("erf", 0.0).sigma_w2 == pytest.approx(math.pi / 4, rel=1e-14)
+    assert critical("erf").q_star == 0.0
+
+
+def test_erf_is_solved_by_arc_sines():
+    point = critical("erf", 0.05)
+    q = point.q_star
+    assert point.sigma_w2 == pytest.approx(math.pi / 4 * math.sqrt(1 + 4 * q), rel=1e-10)
+    assert q == pytest.approx(point.sigma_w2 * 2 / math.pi * math.asin(2 * q / (1 + 2 * q)) + 0.05, rel=1e-9)
+
+
+def test_piecewise_linear_activations():
+    assert critical("relu").q_star is None
+    assert critical(leaky_relu(0.2)).sigma_w2 == pytest.approx(2 / 1.04, rel=1e-14)
+    assert critical("linear").sigma_w2 == 1.0
+
+
+def test_gelu_is_half_stable_at_a_closed_form():
+    point = critical("gelu")
+    assert point.half_stable
+    assert point.q_star == pytest.approx((3 + math.sqrt(17)) / 2, rel=1e-10)
+
+
+@pytest.mark.parametrize("name", ["gelu", "gelu_tanh", "silu", "mish"])
+def test_half_stable_points_keep_variance_and_gradient(name):
+    point = critical(name)
+    q = point.q_star
+    assert q is not None
+    assert variance_map(name, q, point.sigma_w2, point.sigma_b2) == pytest.approx(q, rel=1e-10)
+    assert point.sigma_w2 * slope_moment(name, q) == pytest.approx(1.0, rel=1e-10)
+    assert point.sigma_w2 * variance_slope(ACTIVATIONS[name], q) == pytest.approx(1.0, rel=1e-9)
+    # From one side the variance comes back, on the other it leaves: the map is above q on both.
+    for factor in (0.9, 1.1):
+        assert variance_map(name, factor * q, point.sigma_w2, point.sigma_b2) != pytest.approx(factor * q)
+
+
+def test_callables_have_critical_points():
+    assert critical(F.gelu).q_star == pytest.approx((3 + math.sqrt(17)) / 2, rel=1e-9)
+    assert critical(torch.tanh, 0.05).sigma_w2 == pytest.approx(critical("tanh", 0.05).sigma_w2, rel=1e-9)
+
+
+@pytest.mark.parametrize("name", ["sigmoid", "softplus", "selu"])
+def test_without_a_half_stable_point_is_said(name):
+    with pytest.raises(ValueError, match=f"{name} has no half-stable point.*give sigma_b2"):
+        critical(name)
+
+
+def test_bad_input_is_a_sentence():
+    with pytest.raises(ValueError, match=r"relu has no critical point with sigma_b2 = 0.1.*use sigma_b2 = 0"):
+        critical("relu", 0.1)
+    with pytest.raises(ValueError, match=r"softplus has no critical point with sigma_b2 = 0.1"):
+        critical("softplus", 0.1)
+    with pytest.raises(ValueError, match="sigma_b2 is inf"):
+        critical("tanh", math.inf)
