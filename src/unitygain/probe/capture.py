@@ -10,6 +10,8 @@ from torch.nn.utils.rnn import PackedSequence
 from torch.utils import _pytree as pytree
 
 from unitygain.probe.assemble import GRADIENT, Sighting, assemble, junctions
+from unitygain.probe.flow import STATISTICS as FLOW
+from unitygain.probe.flow import Flow
 from unitygain.probe.hooks import Hooks
 from unitygain.probe.leaves import in_backward, lifted, observable, unwrap
 from unitygain.probe.ledger import Ledger, View, dtype_name, reduce
@@ -78,6 +80,7 @@ class Probe:
         self._by_path: dict[str, list[Call]] = defaultdict(list)
         self._waiting: dict[int, tuple[Tensor, int]] = {}
         inside = {signal: names for signal, names in self._wanted.items() if signal in OPERATIONS}
+        self._flow = Flow(self._hooks) if self._wanted.get("flow") else None
         self._watch = Watch(inside, lambda: self._stack[-1] if self._stack else None) if inside else None
 
     def __enter__(self) -> "Probe":
@@ -114,9 +117,10 @@ class Probe:
                 "the probe saw no call of the model; run the forward pass inside the with block"
             )
         record = assemble(self._model, self._sighting, self._ledger, self._wanted, self._select)
-        if self._watch is None:
-            return record
-        return self._watch.complete(record, name_calls(self._sighting.calls), self._select)
+        sites = name_calls(self._sighting.calls)
+        if self._watch is not None:
+            record = self._watch.complete(record, sites, self._select)
+        return record if self._flow is None else self._flow.complete(record, sites)
 
     def _quietly(self, hook: Callable[..., Any]) -> Callable[..., Any]:
         """Keep what a hook computes from the operation watch."""
@@ -149,6 +153,8 @@ class Probe:
                 self._see("input", call, f"(input {index})", tensor)
             if tensors:
                 self._see("entry", call, "", tensors[0])
+                if self._flow is not None:
+                    self._flow.entered(call, tensors[0])
             if isinstance(module, nn.RNNBase) and tensors:
                 self._see_sequence(module, call, args, tensors[0])
             return replaced
@@ -183,12 +189,14 @@ class Probe:
                     self._see("output", call, key if index else "", tensor)
             if kept:
                 self._see("exit", call, "", kept[0][1])
+                if self._flow is not None:
+                    self._flow.left(call, kept[0][1])
             if kept and call.parent is None:
                 self._see("logits", call, "", kept[0][1])
-            if call.parent is None:
-                self._settle()
             if self._watch is not None:
                 self._watch.left(call, args, output)
+            if call.parent is None:
+                self._settle()
 
         return leave
 
@@ -240,7 +248,9 @@ class Probe:
     def _settle(self) -> None:
         """Reduce what is costly at the trunk alone, which is known once the model has run."""
         calls = [c for c in self._sighting.calls if selects(self._select, c.path, c.module)]
-        trunk = find_trunk(calls) if self._waiting else Trunk()
+        trunk = find_trunk(calls) if self._waiting or self._flow else Trunk()
+        if self._flow is not None:
+            self._flow.settle(calls, trunk, self._watch.seen if self._watch is not None else ())
         rows = {row for signal in JUNCTION for row in junctions(signal, trunk, self._sighting).values()}
         costly = [name for s in JUNCTION for name in self._wanted.get(s, ()) if name in COSTLY]
         for row, (tensor, version) in self._waiting.items():
@@ -252,10 +262,11 @@ class Probe:
 def _wanted(collect: Iterable[str]) -> dict[str, tuple[str, ...]]:
     wanted: dict[str, list[str]] = defaultdict(list)
     signals = {*GRADIENT, *GRADIENT.values(), "parameter", "parameter_grad"}
-    inside = [f"{signal}.{name}" for signal, names in OPERATIONS.items() for name in names]
+    special = {**OPERATIONS, "flow": FLOW}
+    inside = [f"{signal}.{name}" for signal, names in special.items() for name in names]
     for key in dict.fromkeys(collect):
         signal, _, statistic = key.partition(".")
-        if statistic not in (STATISTICS if signal in signals else OPERATIONS.get(signal, ())):
+        if statistic not in (STATISTICS if signal in signals else special.get(signal, ())):
             raise ValueError(
                 f"collect has {key!r}; write signal.statistic with a signal of {', '.join(sorted(signals))} "
                 f"and a statistic of {', '.join(STATISTICS)}, or one of {', '.join(inside)}"

@@ -37,6 +37,22 @@ class Hooks:
 
         self._handles.append(tensor.register_hook(arrived))
 
+    def on_arrival(self, node: Any, number: int, see: Callable[[Tensor | None], None]) -> None:
+        """Call `see` with the whole gradient of the tensor that is output `number` of a graph node."""
+
+        def arrived(gradients: tuple[Tensor | None, ...]) -> None:
+            see(gradients[number])
+
+        self._handles.append(node.register_prehook(arrived))
+
+    def on_passing(self, node: Any, index: int, see: Callable[[Tensor | None], None]) -> None:
+        """Call `see` with the gradient that a graph node hands to the source of its input `index`."""
+
+        def passed(inputs: tuple[Tensor | None, ...], outputs: tuple[Tensor | None, ...]) -> None:
+            see(inputs[index])
+
+        self._handles.append(node.register_hook(passed))
+
     def remove(self) -> None:
         """Remove every hook; calling it again does nothing."""
         while self._handles:
