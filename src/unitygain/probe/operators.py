@@ -98,7 +98,7 @@ class JacobianOperator:
                 transposed, cotangent, v.to(transposed).view(self._input.shape), retain_graph=True
             )
         except RuntimeError as error:
-            raise NoDoubleBackward(str(error).splitlines()[0]) from error
+            raise NoDoubleBackward(f"J·v cannot be had: {str(error).splitlines()[0]}") from error
         return self._flat(found, self.shape[0])
 
     @cached_property

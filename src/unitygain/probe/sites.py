@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from torch import nn
+from torch.nn.utils.parametrize import type_before_parametrizations
 
 from unitygain._types import Site
 
@@ -124,9 +125,9 @@ def is_recurrence(chain: Sequence[Call]) -> bool:
 
 def _kind(module: nn.Module) -> object:
     """A module's class; for a pure container, the kinds of its parts. The sizes of layers do not count."""
-    if type(module) in CONTAINERS:
-        return (type(module), tuple(_kind(part) for part in module.children()))
-    return type(module)
+    # A parametrised module has a class of its own.
+    kind = type_before_parametrizations(module)
+    return (kind, tuple(map(_kind, module.children()))) if kind in CONTAINERS else kind
 
 
 def _inside(call: Call, kind: object, kinds: dict[int, object]) -> bool:
