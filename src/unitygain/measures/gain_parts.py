@@ -17,7 +17,7 @@ NOTE = (
     "weights, activation, normalisation, attention, merge and other multiply to the gain; merge is where a "
     "skip path joins, so that before it the factors are those of the branch. Parallel branches are followed "
     "in the order in which they ran. skip and branch are NaN in a block without a skip path, open_fraction "
-    "in one without an activation, and every column where a part of the block gets no gradient or is no module"
+    "in one without an activation, and all where a part of the block gets no gradient or is no module"
 )
 NEEDS = (
     *(f"flow.{name}" for name in ("total", "through", "past", "out", "inlet")),
