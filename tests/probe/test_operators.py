@@ -1,14 +1,12 @@
 """Jacobian operators agree with the dense Jacobian everywhere, say what they cannot do, and leave nothing."""
 
 import copy
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from probe.trunks import FAMILIES, Trunk, family, naive_jacobians, recorded
+from probe.trunks import FAMILIES, Cube, Detached, Once, Trunk, family, naive_jacobians, recorded
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 from torch.nn.utils.parametrizations import spectral_norm
 from torch.utils.checkpoint import checkpoint
 
@@ -21,43 +19,6 @@ from unitygain.probe.weights import MatrixOperator
 
 # Products of float64 matrices with some hundred terms: 1e-12 is four digits above their rounding.
 EXACT = {"rtol": 1e-10, "atol": 1e-12}
-
-
-class Once(torch.autograd.Function):
-    """A cube whose backward pass cannot be differentiated."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        ctx.save_for_backward(x)
-        return x**3
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> Tensor:
-        return 3 * ctx.saved_tensors[0] ** 2 * grad
-
-
-class Detached(torch.autograd.Function):
-    """A cube whose backward pass is there twice, but detached: J·v is silently without it."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        ctx.save_for_backward(x)
-        return x**3
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Tensor:
-        return 3 * ctx.saved_tensors[0] ** 2 * grad.detach()
-
-
-class Cube(nn.Module):
-    def __init__(self, rule: Any, width: int = 9) -> None:
-        super().__init__()
-        self.rule = rule
-        self.linear = nn.Linear(width, width)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x + self.rule.apply(self.linear(x))
 
 
 @pytest.mark.parametrize("name", FAMILIES)

@@ -1,9 +1,11 @@
 """Trunks of every family in float64, with the naive Jacobians of their blocks by torch.func.jacrev."""
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from unitygain._case import Case
@@ -58,6 +60,53 @@ class Residual(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.branch(x)
+
+
+class Once(torch.autograd.Function):
+    """A cube whose backward pass cannot be differentiated."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
+        return x**3
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        return 3 * ctx.saved_tensors[0] ** 2 * grad
+
+
+class Detached(torch.autograd.Function):
+    """A cube whose backward pass is there twice, but detached: J·v is silently without it."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
+        return x**3
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        return 3 * ctx.saved_tensors[0] ** 2 * grad.detach()
+
+
+class Plain:
+    """The same cube by torch's own rules."""
+
+    @staticmethod
+    def apply(x: Tensor) -> Tensor:
+        return x**3
+
+
+class Cube(nn.Module):
+    """A cube beside a skip path."""
+
+    def __init__(self, rule: Any, width: int = 9) -> None:
+        super().__init__()
+        self.rule = rule
+        self.linear = nn.Linear(width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.rule.apply(self.linear(x))
 
 
 def _encoder() -> nn.Module:
