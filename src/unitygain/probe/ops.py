@@ -136,7 +136,7 @@ class Watch(TorchDispatchMode):
             recurrent.watch(self, call, args)
         elif call.leaf and len(inside) == 1 and self._counts[call] == 1:
             inside[0].whole = True
-        elif call.leaf and self.wanted.get("activation"):
+        elif call.leaf and (self.wanted.get("activation") or inside):
             self._whole_module(call, args, output, inside)
         if any(parameter.ndim >= 2 for parameter in call.module.parameters(recurse=False)):
             self._follows = call.path
@@ -233,7 +233,9 @@ class Watch(TorchDispatchMode):
         if origin.kind == "softmax" and other.numel() > 1 and other.shape != tensor.shape:
             origin.seen.kind = "attention"
             return
-        if origin.seen.operation == "sigmoid" and other.numel() > 1 and key(other) != origin.source:
+        # A loss that multiplies the model's output makes no gate of it, nor does x·sigmoid(x).
+        inside = self._innermost() is not None and other.numel() > 1
+        if origin.seen.operation == "sigmoid" and inside and key(other) != origin.source:
             origin.seen.signal = "gate"
         self._carry(out, origin)
 
