@@ -59,9 +59,9 @@ class _Watch(TorchDispatchMode):
     ) -> Any:
         kwargs = kwargs or {}
         name = func._schema.name.removeprefix("aten::").rstrip("_")
-        asked = self.found is None and name not in _UNWRITTEN and _differentiable(args, kwargs)
+        asked = self.found is None and name not in _UNWRITTEN
         inputs = pytree.tree_leaves((args, kwargs)) if asked else []
-        finite = asked and all(map(_finite, inputs))
+        finite = asked and _differentiable(args, kwargs) and all(map(_finite, inputs))
         no_nan = asked and self.made_nan is None and not any(map(_has_nan, inputs))
         out = func(*args, **kwargs)
         broken = [value for value in pytree.tree_leaves(out) if not _finite(value)] if asked else []
@@ -80,8 +80,8 @@ def find_origin(case: Case, seed: int = 0, batch: int = 0) -> Origin | None:
     """Run a batch once more on a copy, look at every operation, and return where it went wrong first.
 
     Masks are not mistaken for it: an operation counts if what enters it is finite, scalar arguments
-    included, and if a gradient passes through it. Where none does, it is the first operation that makes a
-    NaN from numbers without one, such as the softmax of a row that is masked everywhere.
+    included, and if a gradient passes through it. Where there is none, it is the first operation at all that
+    makes a NaN from numbers without one, such as the softmax of a row that is masked everywhere.
 
     Args:
         case: The case, which is not changed.

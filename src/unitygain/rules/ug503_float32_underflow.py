@@ -44,8 +44,9 @@ from collections.abc import Iterator, Mapping
 from unitygain._registry import rule
 from unitygain._types import Cause, Finding, Profile, Site
 from unitygain.rules._numbers import spell
+from unitygain.rules._ranges import SMALLEST_NORMAL
 
-SMALLEST = {"float32": 2.0**-126, "bfloat16": 2.0**-126, "float64": 2.0**-1022}
+SMALLEST = {dtype: SMALLEST_NORMAL[dtype] for dtype in ("float32", "bfloat16", "float64")}
 # Where the scaled gradient is put, and what the largest one may become: inside float32 on both sides.
 LOW, HIGH = -30.0, 30.0
 FAR = 6.0

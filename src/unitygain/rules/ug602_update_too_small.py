@@ -44,6 +44,7 @@ from collections.abc import Iterator, Mapping
 from unitygain._registry import rule
 from unitygain._types import Cause, Finding, Profile
 from unitygain.rules._numbers import spell
+from unitygain.rules._parameters import is_bias
 from unitygain.rules._updates import Updates, read_updates
 
 LIMIT = 1e-6
@@ -116,6 +117,6 @@ def _warming_up(profile: Profile) -> bool:
 
 
 def _has_gradient(profiles: Mapping[str, Profile]) -> bool:
-    """Whether any parameter gets a gradient; where none does, the step is not to blame."""
+    """Whether any weight gets a gradient; where none does, the step is not to blame."""
     gradients = profiles.get("param_grad_rms")
-    return gradients is None or any(value > 0 for value in gradients.values)
+    return gradients is None or any(value > 0 and not is_bias(site) for site, value in gradients.items())

@@ -41,12 +41,14 @@ A silent example:
     []
 """
 
+import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 
 from unitygain._registry import rule
 from unitygain._types import Cause, Finding, Profile, Severity, Site
 from unitygain.rules._parameters import is_bias, list_owners, owner, pattern
+from unitygain.rules._ranges import SMALLEST_NORMAL
 
 
 @rule(
@@ -106,18 +108,23 @@ def _unused(sites: list[Site], count: int, profiles: Mapping[str, Profile]) -> F
 
 
 def _without_gradient(sites: list[Site], count: int, profiles: Mapping[str, Profile]) -> Finding:
-    dead = _full(profiles.get("act_frac_dead"))
-    lost = [site for site, value in _finite(profiles.get("grad_rescaled")) if value < -37.9]
+    dead = (
+        [site for site, value in profiles["act_frac_dead"].items() if value == 1]
+        if ("act_frac_dead" in profiles)
+        else []
+    )
+    lost = _lost(sites, profiles.get("grad_rescaled"))
     causes = []
     if dead:
         causes.append(Cause(f"no unit of {dead[0]} is on for any input of the batch (UG206)"))
     if lost:
         causes.append(
-            Cause(f"the gradient is below what the dtype holds from {lost[-1]} on back (UG501, UG503)")
+            Cause(f"the dtype cannot hold a gradient as small as that of {lost[-1]} (UG501, UG503)")
         )
     causes.append(Cause("the path to the loss multiplies by zero: a mask, a gate, a clamp, or a rounding"))
-    routed = all("expert" in site.path for site in sites)
-    severity: Severity = "info" if routed else "warning"
+    # Where another finding names the reason, this one adds only the list.
+    explained = bool(dead or lost) or all("expert" in site.path for site in sites)
+    severity: Severity = "info" if explained else "warning"
     return Finding(
         "UG603",
         "parameter-not-learning",
@@ -200,9 +207,15 @@ def _matters_not(site: Site, profiles: Mapping[str, Profile]) -> bool:
     return broken is not None and any(value > 0 for value in broken.values)
 
 
-def _full(profile: Profile | None) -> list[Site]:
-    return [site for site, value in profile.items() if value == 1] if profile else []
-
-
-def _finite(profile: Profile | None) -> tuple[tuple[Site, float], ...]:
-    return profile.finite() if profile else ()
+def _lost(sites: Sequence[Site], rescaled: Profile | None) -> list[Site]:
+    """Modules of the parameters whose output has a gradient in float64, too small for the run's dtype."""
+    if rescaled is None:
+        return []
+    owners = {owner(site) for site in sites}
+    labels = dict(zip(rescaled.sites, rescaled.labels, strict=True))
+    return [
+        site
+        for site, value in rescaled.finite()
+        if any(site.path == path or site.path.startswith(path + ".") for path in owners)
+        and value < math.log10(SMALLEST_NORMAL.get(labels[site], 1.0))
+    ]

@@ -47,6 +47,7 @@ from unitygain.rules._numbers import spell
 EXCESS = 2.0
 FATAL = 20.0
 QUIET = 0.1
+LARGE_INPUT = 10.0
 
 
 @rule(
@@ -54,7 +55,7 @@ QUIET = 0.1
     name="bad-initial-loss",
     severity="error",
     needs=("loss_value",),
-    wants=("act_rms", "param_rms"),
+    wants=("act_rms", "input_rms"),
 )
 def judge(profiles: Mapping[str, Profile]) -> Iterator[Finding]:
     """Yield a finding where the loss per row exceeds that of equal probabilities by far."""
@@ -84,6 +85,14 @@ def judge(profiles: Mapping[str, Profile]) -> Iterator[Finding]:
 
 
 def _causes(profiles: Mapping[str, Profile], expected: float) -> Iterator[Cause]:
+    scales = profiles["input_rms"].finite() if "input_rms" in profiles else ()
+    inputs = max((value for _, value in scales), default=0.0)
+    if inputs > LARGE_INPUT:
+        yield Cause(
+            f"inputs: their rms is {spell(inputs)}, and the logits grow with it (UG607)",
+            remedy="unit_inputs",
+            predicted=(0.0, expected + EXCESS),
+        )
     outputs = profiles["act_rms"].finite() if "act_rms" in profiles else ()
     if outputs and outputs[-1][1] > 1:
         site, size = outputs[-1]

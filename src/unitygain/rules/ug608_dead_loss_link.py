@@ -1,11 +1,11 @@
 """UG608: a bad loss that does not pull at the prediction.
 
 What it sees:
-    A cross-entropy, binary or over classes, whose mean per row is above that of equal probabilities while
-    max|p - y|, the gradient at the logits before averaging, is nearly zero, or the gradient that arrives at
-    the model's last output is exactly zero. With a working link neither can be: the cross-entropy of soft
-    or hard targets is their entropy, at most ln(classes), plus a divergence that p - y pulls at. A loss
-    that is small where p - y is small is satisfied, and nothing is said.
+    A cross-entropy, binary or over classes, whose mean per row is half as much again as that of equal
+    probabilities, or more, while max|p - y|, the gradient at the logits before averaging, is nearly zero,
+    or the gradient that arrives at the model's last output is exactly zero. With a working link neither can
+    be: the cross-entropy of soft or hard targets is their entropy, at most ln(classes), plus a divergence
+    that p - y pulls at. A loss that is small where p - y is small is satisfied, and nothing is said.
 
 Why it matters:
     The whole model stands still, and every layer looks as if the gradient vanished. No initialisation, skip
@@ -40,15 +40,17 @@ A silent example:
     ([], [])
 """
 
+import math
 from collections.abc import Iterator, Mapping
 
 from unitygain._registry import rule
 from unitygain._types import Cause, Finding, Profile
 from unitygain.rules._losses import read_entropy
 from unitygain.rules._numbers import spell
+from unitygain.rules._ranges import SMALLEST_NORMAL
 
 PULL = 1e-3
-MARGIN = 1.05
+MARGIN = 1.5
 
 
 @rule(
@@ -56,7 +58,7 @@ MARGIN = 1.05
     name="dead-loss-link",
     severity="error",
     needs=("loss_value", "logit_grad_absmax", "grad_rms"),
-    wants=("act_frac_nonfinite",),
+    wants=("grad_rescaled",),
 )
 def judge(profiles: Mapping[str, Profile]) -> Iterator[Finding]:
     """Yield a finding where a bad loss gives no gradient at the model's output."""
@@ -68,7 +70,7 @@ def judge(profiles: Mapping[str, Profile]) -> Iterator[Finding]:
     gradients = [value for _, value in profiles["grad_rms"].finite()]
     # The output of a saturated sigmoid module gets a gradient, which its own slope then takes away.
     silent = len(gradients) > 1 and not any(gradients[:-1])
-    if not (pull < PULL or silent):
+    if not (pull < PULL or (silent and not _underflowed(profiles))):
         return
     where = "max|p - y| is " + spell(pull) if pull < PULL else "the gradient behind it is exactly 0"
     yield Finding(
@@ -94,3 +96,13 @@ def judge(profiles: Mapping[str, Profile]) -> Iterator[Finding]:
         },
         fix="give the loss logits: torch.nn.functional.binary_cross_entropy_with_logits(logits, target)",
     )
+
+
+def _underflowed(profiles: Mapping[str, Profile]) -> bool:
+    """Whether the gradient is there in float64, and only too small for the dtype of the run."""
+    rescaled = profiles.get("grad_rescaled")
+    if rescaled is None:
+        return False
+    labels = dict(zip(rescaled.sites, rescaled.labels, strict=True))
+    there = [(value, labels[site]) for site, value in rescaled.finite()]
+    return any(value < math.log10(SMALLEST_NORMAL.get(dtype, 1.0)) for value, dtype in there)

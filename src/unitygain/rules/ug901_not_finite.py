@@ -48,6 +48,7 @@ from unitygain._types import Cause, Finding, Profile, Site
 
 WORDS = {"NaN": "a NaN", "infinity": "an infinity"}
 BY_RANGE = (
+    "_to_copy",
     "exp",
     "mm",
     "addmm",
@@ -148,7 +149,8 @@ def _without_origin(profiles: Mapping[str, Profile]) -> Finding:
 def _from_origin(origin: Profile, profiles: Mapping[str, Profile], harmed: bool) -> Finding:
     facts = origin.facts
     site, operation, direction = origin.sites[0], str(facts["operation"]), str(facts["direction"])
-    kind, line = WORDS.get(str(facts.get("kind")), "a number that is not finite"), str(facts.get("line", ""))
+    kind = WORDS.get(str(facts.get("kind")), "a number that is not finite")
+    line = str(facts.get("line", "")).rpartition("/")[2].rpartition("\\")[2]
     if operation in {"input", "parameter"}:
         message = f"the {operation} {_name(site)} holds {kind} before anything is computed"
     else:

@@ -1,0 +1,10 @@
+"""Where the dtypes end below: the smallest number with full precision."""
+
+SMALLEST_NORMAL = {
+    "float16": 2.0**-14,
+    "bfloat16": 2.0**-126,
+    "float8_e4m3fn": 2.0**-6,
+    "float8_e5m2": 2.0**-14,
+    "float32": 2.0**-126,
+    "float64": 2.0**-1022,
+}

@@ -1,0 +1,148 @@
+"""Steps that are too large or too small, and optimizers that hold the wrong parameters."""
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+
+from unitygain._case import Case
+from zoo import sound
+from zoo.patient import Patient, classify, seeded
+
+
+def sgd(rate: float, **options: Any) -> Callable[[Any], torch.optim.Optimizer]:
+    """Return a factory of SGD."""
+    return lambda parameters: torch.optim.SGD(parameters, rate, **options)
+
+
+def adam(rate: float, **options: Any) -> Callable[[Any], torch.optim.Optimizer]:
+    """Return a factory of AdamW."""
+    return lambda parameters: torch.optim.AdamW(parameters, rate, **options)
+
+
+def summed(model: nn.Module, batch: Any) -> torch.Tensor:
+    """Cross-entropy, added up over the batch."""
+    return nn.functional.cross_entropy(model(batch[0]), batch[1], reduction="sum")
+
+
+def bfloat(kind: str) -> Case:
+    """Return a case whose weights are bfloat16 and whose updates are too small to be seen there."""
+    inputs, labels = sound.batch(kind)
+    return sound.case(kind, lambda m: m.bfloat16(), data=[(inputs.bfloat16(), labels)], optimizer=sgd(1e-9))
+
+
+def held(kind: str, choose: Callable[[nn.Module], Any], after: Callable[[Any], None] | None = None) -> Case:
+    """Return a case whose optimizer was built over what `choose` gives, before the model was changed."""
+    model = sound.MODELS[kind]()
+    optimizer = torch.optim.AdamW(choose(model), 1e-3)
+    if after is not None:
+        after(model)
+    return Case(model, classify, [sound.batch(kind)], optimizer)
+
+
+def new_head(model: Any) -> None:
+    """Replace the last module of a sequence."""
+    model[-1] = nn.Linear(model[-1].in_features, sound.CLASSES)
+
+
+def frozen_stem(model: Any) -> None:
+    """Freeze the first layer."""
+    model[0].requires_grad_(False)
+
+
+def zero_head(model: Any) -> None:
+    """Start the head at zero."""
+    nn.init.zeros_(sound.head(model).weight)
+
+
+def warm_up(optimizer: torch.optim.Optimizer) -> Any:
+    """Start a hundred-millionth of the way up."""
+    return torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: (step + 1) * 1e-8)
+
+
+def sick() -> list[Patient]:
+    """Return cases whose step or whose optimizer is wrong."""
+    return sound.patients({
+        "step-adam-huge": ("mlp", lambda: sound.case("mlp", optimizer=adam(1.0)), ("UG601",), ()),
+        "step-sgd-huge": ("cnn", lambda: sound.case("cnn", optimizer=sgd(30.0)), ("UG601",), ()),
+        "step-sum-of-losses": (
+            "residual",
+            lambda: sound.case("residual", loss=summed, optimizer=sgd(3.0)),
+            ("UG601",),
+            (),
+        ),
+        "step-lstm-huge": ("recurrent", lambda: sound.case("recurrent", optimizer=adam(2.0)), ("UG601",), ()),
+        "step-sgd-tiny": ("mlp", lambda: sound.case("mlp", optimizer=sgd(1e-7)), ("UG602",), ()),
+        "step-adam-tiny": (
+            "transformer",
+            lambda: sound.case("transformer", optimizer=adam(1e-9)),
+            ("UG602",),
+            (),
+        ),
+        "step-bfloat16-lost": ("cnn", lambda: bfloat("cnn"), ("UG602",), ()),
+        "optimizer-before-new-head": (
+            "cnn",
+            lambda: held("cnn", lambda m: m.parameters(), new_head),
+            ("UG604",),
+            (),
+        ),
+        "optimizer-of-a-copy": (
+            "mlp",
+            lambda: held("mlp", lambda m: copy.deepcopy(m).parameters()),
+            ("UG604",),
+            (),
+        ),
+        "optimizer-of-the-layers": (
+            "transformer",
+            lambda: held("transformer", lambda m: m.layers.parameters()),
+            ("UG604",),
+            (),
+        ),
+    })
+
+
+def healthy() -> list[Patient]:
+    """Return cases that look a little like those and train, some with the rate drawn by seed."""
+    patients = sound.patients({
+        "step-zero-head": ("mlp", lambda: sound.case("mlp", zero_head, optimizer=adam(1e-3)), (), ()),
+        "step-adam-warm-up": (
+            "transformer",
+            lambda: sound.case("transformer", optimizer=adam(1e-3), schedule=warm_up),
+            (),
+            (),
+        ),
+        "step-clipped-sum": (
+            "residual",
+            lambda: sound.case(
+                "residual",
+                loss=summed,
+                optimizer=sgd(0.05),
+                clip=lambda parameters: nn.utils.clip_grad_norm_(list(parameters), 1.0),
+            ),
+            (),
+            (),
+        ),
+        "step-fine-tuning": ("transformer", lambda: sound.case("transformer", optimizer=adam(1e-5)), (), ()),
+        "optimizer-holds-frozen": (
+            "mlp",
+            lambda: held("mlp", lambda m: m.parameters(), frozen_stem),
+            (),
+            (),
+        ),
+    })
+    for seed, kind in enumerate(sound.MODELS):
+        power = float(torch.rand((), generator=torch.Generator().manual_seed(seed)))
+        patients += [
+            Patient(
+                f"step-{kind}-{name}-drawn",
+                kind,
+                seeded(lambda k=kind, f=factory, r=rate: sound.case(k, optimizer=f(r)), seed),
+            )
+            for name, factory, rate in (
+                ("adam", adam, 1e-4 * 100**power),
+                ("momentum", lambda r: sgd(r, momentum=0.9), 1e-3 * 50**power),
+            )
+        ]
+    return patients

@@ -1,0 +1,340 @@
+"""What is wrong around the model: parameters that do not learn, the loss's link, the scale of the inputs."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from unitygain._case import Case
+from zoo import sound
+from zoo.patient import Patient, regress, seeded
+
+F = nn.functional
+
+
+class Forgotten(nn.Module):
+    """Three layers of which the forward uses two."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Linear(sound.FEATURES, sound.FEATURES) for _ in range(3))
+        self.head = nn.Linear(sound.FEATURES, sound.CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in self.layers[:2]:
+            x = x + torch.tanh(layer(x))
+        return self.head(x)
+
+
+class Detached(nn.Module):
+    """A convolutional network whose features are cut off from the head."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        parts = list(sound.cnn())
+        self.features, self.head = nn.Sequential(*parts[:-1]), parts[-1]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.features(x).detach())
+
+
+class ZeroGated(nn.Module):
+    """An LSTM whose output enters through a gate that is a constant zero."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lstm = nn.LSTM(sound.FEATURES, sound.WIDTH, batch_first=True)
+        self.head = nn.Linear(sound.WIDTH + sound.FEATURES, sound.CLASSES)
+        self.register_buffer("gate", torch.zeros(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(torch.cat([self.gate * self.lstm(x)[0][:, -1], x[:, -1]], -1))
+
+
+class Adapted(nn.Module):
+    """A frozen map with a trainable low-rank part that starts at zero."""
+
+    def __init__(self, inner: nn.Linear, rank: int = 2) -> None:
+        super().__init__()
+        self.inner = inner.requires_grad_(False)
+        self.lora_a = nn.Parameter(torch.randn(rank, inner.in_features) * inner.in_features**-0.5)
+        self.lora_b = nn.Parameter(torch.zeros(inner.out_features, rank))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.inner(x) + x @ self.lora_a.T @ self.lora_b.T
+
+
+class Experts(nn.Module):
+    """A mixture in which each row goes to one expert, and some experts get none."""
+
+    def __init__(self, count: int = 6) -> None:
+        super().__init__()
+        self.router = nn.Linear(sound.FEATURES, count)
+        self.experts = nn.ModuleList(nn.Linear(sound.FEATURES, sound.FEATURES) for _ in range(count))
+        self.head = nn.Linear(sound.FEATURES, sound.CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight, chosen = self.router(x).softmax(-1).max(-1)
+        y = torch.zeros_like(x)
+        for index in chosen.unique().tolist():
+            rows = chosen == index
+            y[rows] = weight[rows, None] * self.experts[index](x[rows])
+        return self.head(x + y)
+
+
+class Clock(nn.Module):
+    """A denoiser that is told the time, 0 to 1000, through sines."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.time = nn.Linear(8, sound.FEATURES)
+        self.body = nn.Sequential(nn.Linear(sound.FEATURES, sound.WIDTH), nn.SiLU())
+        self.out = nn.Linear(sound.WIDTH, sound.FEATURES)
+
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        angles = t[:, None] / 10.0 ** torch.arange(4.0)
+        return self.out(self.body(x + self.time(torch.cat([angles.sin(), angles.cos()], -1))))
+
+
+def freeze(*names: str) -> Callable[[Any], None]:
+    """Return what freezes the parameters that begin with one of `names`."""
+
+    def change(model: nn.Module) -> None:
+        for name, parameter in model.named_parameters():
+            if name.startswith(names):
+                parameter.requires_grad_(False)
+
+    return change
+
+
+def loud_head(factor: float) -> Callable[[Any], None]:
+    """Return what multiplies the head's weights."""
+
+    def change(model: nn.Module) -> None:
+        with torch.no_grad():
+            sound.head(model).weight.mul_(factor)
+
+    return change
+
+
+def tie(model: Any) -> None:
+    """Use the embedding, of standard deviation 1, as the head."""
+    model.head = nn.Linear(sound.WIDTH, sound.TOKENS, bias=False)
+    model.head.weight = model.embed.weight
+    with torch.no_grad():
+        model.norm.weight.fill_(3.0)
+
+
+def append(*parts: nn.Module) -> Callable[[Any], nn.Module]:
+    """Return what puts `parts` behind the model."""
+    return lambda model: nn.Sequential(model, *parts)
+
+
+def zero_branches(model: Any) -> None:
+    """Start every residual branch at zero."""
+    for module in model:
+        if isinstance(module, sound.Residual):
+            nn.init.zeros_(module.down.weight)
+            nn.init.zeros_(module.down.bias)
+
+
+def binary(model: nn.Module, batch: Any) -> Tensor:
+    """Binary cross-entropy with logits, of all classes."""
+    return F.binary_cross_entropy_with_logits(model(batch[0]), F.one_hot(batch[1], sound.CLASSES).float())
+
+
+def probabilities(model: nn.Module, batch: Any) -> Tensor:
+    """Binary cross-entropy of probabilities."""
+    return F.binary_cross_entropy(model(batch[0]), F.one_hot(batch[1], sound.CLASSES).float())
+
+
+def opposite(model: nn.Module, batch: Any) -> Tensor:
+    """Binary cross-entropy of a saturated sigmoid against what it does not say."""
+    p = (4e4 * model(batch[0])).sigmoid()
+    return F.binary_cross_entropy(p, (p < 0.5).float().detach())
+
+
+def clamped(model: nn.Module, batch: Any) -> Tensor:
+    """Cross-entropy of logits that a clamp has cut off, against a class that they rule out."""
+    logits = (1e8 * model(batch[0])).clamp(-20, 20)
+    return F.cross_entropy(logits, logits.argmin(-1))
+
+
+def summed(model: nn.Module, batch: Any) -> Tensor:
+    """Cross-entropy, added up over the batch."""
+    return F.cross_entropy(model(batch[0]), batch[1], reduction="sum")
+
+
+def weighted(model: nn.Module, batch: Any) -> Tensor:
+    """Three cross-entropies together, one of them with weights and smoothing."""
+    logits, weight = model(batch[0]), torch.tensor([1.0, 5.0, 9.0, 1.0, 2.0])
+    first = F.cross_entropy(logits, batch[1], weight=weight, label_smoothing=0.1)
+    return 4 * first + F.cross_entropy(2 * logits, batch[1]) + F.cross_entropy(-logits, batch[1])
+
+
+def twice_log(model: nn.Module, batch: Any) -> Tensor:
+    """Cross-entropy of logarithms of probabilities: the same as of logits."""
+    return F.cross_entropy(F.log_softmax(model(batch[0]), -1), batch[1])
+
+
+def functional_softmax(model: nn.Module, batch: Any) -> Tensor:
+    """Cross-entropy of probabilities."""
+    return F.cross_entropy(model(batch[0]).softmax(-1), batch[1])
+
+
+def satisfied(model: nn.Module, batch: Any) -> Tensor:
+    """Cross-entropy against what the model says: nothing is left to learn."""
+    logits = model(batch[0])
+    return F.cross_entropy(logits, logits.detach().argmax(-1))
+
+
+def scaled(kind: str, scale: float, shift: float = 0.0, change: Callable[[Any], Any] | None = None) -> Case:
+    """Return a case with inputs of another scale."""
+    inputs, labels = sound.batch(kind)
+    return sound.case(kind, change, data=[(inputs * scale + shift, labels)])
+
+
+def pictures(scale: float, change: Callable[[Any], Any] | None = None) -> Case:
+    """Return a case with images in 0..1, times `scale`."""
+    inputs, labels = sound.batch("cnn")
+    return sound.case("cnn", change, data=[(scale * torch.rand_like(inputs), labels)])
+
+
+def clocked() -> Case:
+    """Return a denoiser that gets the time as a float."""
+    x = torch.randn(32, sound.FEATURES)
+    return Case(Clock(), lambda m, b: (m(b[0], b[1]) - b[2]).square().mean(), [(x, 1000 * torch.rand(32), x)])
+
+
+def autoencoder() -> Case:
+    """Return a model that ends in a sigmoid, for a squared error."""
+    inputs, _ = sound.batch("mlp")
+    model = nn.Sequential(nn.Linear(sound.FEATURES, 8), nn.GELU(), nn.Linear(8, sound.FEATURES), nn.Sigmoid())
+    return Case(model, regress, [(inputs, inputs.sigmoid())])
+
+
+def lora(model: Any) -> None:
+    """Adapt the maps of a frozen residual network."""
+    for module in model:
+        if isinstance(module, sound.Residual):
+            module.requires_grad_(False)
+            module.up, module.down = Adapted(module.up), Adapted(module.down)
+
+
+def sick() -> list[Patient]:
+    """Return cases with one mistake around the model each."""
+    return sound.patients({
+        "unused-layer": (
+            "residual",
+            lambda: Case(Forgotten(), sound.classify, [sound.batch("mlp")]),
+            ("UG603",),
+            (),
+        ),
+        "detached-features": ("cnn", lambda: sound.case("cnn", lambda m: Detached()), ("UG603",), ()),
+        "frozen-in-between": (
+            "transformer",
+            lambda: sound.case("transformer", freeze("layers.1.")),
+            ("UG603",),
+            (),
+        ),
+        "gated-off": ("recurrent", lambda: sound.case("recurrent", lambda m: ZeroGated()), ("UG603",), ()),
+        "loss-loud-head": ("mlp", lambda: sound.case("mlp", loud_head(30)), ("UG605",), ()),
+        "loss-loud-head-cnn": ("cnn", lambda: sound.case("cnn", loud_head(60)), ("UG605",), ()),
+        "loss-tied-embedding": ("transformer", lambda: sound.case("transformer", tie), ("UG605",), ()),
+        "loss-loud-head-lstm": ("recurrent", lambda: sound.case("recurrent", loud_head(200)), ("UG605",), ()),
+        "softmax-twice": ("mlp", lambda: sound.case("mlp", append(nn.Softmax(-1))), ("UG606",), ()),
+        "softmax-twice-cnn": ("cnn", lambda: sound.case("cnn", append(nn.Softmax(1))), ("UG606",), ()),
+        "softmax-twice-function": (
+            "transformer",
+            lambda: sound.case("transformer", loss=functional_softmax),
+            ("UG606",),
+            (),
+        ),
+        "sigmoid-twice": (
+            "recurrent",
+            lambda: sound.case("recurrent", append(nn.Sigmoid()), loss=binary),
+            ("UG606",),
+            (),
+        ),
+        "inputs-in-bytes": ("cnn", lambda: pictures(255.0), ("UG607",), ("UG605",)),
+        "inputs-in-thousands": ("mlp", lambda: scaled("mlp", 700.0, 3000.0), ("UG607",), ("UG605",)),
+        "inputs-tiny": ("recurrent", lambda: scaled("recurrent", 1e-5), ("UG607",), ()),
+        "loss-link-saturated": (
+            "mlp",
+            lambda: sound.case("mlp", loud_head(300), loss=opposite),
+            ("UG608",),
+            ("UG605", "UG603"),
+        ),
+        "loss-link-clamped": (
+            "cnn",
+            lambda: sound.case("cnn", loss=clamped),
+            ("UG608",),
+            ("UG605", "UG603"),
+        ),
+        "loss-link-clamped-lstm": (
+            "recurrent",
+            lambda: sound.case("recurrent", loud_head(30), loss=clamped),
+            ("UG608",),
+            ("UG605", "UG603"),
+        ),
+    })
+
+
+def healthy() -> list[Patient]:
+    """Return cases that look a little like those and train, some of them drawn by seed."""
+    patients = sound.patients({
+        "frozen-backbone": (
+            "cnn",
+            lambda: sound.case("cnn", freeze(*(f"{index}." for index in range(8)))),
+            (),
+            (),
+        ),
+        "frozen-first-layers": (
+            "transformer",
+            lambda: sound.case("transformer", freeze("embed", "layers.0", "layers.1")),
+            (),
+            (),
+        ),
+        "zero-branches": ("residual", lambda: sound.case("residual", zero_branches), (), ()),
+        "low-rank-adapters": ("residual", lambda: sound.case("residual", lora), (), ()),
+        "experts-not-chosen": (
+            "mlp",
+            lambda: Case(Experts(), sound.classify, [tuple(t[:4] for t in sound.batch("mlp"))]),
+            (),
+            (),
+        ),
+        "loss-summed": ("mlp", lambda: sound.case("mlp", loss=summed), (), ()),
+        "loss-of-three-terms": ("cnn", lambda: sound.case("cnn", loss=weighted), (), ()),
+        "loss-satisfied": ("mlp", lambda: sound.case("mlp", loud_head(30), loss=satisfied), (), ()),
+        "softmax-log-twice": ("transformer", lambda: sound.case("transformer", loss=twice_log), (), ()),
+        "sigmoid-and-probabilities": (
+            "recurrent",
+            lambda: sound.case("recurrent", append(nn.Sigmoid()), loss=probabilities),
+            (),
+            (),
+        ),
+        "sigmoid-for-a-square": ("mlp", autoencoder, (), ()),
+        "inputs-in-0-1": ("cnn", lambda: pictures(1.0), (), ()),
+        "inputs-bytes-normalised": (
+            "cnn",
+            lambda: pictures(255.0, lambda model: nn.Sequential(nn.BatchNorm2d(3), model)),
+            (),
+            (),
+        ),
+        "inputs-time-in-thousands": ("mlp", clocked, (), ()),
+        "inputs-quiet-sound": ("recurrent", lambda: scaled("recurrent", 0.03), (), ()),
+    })
+    for seed, kind in enumerate(("mlp", "cnn", "residual", "recurrent")):
+        size = 10 ** float(torch.empty(()).uniform_(-1, 0.5, generator=torch.Generator().manual_seed(seed)))
+        patients.append(
+            Patient(f"inputs-{kind}-drawn", kind, seeded(lambda k=kind, s=size: scaled(k, s), seed))
+        )
+        patients.append(
+            Patient(
+                f"loss-{kind}-drawn",
+                kind,
+                seeded(lambda k=kind, s=size: sound.case(k, loud_head(min(s, 1.5))), seed),
+            )
+        )
+    return patients
