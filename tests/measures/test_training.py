@@ -1,0 +1,248 @@
+"""The optimizer's step, what learns, number ranges, and the first number that is not finite."""
+
+import copy
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from measures.reading import by_name, gradients, measured, rms, squares
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from unitygain._case import Case
+from unitygain.stats import UNDERFLOW_DTYPES
+
+RTOL = 1e-10
+OPTIMIZERS: dict[str, Callable[[Any], torch.optim.Optimizer]] = {
+    "sgd": lambda p: torch.optim.SGD(p, 0.1, momentum=0.9),
+    "adamw": lambda p: torch.optim.AdamW(p, 1e-3),
+    "rmsprop": lambda p: torch.optim.RMSprop(p, 1e-2),
+}
+
+
+def _net() -> nn.Module:
+    return nn.Sequential(nn.Linear(5, 6), nn.Tanh(), nn.Linear(6, 2))
+
+
+@pytest.mark.parametrize("clipped", [False, True])
+@pytest.mark.parametrize("kind", OPTIMIZERS)
+def test_the_update_is_that_of_the_optimizer_itself(kind: str, clipped: bool) -> None:
+    clip = (lambda p: nn.utils.clip_grad_norm_(p, 1e-3)) if clipped else None
+    case = squares(_net(), 4, 5, optimizer=OPTIMIZERS[kind], clip=clip)
+    before = {name: p.detach().clone() for name, p in case.model.named_parameters()}
+    profile = measured(case, "update_ratio")["update_ratio"]
+    assert all(torch.equal(p, before[name]) for name, p in case.model.named_parameters())
+    twin = copy.deepcopy(case.model)
+    optimizer = OPTIMIZERS[kind](twin.parameters())
+    case.loss(twin, case.batches[0]).backward()
+    if clip is not None:
+        clip(twin.parameters())
+    optimizer.step()
+    for name, parameter in twin.named_parameters():
+        expected = rms(parameter - before[name]) / rms(before[name])
+        # The update is a difference of numbers 1e3 times as large at most: 1e3 roundings of 2^-53.
+        assert by_name(profile)[name] == pytest.approx(expected, rel=1e-9, abs=0)
+    assert profile.facts["optimizer"] == type(optimizer).__name__
+
+
+def test_an_optimizer_with_state_goes_on_from_it() -> None:
+    case = squares(_net(), 4, 5)
+    optimizer = torch.optim.Adam(case.model.parameters(), 1e-2)
+    for _ in range(5):
+        optimizer.zero_grad()
+        case.compute_loss(case.batches[0]).backward()
+        optimizer.step()
+    state = copy.deepcopy(optimizer.state_dict())
+    case.optimizer = optimizer
+    value = measured(case, "update_ratio")["update_ratio"].values[0]
+    assert optimizer.state_dict()["state"][0]["step"] == state["state"][0]["step"]
+    weight = case.model.get_parameter("0.weight")
+    before = weight.detach().clone()
+    optimizer.step()
+    assert value == pytest.approx(rms(weight - before) / rms(before), rel=1e-9, abs=0)
+
+
+def test_a_step_and_a_schedule_of_the_case_s_own_are_respected() -> None:
+    def schedule(optimizer: torch.optim.Optimizer) -> Any:
+        return torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: (step + 1) / 100)
+
+    plain = squares(_net(), 4, 5, optimizer=OPTIMIZERS["sgd"])
+    warm = squares(_net(), 4, 5, optimizer=OPTIMIZERS["sgd"], schedule=schedule)
+    full, slow = (measured(case, "update_ratio")["update_ratio"] for case in (plain, warm))
+    assert by_name(slow)["0.weight"] != by_name(full)["0.weight"]
+    assert slow.facts["learning_rate"] == pytest.approx(1e-3, rel=1e-12)
+
+    def step(case: Case, batch: Tensor) -> Tensor:
+        optimizer = case.build_optimizer()
+        assert optimizer is not None
+        for _ in range(2):
+            optimizer.zero_grad()
+            loss = case.compute_loss(batch)
+            loss.backward()
+            optimizer.step()
+        return loss
+
+    own = squares(_net(), 4, 5, optimizer=lambda p: torch.optim.SGD(p, 1e-6), step=step)
+    one = squares(_net(), 4, 5, optimizer=lambda p: torch.optim.SGD(p, 1e-6))
+    twice, once = (by_name(measured(c, "update_ratio")["update_ratio"])["0.weight"] for c in (own, one))
+    # The models are drawn apart; on each alone a second step of 1e-6 is the first again to about 1e-5.
+    again = measured(
+        Case(own.model, loss=own.loss, data=own.batches, optimizer=own.optimizer), "update_ratio"
+    )["update_ratio"]
+    assert twice == pytest.approx(2 * by_name(again)["0.weight"], rel=1e-3)
+    assert once > 0
+
+
+def test_a_parameter_of_zeros_that_moves_has_no_finite_ratio() -> None:
+    model = nn.Linear(5, 2)
+    nn.init.zeros_(model.bias)
+    profile = measured(squares(model, 4, 5, optimizer=OPTIMIZERS["sgd"]), "update_ratio")["update_ratio"]
+    assert by_name(profile)["bias"] == math.inf
+    assert math.isfinite(float(profile.facts["median"]))
+    assert measured(squares(_net(), 4, 5), "update_ratio") == {}
+
+
+def test_parameters_that_do_not_learn_are_told() -> None:
+    model = _net()
+    model.get_parameter("0.bias").requires_grad_(False)
+    stranger = nn.Parameter(torch.zeros(1))
+    held = [model.get_parameter("0.weight"), model.get_parameter("0.bias"), stranger]
+    case = squares(model, 4, 5, optimizer=torch.optim.SGD(held, 0.1))
+    profile = measured(case, "param_trainable")["param_trainable"]
+    assert by_name(profile) == {"0.weight": 1.0, "0.bias": 0.0, "2.weight": 1.0, "2.bias": 1.0}
+    assert profile.labels == ("in optimizer", "in optimizer", "not in optimizer", "not in optimizer")
+    facts = {name: profile.facts[name] for name in ("trainable_not_held", "frozen_held", "held_elsewhere")}
+    assert facts == {"trainable_not_held": 2, "frozen_held": 1, "held_elsewhere": 1}
+    bare = measured(squares(_net(), 4, 5), "param_trainable")["param_trainable"]
+    assert set(bare.labels) == {"no optimizer"}
+
+
+def test_underflow_counts_what_each_dtype_rounds_to_zero() -> None:
+    case = squares(nn.Sequential(nn.Linear(5, 64), nn.Tanh(), nn.Linear(64, 2)), 16, 5)
+    plain = case.loss
+    case.loss = lambda model, x: plain(model, x) * 1e-6
+    seen = measured(case, "grad_frac_underflow", "grad_exponents")
+    profile = seen["grad_frac_underflow"]
+    twin = gradients(case, lambda name, module: bool(name))
+    for (site, value), row in zip(profile.items(), profile.rows, strict=True):
+        gradient = twin[str(site)][1]
+        assert value == row[0]
+        for dtype, fraction in zip(UNDERFLOW_DTYPES, row, strict=True):
+            lost = (gradient.to(getattr(torch, dtype)).double() == 0) & (gradient != 0)
+            assert fraction == pytest.approx(float(lost.sum() / (gradient != 0).sum()), rel=1e-12)
+    assert max(row[0] for row in profile.rows) > 0
+    assert all(row[1] == 0 for row in profile.rows)
+    scale = float(profile.facts["loss_scale_float16"])
+    for _, gradient in twin.values():
+        repaired = (gradient * scale).half()
+        # All but the smallest percent, by the power of two, are kept; none overflows.
+        assert (repaired == 0).double().mean() <= 0.01
+        assert repaired.isfinite().all()
+    counts = seen["grad_exponents"].rows[0]
+    exponents = torch.frexp(twin["0"][1])[1] - 1
+    assert counts[160 - 25] == int((exponents == -25).sum())
+    assert sum(counts) == twin["0"][1].numel()
+
+
+def test_a_scale_that_would_overflow_is_no_repair() -> None:
+    case = Case(
+        nn.Linear(1, 1), loss=lambda m, x: (m(x) * torch.tensor([1.0, 1e-30])).sum(), data=[torch.ones(1, 1)]
+    )
+    case.loss = lambda m, x: m(x)[0, 0] * 1e4 + m(x)[0, 0] * 1e-30
+    facts = measured(case, "grad_frac_underflow")["grad_frac_underflow"].facts
+    assert math.isnan(float(facts["loss_scale_float16"]))
+    assert facts["loss_scale_bfloat16"] == 1
+
+
+class Sick(nn.Module):
+    def __init__(self, way: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(4, 4), nn.Linear(4, 2)
+        self.middle = Middle(way)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(self.middle(self.first(x)))
+
+
+class Middle(nn.Module):
+    def __init__(self, way: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.way = way
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.way(x)
+
+
+BREAKS: dict[str, tuple[Callable[[Tensor], Tensor], str, str]] = {
+    "root of a negative": (lambda x: (-x.abs() - 1).sqrt(), "sqrt", "forward"),
+    "log of zero": (lambda x: (0 * x).log(), "log", "forward"),
+    "division": (lambda x: x / (x - x), "div", "forward"),
+    "overflow": (lambda x: (1e4 * x.abs() + 1e3).exp(), "exp", "forward"),
+    "all masked": (
+        lambda x: x.masked_fill(torch.ones_like(x) > 0, -math.inf).softmax(-1),
+        "_softmax",
+        "forward",
+    ),
+    "slope of the root at zero": (lambda x: (0 * x).sqrt(), "SqrtBackward0", "backward"),
+    "slope of the norm at zero": (lambda x: x * (0 * x).square().sum().sqrt(), "SqrtBackward0", "backward"),
+}
+
+
+@pytest.mark.parametrize("name", BREAKS)
+def test_the_first_operation_that_breaks_is_named(name: str) -> None:
+    way, operation, direction = BREAKS[name]
+    case = squares(Sick(way), 3, 4)
+    profile = measured(case, "nonfinite_origin")["nonfinite_origin"]
+    assert [str(site) for site in profile.sites] == ["middle"]
+    assert str(profile.facts["operation"]).split(" ")[0] == operation
+    assert profile.facts["direction"] == direction
+    if direction == "forward":
+        file, _, line = str(profile.facts["line"]).rpartition(":")
+        assert file.endswith("test_training.py")
+        assert int(line) > 0
+
+
+def test_a_batch_or_a_parameter_that_was_broken_before_is_named_itself() -> None:
+    case = squares(_net(), 3, 5)
+    case.batches[0][0, 0] = math.nan
+    profile = measured(case, "nonfinite_origin")["nonfinite_origin"]
+    assert [str(site) for site in profile.sites] == ["(model)(input 0)"]
+    case = squares(_net(), 3, 5)
+    with torch.no_grad():
+        case.model.get_parameter("2.bias").fill_(math.inf)
+    profile = measured(case, "nonfinite_origin")["nonfinite_origin"]
+    assert [str(site) for site in profile.sites] == ["2.bias"]
+    assert profile.labels == ("parameter",)
+
+
+def test_masks_are_no_origin_and_a_finite_pass_has_none() -> None:
+    def masked(x: Tensor) -> Tensor:
+        blocked = torch.eye(x.shape[-1], dtype=torch.bool)[0]
+        return x.masked_fill(blocked, -math.inf).softmax(-1) + (1 - blocked.double()).log().exp()
+
+    assert measured(squares(Sick(masked), 3, 4), "nonfinite_origin") == {}
+    broken = Sick(lambda x: masked(x) / (x - x))
+    profile = measured(squares(broken, 3, 4), "nonfinite_origin")["nonfinite_origin"]
+    assert profile.facts["operation"] == "div"
+
+
+def test_looking_for_the_origin_changes_nothing() -> None:
+    case = squares(Sick(lambda x: (0 * x).log()), 3, 4)
+    before = copy.deepcopy(case.model.state_dict())
+    measured(case, "nonfinite_origin")
+    after = case.model.state_dict()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in case.model.modules())
+
+
+def test_an_expected_loss_beside_the_measured_one() -> None:
+    target = torch.arange(6) % 5
+    model = nn.Linear(4, 5)
+    nn.init.zeros_(model.weight)
+    nn.init.zeros_(model.bias)
+    case = Case(model, loss=lambda m, x: F.cross_entropy(m(x), target), data=[torch.randn(6, 4)])
+    profile = measured(case, "loss_value")["loss_value"]
+    # ln 5 in float32.
+    assert profile.values[0] == pytest.approx(float(profile.facts["expected"]), rel=2e-7)
