@@ -113,6 +113,33 @@ def mostly_dead() -> nn.Module:
     return model
 
 
+def one_loud(factor: float) -> nn.Module:
+    """Return a He-initialised network in which one convolution's weights are multiplied."""
+    model = Network(8, 8, lambda _: nn.Identity(), he=True)
+    with torch.no_grad():
+        model.blocks[4].conv.weight.mul_(factor)  # type: ignore[union-attr, operator]
+    return model
+
+
+def tanh(depth: int, channels: int, gain: float) -> nn.Module:
+    """Return plain convolutions with tanh and circular padding."""
+    layers: list[nn.Module] = []
+    for _ in range(depth):
+        conv = nn.Conv2d(channels, channels, 3, padding=1, padding_mode="circular")
+        nn.init.normal_(conv.weight, std=gain / math.sqrt(9 * channels))
+        layers += [conv, nn.Tanh()]
+    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(16 * channels, 10))
+
+
+def shrinking() -> nn.Module:
+    """Return convolutions without biases at 0.6 of the gain that ReLU needs."""
+    model = Network(24, 8, lambda _: nn.Identity(), he=True)
+    with torch.no_grad():
+        for block in model.blocks:
+            block.conv.weight.mul_(0.6)  # type: ignore[union-attr, operator]
+    return model
+
+
 def denoise() -> Case:
     """Return the U-Net on pairs of noisy and clean images."""
     clean = torch.rand(4, 1, 16, 16)
@@ -122,16 +149,24 @@ def denoise() -> Case:
 def sick() -> list[Patient]:
     """Return the sick convolutional networks."""
     build: dict[str, tuple[Callable[[], Case], tuple[str, ...], tuple[str, ...]]] = {
-        "default-20": (lambda: case(Network(20, 8, lambda _: nn.Identity())), ("UG101",), ("UG205",)),
+        "default-20": (lambda: case(Network(20, 8, lambda _: nn.Identity()), size=6), ("UG101", "UG205"), ()),
         "batchnorm-no-skip-50": (
             lambda: case(Network(50, 8, nn.BatchNorm2d, he=True)),
             ("UG102",),
             ("UG205",),
         ),
-        "born-dead": (lambda: case(born_dead()), ("UG206",), ("UG205", "UG103")),
+        "born-dead": (lambda: case(born_dead()), ("UG206",), ("UG205", "UG103", "UG603")),
         "mostly-dead": (lambda: case(mostly_dead()), ("UG203",), ("UG205",)),
+        "one-layer-tiny": (lambda: case(one_loud(1e-4)), ("UG103",), ("UG205",)),
+        "one-layer-loud": (lambda: case(one_loud(3000.0)), ("UG104",), ("UG205", "UG605", "UG601")),
+        "tanh-saturated": (
+            lambda: Case(tanh(10, 3, 14.0), classify, labelled(8, 3, 4, 4)),
+            ("UG204", "UG301"),
+            ("UG102",),
+        ),
+        "shrinking-24": (lambda: case(shrinking()), ("UG101", "UG202"), ("UG205", "UG602")),
         "skip-no-norm-30": (
-            lambda: case(Network(30, 8, lambda _: nn.Identity(), skip=True, he=True)),
+            lambda: case(Network(30, 8, lambda _: nn.Identity(), skip=True, he=True), size=4),
             ("UG102", "UG201"),
             ("UG205",),
         ),
@@ -145,6 +180,7 @@ def healthy() -> list[Patient]:
         "he-12": lambda: case(Network(12, 16, lambda _: nn.Identity(), he=True)),
         "batchnorm-8": lambda: case(Network(8, 8, nn.BatchNorm2d)),
         "resnet-20": lambda: case(Network(20, 8, nn.BatchNorm2d, skip=True)),
+        "batchnorm-no-skip-10": lambda: case(Network(10, 8, nn.BatchNorm2d, he=True)),
         "vgg": lambda: case(vgg()),
         "unet": denoise,
     }

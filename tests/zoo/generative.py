@@ -66,10 +66,11 @@ class Denoiser(nn.Module):
 class Coupling(nn.Module):
     """An affine coupling layer; the two halves change places afterwards."""
 
-    def __init__(self, features: int, width: int, *, spread: float) -> None:
+    def __init__(self, features: int, width: int, *, spread: float, growth: float = 0.0) -> None:
         super().__init__()
         self.net = nn.Sequential(nn.Linear(features // 2, width), nn.Tanh(), nn.Linear(width, features))
         nn.init.normal_(self.net[2].weight, std=spread)  # type: ignore[arg-type]
+        nn.init.constant_(self.net[2].bias[: features // 2], growth)  # type: ignore[index]
 
     def forward(self, x: Tensor) -> Tensor:
         kept, moved = x.chunk(2, -1)
@@ -77,9 +78,9 @@ class Coupling(nn.Module):
         return torch.cat([moved * scale.exp() + shift, kept], -1)
 
 
-def flow(depth: int, *, spread: float) -> nn.Module:
-    """Return a chain of coupling layers on eight features."""
-    return nn.Sequential(*(Coupling(8, 16, spread=spread) for _ in range(depth)))
+def flow(depth: int, *, spread: float, growth: float = 0.0) -> nn.Module:
+    """Return a chain of coupling layers on eight features, each of which scales by about exp(growth)."""
+    return nn.Sequential(*(Coupling(8, 16, spread=spread, growth=growth) for _ in range(depth)))
 
 
 def denoise(model: nn.Module, batch: tuple[Tensor, Tensor, Tensor]) -> Tensor:
@@ -107,13 +108,13 @@ def sick() -> list[Patient]:
             ("UG101",),
             ("UG205",),
         ),
-        "autoencoder-born-dead": (_dead_autoencoder, ("UG206",), ("UG205", "UG103")),
-        "flow-wild-30": (
-            lambda: Case(flow(30, spread=0.4), mean_energy, [torch.randn(32, 8)]),
+        "autoencoder-born-dead": (_dead_autoencoder, ("UG206",), ("UG205", "UG103", "UG603")),
+        "flow-growing-40": (
+            lambda: Case(flow(40, spread=0.01, growth=0.5), mean_energy, [torch.randn(32, 8)]),
             ("UG102", "UG201"),
-            ("UG205", "UG204"),
+            ("UG204", "UG205", "UG603", "UG605", "UG601"),
         ),
-        "generator-loud": (_loud_generator, ("UG204",), ("UG103", "UG104")),
+        "generator-loud": (_loud_generator, ("UG204", "UG301"), ()),
     }
     return [
         Patient(f"generative-{k}", "generative", seeded(make), c, also)

@@ -38,6 +38,11 @@ def he(weight: Tensor) -> None:
     nn.init.normal_(weight, std=math.sqrt(2 / weight.shape[1]))
 
 
+def constant(weight: Tensor) -> None:
+    """Fill with one number: every unit computes the same."""
+    nn.init.constant_(weight, 1.5 / weight.shape[1])
+
+
 def times(gain: float) -> Callable[[Tensor], None]:
     """Return an initialisation with standard deviation gain / sqrt(fan_in)."""
 
@@ -80,6 +85,31 @@ def one_layer(
     return model
 
 
+def loud_layer(
+    layer: int,
+    weight: float,
+    activation: Callable[[], nn.Module] = nn.ReLU,
+    initialise: Initialise = None,
+) -> nn.Module:
+    """Return a network at its own gain (He's for ReLU) in which one layer's weights are multiplied."""
+    model = plain(48, 10, activation, initialise or he)
+    with torch.no_grad():
+        model[2 * layer].weight.mul_(weight)  # type: ignore[index]
+    return model
+
+
+def trained(case: Case, steps: int = 60) -> Case:
+    """Return the case after some steps of its own optimizer on its own batch."""
+    optimizer = case.build_optimizer()
+    assert optimizer is not None
+    for _ in range(steps):
+        optimizer.zero_grad()
+        case.compute_loss(case.batches[0]).backward()
+        optimizer.step()
+    case.model.zero_grad()
+    return case
+
+
 def dying(width: int, depth: int, bias: float, layers: slice = slice(None)) -> nn.Module:
     """Return a He-initialised ReLU network whose biases are `bias` in the chosen layers."""
     model = plain(width, depth, nn.ReLU, he)
@@ -91,51 +121,78 @@ def dying(width: int, depth: int, bias: float, layers: slice = slice(None)) -> n
 def sick() -> list[Patient]:
     """Return the sick perceptrons."""
     build: dict[str, tuple[Callable[[], Case], tuple[str, ...], tuple[str, ...]]] = {
-        "relu-default-24": (lambda: case(plain(64, 24, nn.ReLU), 64), ("UG101",), ("UG205",)),
-        "sigmoid-default-12": (lambda: case(plain(64, 12, nn.Sigmoid), 64), ("UG101",), ("UG205",)),
+        "relu-default-24": (lambda: case(plain(64, 24, nn.ReLU), 64), ("UG101", "UG205"), ()),
+        "sigmoid-default-12": (lambda: case(plain(64, 12, nn.Sigmoid), 64), ("UG101", "UG205"), ()),
         "tanh-default-24": (lambda: case(plain(64, 24, nn.Tanh), 64), ("UG101",), ("UG205",)),
         "relu-large-weights-16": (
             lambda: case(plain(64, 16, nn.ReLU, times(4.0)), 64),
             ("UG102", "UG201"),
-            (),
+            ("UG605", "UG601"),
         ),
         "tanh-chaotic-40": (lambda: case(plain(96, 40, nn.Tanh, times(3.0)), 96), ("UG102",), ()),
         "relu-he-shrinking-30": (
             lambda: case(plain(64, 30, nn.ReLU, times(0.8)), 64),
             ("UG101", "UG202"),
-            (),
+            ("UG205",),
         ),
         "tanh-saturated": (
             lambda: case(plain(64, 8, nn.Tanh, times(12.0)), 64),
-            ("UG204",),
-            ("UG102", "UG101"),
+            ("UG204", "UG301"),
+            ("UG102",),
         ),
+        "sigmoid-saturated": (
+            lambda: case(plain(64, 4, nn.Sigmoid, times(40.0)), 64),
+            ("UG204",),
+            ("UG102", "UG301", "UG605", "UG601"),
+        ),
+        "selu-one-layer-loud": (
+            lambda: case(loud_layer(4, 3000.0, nn.SELU, times(1.0)), 48),
+            ("UG104",),
+            ("UG605", "UG601"),
+        ),
+        "relu-one-layer-tiny": (lambda: case(loud_layer(4, 1e-4), 48), ("UG103",), ("UG205",)),
         "tanh-inputs-in-hundreds": (
             lambda: case(plain(64, 2, nn.Tanh, nn.init.orthogonal_), 64, scale=300.0),
             ("UG204",),
-            (),
+            ("UG607",),
         ),
-        "one-layer-saturated": (lambda: case(one_layer(5, weight=400.0), 48), ("UG103",), ("UG204",)),
+        "one-layer-saturated": (lambda: case(one_layer(5, bias=9.0), 48), ("UG103", "UG204"), ("UG205",)),
+        "one-layer-huge": (lambda: case(one_layer(5, weight=400.0), 48), ("UG204",), ("UG301", "UG104")),
+        "one-layer-loud": (
+            lambda: case(loud_layer(4, 3000.0), 48),
+            ("UG104",),
+            ("UG201", "UG605", "UG601"),
+        ),
+        "relu-shrinking-forward-24": (
+            lambda: case(plain(48, 24, nn.LeakyReLU, times(0.9)), 48),
+            ("UG101", "UG202"),
+            ("UG205",),
+        ),
         "one-layer-tiny": (lambda: case(one_layer(4, weight=1e-4), 48), ("UG103",), ("UG201", "UG205")),
         "relu-mostly-dead": (
             lambda: case(dying(64, 4, -3.0, slice(1, 2)), 64),
             ("UG203",),
-            ("UG206", "UG205"),
+            ("UG301",),
         ),
         "relu-born-dead": (
             lambda: case(dying(64, 6, -30.0, slice(2, 3)), 64),
             ("UG206",),
-            ("UG205", "UG103"),
+            ("UG205", "UG103", "UG603"),
         ),
         "residual-unscaled-40": (
             lambda: case(residual(48, 40, norm=False, gain=2.0), 48),
             ("UG102", "UG201"),
-            ("UG205",),
+            ("UG205", "UG605", "UG601"),
         ),
-        "narrow-100": (
-            lambda: case(plain(8, 100, nn.ReLU, he), 8),
+        "constant-weights": (
+            lambda: case(plain(32, 5, nn.SiLU, constant), 32),
             ("UG301",),
-            ("UG101", "UG102", "UG203", "UG205"),
+            ("UG101", "UG102", "UG201", "UG202", "UG205"),
+        ),
+        "narrow-born-dead-100": (
+            lambda: case(plain(8, 100, nn.ReLU, he), 8),
+            ("UG206",),
+            ("UG205", "UG603"),
         ),
     }
     return [Patient(f"mlp-{k}", "mlp", seeded(make), codes, also) for k, (make, codes, also) in build.items()]
@@ -149,6 +206,11 @@ def healthy() -> list[Patient]:
         "tanh-orthogonal-24": lambda: case(plain(64, 24, nn.Tanh, nn.init.orthogonal_), 64),
         "selu-lecun-16": lambda: case(plain(64, 16, nn.SELU, times(1.0)), 64),
         "gelu-he-12": lambda: case(plain(64, 12, nn.GELU, times(1.5)), 64),
+        "relu-he-40": lambda: case(plain(96, 40, nn.ReLU, he), 96),
+        "relu-he-6-trained": lambda: trained(case(plain(64, 6, nn.ReLU, he), 64)),
+        "tanh-4-trained": lambda: trained(case(plain(64, 4, nn.Tanh, nn.init.orthogonal_), 64)),
+        "relu-alike-inputs": lambda: case(plain(64, 6, nn.ReLU, he), 64, shift=1.0, scale=0.05),
+        "relu-one-sample": lambda: case(plain(64, 6, nn.ReLU, he), 64, 1),
         "sigmoid-2": lambda: case(plain(64, 2, nn.Sigmoid), 64),
         "residual-norm-24": lambda: case(residual(48, 24, norm=True), 48),
         "residual-scaled-24": lambda: case(residual(48, 24, norm=False, gain=1 / math.sqrt(24)), 48),

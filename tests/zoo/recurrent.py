@@ -85,6 +85,17 @@ def remembering(bias: float, hidden: int = 32) -> nn.RNNBase:
     return layer
 
 
+def chaotic(layer: nn.RNNBase, factor: float) -> nn.RNNBase:
+    """Multiply the recurrent weights, with small inputs."""
+    with torch.no_grad():
+        for name, parameter in layer.named_parameters():
+            if "weight_hh" in name:
+                parameter.mul_(factor)
+            elif "weight_ih" in name:
+                parameter.mul_(0.1)
+    return layer
+
+
 def sick() -> list[Patient]:
     """Return the sick recurrent networks."""
     build: dict[str, tuple[Callable[[], Case], tuple[str, ...]]] = {
@@ -94,9 +105,17 @@ def sick() -> list[Patient]:
         "gru-default-150": (lambda: case(Reader(nn.GRU(8, 32, batch_first=True)), 150), ("UG401",)),
         "relu-identity-1.2": (lambda: case(Reader(identity(1.2)), 80), ("UG402",)),
         "tanh-chaotic": (lambda: case(Reader(noisy(4.0)), 60), ("UG402",)),
+        "lstm-chaotic": (
+            lambda: case(Reader(chaotic(nn.LSTM(8, 48, batch_first=True), 12.0)), 80),
+            ("UG402",),
+        ),
+        "gru-chaotic": (lambda: case(Reader(chaotic(nn.GRU(8, 48, batch_first=True), 12.0)), 80), ("UG402",)),
         "relu-identity-1.5-padded": (lambda: case(PaddedReader(identity(1.5), 40), 40, pad=20), ("UG402",)),
     }
-    return [Patient(f"rnn-{k}", "recurrent", seeded(make), codes) for k, (make, codes) in build.items()]
+    further = ("UG605", "UG601")
+    return [
+        Patient(f"rnn-{k}", "recurrent", seeded(make), codes, further) for k, (make, codes) in build.items()
+    ]
 
 
 def healthy() -> list[Patient]:
@@ -108,6 +127,9 @@ def healthy() -> list[Patient]:
         "lstm-every-step-100": lambda: case(Reader(nn.LSTM(8, 32, batch_first=True), every_step=True), 100),
         "gru-20-padded": lambda: case(PaddedReader(nn.GRU(8, 32, batch_first=True), 20), 20, pad=40),
         "lstm-remembering-100": lambda: case(Reader(remembering(4.0)), 100),
+        "gru-two-ways-20": lambda: case(
+            Reader(nn.GRU(8, 16, 2, batch_first=True, bidirectional=True), every_step=True), 20
+        ),
         "relu-identity-1.0": lambda: case(Reader(identity(1.0)), 60),
     }
     patients = [Patient(f"rnn-{name}", "recurrent", seeded(make)) for name, make in build.items()]

@@ -7,9 +7,11 @@ import torch
 from torch import Tensor, nn
 
 from unitygain._case import Case
-from zoo.patient import Patient, seeded
+from zoo.mlp import trained
+from zoo.patient import Patient, classify, seeded
 
 TOKENS = 27
+Norm = Callable[[int], nn.Module]
 
 
 class Attention(nn.Module):
@@ -36,11 +38,13 @@ class Attention(nn.Module):
 class Block(nn.Module):
     """Attention and a two-layer perceptron, LayerNorm first (Pre-LN) or last (Post-LN)."""
 
-    def __init__(self, width: int, heads: int, *, first: bool, causal: bool, scale: float | None) -> None:
+    def __init__(
+        self, width: int, heads: int, *, first: bool, causal: bool, scale: float | None, norm: Norm
+    ) -> None:
         super().__init__()
         self.attention = Attention(width, heads, causal=causal, scale=scale)
         self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
-        self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.norm1, self.norm2 = norm(width), norm(width)
         self.first = first
 
     def forward(self, x: Tensor) -> Tensor:
@@ -63,14 +67,15 @@ class Transformer(nn.Module):
         first: bool,
         causal: bool = True,
         scale: float | None = None,
+        norm: Norm = nn.LayerNorm,
         xavier: bool = False,
     ) -> None:
         super().__init__()
         self.tokens, self.places = nn.Embedding(TOKENS, width), nn.Embedding(64, width)
         self.blocks = nn.ModuleList(
-            Block(width, heads, first=first, causal=causal, scale=scale) for _ in range(depth)
+            Block(width, heads, first=first, causal=causal, scale=scale, norm=norm) for _ in range(depth)
         )
-        self.norm = nn.LayerNorm(width)
+        self.norm = norm(width)
         self.head = nn.Linear(width, TOKENS)
         if xavier:
             for module in self.blocks.modules():
@@ -117,6 +122,34 @@ def case(model: nn.Module, *, length: int = 32, batch: int = 4) -> Case:
     return Case(model, next_token, [tokens], lambda p: torch.optim.AdamW(p, 3e-4))
 
 
+class Memory(nn.Module):
+    """Learned queries read a set of points: cross-attention on inputs as they come."""
+
+    def __init__(self, features: int = 16) -> None:
+        super().__init__()
+        self.questions = nn.Parameter(torch.randn(6, features))
+        self.attention = nn.MultiheadAttention(features, 2, batch_first=True)
+        self.head = nn.Linear(features, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        questions = self.questions.expand(len(x), -1, -1)
+        return self.head(self.attention(questions, x, x, need_weights=False)[0].mean(1))
+
+
+def read(scale: float) -> Case:
+    """Return the classification of sets of points of the given scale."""
+    batch = (scale * torch.randn(8, 20, 16), torch.randint(4, (8,)))
+    return Case(Memory(), classify, [batch])
+
+
+def dead_units(model: nn.Module, alive: int = 6) -> nn.Module:
+    """Push the biases in front of one block's ReLU far below zero, but for `alive` units."""
+    bias = model.encoder.layers[1].linear1.bias  # type: ignore[union-attr, index]
+    with torch.no_grad():
+        bias[alive:].fill_(-30.0)  # type: ignore[index]
+    return model
+
+
 def loud(model: nn.Module, factor: float) -> nn.Module:
     """Multiply the query and key weights of every block."""
     with torch.no_grad():
@@ -130,14 +163,17 @@ def loud(model: nn.Module, factor: float) -> nn.Module:
 
 def sick() -> list[Patient]:
     """Return the sick transformers."""
-    logits = ("UG701",), ("UG702", "UG102", "UG101")
+    logits = ("UG701", "UG702"), ("UG102", "UG605", "UG607")
     build: dict[str, tuple[Callable[[], Case], tuple[tuple[str, ...], tuple[str, ...]]]] = {
-        "post-norm-24": (lambda: case(Transformer(24, first=False, xavier=True)), (("UG101",), ("UG205",))),
-        "post-norm-torch-24": (lambda: case(Encoder(24, first=False)), (("UG101",), ("UG205",))),
+        "post-norm-24": (lambda: case(Transformer(24, first=False, xavier=True)), (("UG205",), ())),
+        "post-norm-torch-24": (lambda: case(Encoder(24, first=False)), (("UG205",), ())),
         "loud-attention": (lambda: case(loud(Transformer(4, first=True), 12.0)), logits),
-        "loud-attention-torch": (lambda: case(loud(Encoder(4, first=True), 8.0)), logits),
+        "loud-attention-torch": (lambda: case(loud(Encoder(4, first=True), 20.0)), (("UG701",), ("UG102",))),
+        "loud-inputs": (lambda: read(200.0), logits),
+        "dead-branch-torch": (lambda: case(dead_units(Encoder(4, first=True), 0)), (("UG206",), ("UG603",))),
+        "dead-units-torch": (lambda: case(dead_units(Encoder(4, first=True))), (("UG203",), ())),
         "unscaled-attention": (
-            lambda: case(loud(Transformer(3, 64, 1, first=True, scale=1.0), 4.0), length=48),
+            lambda: case(loud(Transformer(3, 64, 1, first=True, scale=1.0, norm=nn.RMSNorm), 4.0), length=48),
             logits,
         ),
     }
@@ -153,6 +189,8 @@ def healthy() -> list[Patient]:
         "pre-norm-24-xavier": lambda: case(Transformer(24, first=True, xavier=True)),
         "pre-norm-full": lambda: case(Transformer(6, first=True, causal=False)),
         "pre-norm-torch-12": lambda: case(Encoder(12, first=True)),
+        "reads-points": lambda: read(1.0),
+        "pre-norm-4-trained": lambda: trained(case(Transformer(4, first=True))),
         "post-norm-3": lambda: case(Transformer(3, first=False)),
         "post-norm-torch-4": lambda: case(Encoder(4, first=False)),
     }

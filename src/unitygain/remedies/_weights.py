@@ -33,18 +33,21 @@ def find_weights(model: nn.Module, sites: Select = None, only: str = "*") -> Ite
 
     Args:
         model: The model.
-        sites: Which module paths.
+        sites: Which modules, or single parameters, by path.
         only: Pattern for the parameter's own name, such as ``"weight_hh_l*"``.
     """
     seen: set[int] = set()
     for path, module in model.named_modules():
-        if isinstance(module, (*NORMS, nn.Embedding, nn.EmbeddingBag)) or not selects(sites, path, module):
+        if isinstance(module, (*NORMS, nn.Embedding, nn.EmbeddingBag)):
             continue
         for name, parameter in module.named_parameters(recurse=False):
             if isinstance(parameter, UninitializedParameter) or parameter.ndim < 2 or id(parameter) in seen:
                 continue
             named = any(fnmatch.fnmatchcase(name, pattern) for pattern in LINEAR_MAPS)
-            if named and fnmatch.fnmatchcase(name, only):
+            chosen = selects(sites, path, module) or selects(
+                sites, f"{path}.{name}" if path else name, module
+            )
+            if chosen and named and fnmatch.fnmatchcase(name, only):
                 seen.add(id(parameter))
                 yield Weight(path, name, module, parameter, fan_in(module, parameter))
 

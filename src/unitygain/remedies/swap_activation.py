@@ -23,7 +23,7 @@ KINDS: dict[str, type[nn.Module]] = {
 }
 
 
-@remedy(treats=("UG101", "UG103"))
+@remedy(treats=("UG101", "UG205"))
 def swap_activation(case: Case, *, to: str = "Tanh", of: str = "", sites: Select = None) -> Undo:
     """Replace activation modules.
 

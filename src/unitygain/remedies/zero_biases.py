@@ -17,7 +17,7 @@ from unitygain.probe.sites import Select, selects
 from unitygain.remedies._snapshot import Undo, keep
 
 
-@remedy(treats=("UG203", "UG205", "UG206"))
+@remedy(treats=("UG103", "UG104", "UG203", "UG204", "UG205", "UG206"))
 def zero_biases(case: Case, *, sites: Select = None) -> Undo:
     """Set every parameter whose name starts with ``bias``, or ends with it, to zero in the chosen modules.
 

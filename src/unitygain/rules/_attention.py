@@ -10,6 +10,7 @@ QUERIES = ("query", "q_proj", "to_q", "q_lin", "wq")
 KEYS = ("key", "k_proj", "to_k", "k_lin", "wk")
 PACKED = ("qkv", "c_attn", "in_proj")
 USUAL = 1.5
+LOUD = 3.0
 
 Predict = Callable[[float], tuple[float, float]]
 
@@ -35,11 +36,26 @@ def explain_logits(
             {"sites": (site.path,), "factor": 1 / product},
             predict(1 / product),
         )
+    size = largest_input(profiles)
+    if product <= USUAL and size > LOUD:
+        low, high = predict(1 / size**2)[0], predict(1 / size)[1]
+        yield Cause(
+            f"inputs: rms {spell(size)}, and logits grow in proportion to the keys, or to keys and queries",
+            "unit_inputs",
+            {},
+            (low, high),
+        )
     yield Cause(
         "scale: scores that are not divided by the square root of the head's width "
         f"(the largest is {spell(logits)})"
     )
     yield Cause("inputs: what enters the attention is not normalised, or its norm's weight has grown")
+
+
+def largest_input(profiles: Mapping[str, Profile]) -> float:
+    """Return the largest rms among the model's floating inputs, 0 where there is none."""
+    profile = profiles.get("input_rms")
+    return max((value for _, value in profile.finite()), default=0.0) if profile else 0.0
 
 
 def find_scale(profiles: Mapping[str, Profile], site: Site) -> tuple[float, float]:

@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterable, Mapping
 
 from unitygain._types import Cause, Profile, Site
-from unitygain.rules._layers import before, parameter_rms, value_at
+from unitygain.rules._layers import fed_by, parameter_rms, value_at
 from unitygain.rules._numbers import spell
 
 HEAVY = 0.5
@@ -19,18 +19,22 @@ def explain_dead(profiles: Mapping[str, Profile], site: Site, limit: float) -> I
         site: The activation.
         limit: Below which the fraction of dead units must fall once the cause is gone.
     """
-    ahead = before(profiles, site)
-    if ahead is not None:
-        bias = parameter_rms(profiles, f"{ahead.path}.bias")
-        whole = value_at(profiles, "act_rms", ahead)
-        # The bias is a part of the pre-activation; HEAVY of it says that it decides the sign of most units.
-        if bias >= HEAVY * whole > 0:
-            yield Cause(
-                f"biases: rms {spell(bias)} in {ahead}, of a pre-activation of rms {spell(whole)} in all",
-                "zero_biases",
-                {"sites": (ahead.path,)},
-                (0.0, limit),
-            )
+    # The bias is a part of the pre-activation; HEAVY of it says that it decides the sign of most units.
+    heavy = [
+        (bias, whole, ahead)
+        for ahead in fed_by(profiles, site)
+        if (bias := parameter_rms(profiles, f"{ahead.path}.bias"))
+        >= HEAVY * (whole := value_at(profiles, "act_rms", ahead))
+        > 0
+    ]
+    if heavy:
+        bias, whole, ahead = max(heavy)
+        yield Cause(
+            f"biases: rms {spell(bias)} in {ahead}, of a pre-activation of rms {spell(whole)} in all",
+            "zero_biases",
+            {"sites": (ahead.path,)},
+            (0.0, limit),
+        )
     mean, size = _first(profiles, "input_mean"), _first(profiles, "input_rms")
     if size > 0 and abs(mean) >= ONE_SIDED * size:
         yield Cause(
@@ -39,7 +43,10 @@ def explain_dead(profiles: Mapping[str, Profile], site: Site, limit: float) -> I
             {},
             (0.0, limit),
         )
-    yield Cause("weights: negative sums for every input, as too large a step of the optimizer leaves them")
+    yield Cause(
+        "weights: negative sums for every input, by the draw (likelier the deeper and narrower the network) "
+        "or after too large a step of the optimizer"
+    )
 
 
 def _first(profiles: Mapping[str, Profile], name: str) -> float:

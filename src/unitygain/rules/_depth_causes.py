@@ -14,6 +14,8 @@ NOTABLE = 1.0
 # norm of one gradient through one draw of a layer of width 32 wanders by sqrt(5/32)/2, 20 % in one layer and
 # a few per cent in the mean of many.
 LOOSE_LOW, LOOSE_HIGH = 0.85, 1.1
+# Skip and branch are at right angles only on average: their sum of squares is the gain's within this factor.
+AGREE = 1.12
 
 
 @dataclass(frozen=True)
@@ -37,11 +39,11 @@ def explain_depth(
     """
     sign = math.copysign(1.0, per_block - 1)
     parts = read_parts(profiles)
-    residual = parts.get("skip", 0.0) > 0
+    residual = adds_up(parts, per_block, forward=forward)
     layers = read_layers(profiles, blocks)
     found: list[Suspect] = []
     if residual:
-        found += blame_branch(layers, blocks, per_block, parts)
+        found += blame_branch(blocks, per_block, parts, forward=forward)
     else:
         found += blame_weights(layers, blocks, per_block)
         found += blame_slope(layers, blocks, per_block, forward=forward)
@@ -49,9 +51,23 @@ def explain_depth(
     found = [suspect for suspect in found if suspect.decibel * sign >= NOTABLE]
     found.sort(key=lambda suspect: -abs(suspect.decibel))
     causes = [suspect.cause for suspect in found]
+    if not causes:
+        causes.append(
+            Cause(
+                f"blocks: each passes {spell(per_block)}x, of which no single part explains a decibel or more"
+            )
+        )
     if not residual and sign < 0:
         causes.append(Cause(f"no skip path: the gradient has one way, through all {len(blocks)} blocks"))
     return tuple(causes)
+
+
+def adds_up(parts: Mapping[str, float], per_block: float, *, forward: bool) -> bool:
+    """Whether a skip path and a branch make the gain, so that weights do not multiply along the trunk."""
+    skip, branch = parts.get("skip", math.nan), parts.get("branch", math.nan)
+    if forward:
+        return 1 / AGREE < skip < AGREE and per_block > 1
+    return 1 / AGREE < math.hypot(skip, branch) / per_block < AGREE
 
 
 def read_parts(profiles: Mapping[str, Profile]) -> dict[str, float]:
@@ -78,7 +94,7 @@ def blame_weights(layers: list[Layer], blocks: tuple[Site, ...], per_block: floa
     if usual[0].activation in SATURATING and gain > needed:
         centre = 1.0
     name = usual[0].activation
-    behind = f"{name} needs {spell(needed)}" if name != "identity" else "1 keeps the scale"
+    behind = f"{name} needs {spell(needed)}" if name not in {"identity", *SLOPE} else "1 keeps the scale"
     default = " (fan_in·var = 1/3, PyTorch's default)" if abs(gain**2 - 1 / 3) < 0.02 else ""
     yield Suspect(
         wrong,
@@ -140,23 +156,22 @@ def blame_norm(parts: Mapping[str, float], per_block: float) -> Iterable[Suspect
 
 
 def blame_branch(
-    layers: list[Layer], blocks: tuple[Site, ...], per_block: float, parts: Mapping[str, float]
+    blocks: tuple[Site, ...], per_block: float, parts: Mapping[str, float], *, forward: bool
 ) -> Iterable[Suspect]:
     """Yield the branches that are added to the skip path without a share."""
     if per_block <= 1:
         return
-    branch = math.sqrt(per_block**2 - 1)
+    skip, branch = (1.0, math.sqrt(per_block**2 - 1)) if forward else (parts["skip"], parts["branch"])
     factor = 1 / math.sqrt(2 * len(blocks))
-    shared = math.sqrt(1 + (factor * branch) ** 2)
+    shared = math.hypot(skip, factor * branch)
     yield Suspect(
         to_db(per_block),
         Cause(
-            f"branches: each adds {spell(branch)} of the stream's own size to it, "
-            f"sqrt(1 + {spell(branch)}²) = {spell(per_block)}x per block; "
-            f"divided by sqrt(2·{len(blocks)}) that is {spell(shared)}x",
+            f"branches: the skip path passes {spell(skip)}x and the branch adds {spell(branch)}x of its own, "
+            f"{spell(per_block)}x per block; divided by sqrt(2·{len(blocks)}) it is {spell(shared)}x",
             "scale_branch",
             {"sites": tuple(block.path for block in blocks), "factor": factor},
-            (1.0 - (shared - 1), shared**2),
+            (shared * 0.95, shared * 1.05),
         ),
     )
 

@@ -1,46 +1,45 @@
 """What rules know of layers: the gain of their weights, and the one that the next activation needs."""
 
 import math
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from unitygain._types import Profile, Site
+from unitygain.rules._numbers import median
 
 # sqrt(1/E[φ'(z)²]) for z ~ N(0, 1), by quadrature: the weight gain sqrt(fan_in·var) that keeps the gradient's
-# scale. tanh, softsign and hardtanh have slope 1 at 0; theirs is the gain for small signals.
+# scale. tanh and softsign have slope 1 at 0; theirs is the gain for small signals. Of other activations the
+# slopes that were measured tell.
 NEEDED = {
     "relu": math.sqrt(2),
-    "relu6": math.sqrt(2),
-    "leakyrelu": math.sqrt(2),
-    "rrelu": math.sqrt(2),
     "gelu": 1.481,
     "silu": 1.623,
     "mish": 1.445,
-    "elu": 1.223,
-    "selu": 1.0,
     "tanh": 1.0,
-    "hardtanh": 1.0,
     "softsign": 1.0,
     "identity": 1.0,
+    # Their slope, a quarter or a sixth at most, is a cause of its own.
+    "sigmoid": 1.0,
+    "hardsigmoid": 1.0,
 }
-SATURATING = {"tanh", "hardtanh", "softsign", "sigmoid", "hardsigmoid", "erf"}
+SATURATING = {"tanh", "softsign", "sigmoid", "hardsigmoid", "erf"}
+# How many leaf calls back to look for the layer that feeds an activation: past a norm, a dropout.
+REACH = 4
 # The largest slope of an activation that can never pass a gradient at full size.
 SLOPE = {"sigmoid": 0.25, "hardsigmoid": 1 / 6}
 
 
 @dataclass(frozen=True)
 class Layer:
-    """A weight: its module, sqrt(fan_in·var), and the activation that follows (``identity`` for none)."""
+    """A weight: its module, sqrt(fan_in·var), the activation behind it, and the gain that this needs.
+
+    The activation is ``identity`` where there is none.
+    """
 
     site: Site
     gain: float
     activation: str
-
-    @property
-    def needed(self) -> float:
-        """The gain that keeps the gradient's scale through this activation, at unit signals."""
-        return NEEDED.get(self.activation, 1.0)
+    needed: float
 
 
 def read_layers(profiles: Mapping[str, Profile], inside: Iterable[Site] = ()) -> list[Layer]:
@@ -50,18 +49,32 @@ def read_layers(profiles: Mapping[str, Profile], inside: Iterable[Site] = ()) ->
         return []
     labels = profile.labels or ("",) * len(profile)
     paths = tuple(site.path for site in inside)
-    return [
-        Layer(site, value, activation_of(label))
+    chosen = [
+        (site, value, activation_of(label))
         for (site, value), label in zip(profile.items(), labels, strict=True)
         if math.isfinite(value) and value > 0 and (not paths or any(within(site.path, p) for p in paths))
     ]
+    slopes = measured_slopes(profiles)
+    needs = {name: NEEDED.get(name) or 1 / slopes.get(name, 1.0) for _, _, name in chosen}
+    return [Layer(site, value, name, needs[name]) for site, value, name in chosen]
 
 
 def activation_of(label: str) -> str:
-    """Return the last word of a label that names an activation, in lower case; ``identity`` if none does."""
-    words = [word.lower() for word in re.findall(r"[A-Za-z]\w*", label)]
-    known = [word for word in words if word in NEEDED or word in SLOPE or word in SATURATING]
-    return known[-1] if known else "identity"
+    """Return the activation that a label such as ``Linear→relu`` names, ``identity`` where it names none."""
+    _, _, name = label.partition("→")
+    return name.strip("_").lower() or "identity"
+
+
+def measured_slopes(profiles: Mapping[str, Profile]) -> dict[str, float]:
+    """Return the median root mean square of the slope by activation, as ``act_frac_saturated`` states it."""
+    profile = profiles.get("act_frac_saturated")
+    if profile is None or not profile.rows or not profile.labels:
+        return {}
+    found: dict[str, list[float]] = {}
+    for label, row in zip(profile.labels, profile.rows, strict=True):
+        if row and row[0] > 0 and math.isfinite(row[0]):
+            found.setdefault(label.removesuffix(" (output)").strip("_").lower(), []).append(row[0])
+    return {name: median(values) for name, values in found.items()}
 
 
 def within(path: str, block: str) -> bool:
@@ -69,12 +82,20 @@ def within(path: str, block: str) -> bool:
     return path == block or not block or path.startswith(f"{block}.")
 
 
-def before(profiles: Mapping[str, Profile], site: Site) -> Site | None:
-    """Return the leaf call that ran before `site`, by the order of the leaf calls."""
+def fed_by(profiles: Mapping[str, Profile], site: Site) -> list[Site]:
+    """Return the leaf calls with a bias that may feed the activation `site`, the nearest first.
+
+    An activation that is a function call has no place among the leaf calls: all leaves of the module around
+    it may feed it.
+    """
     profile = profiles.get("act_rms")
-    sites = profile.sites if profile else ()
-    index = sites.index(site) if site in sites else 0
-    return sites[index - 1] if index else None
+    leaves = profile.sites if profile else ()
+    if site in leaves:
+        earlier = leaves[: leaves.index(site)][-REACH:]
+    else:
+        earlier = tuple(leaf for leaf in leaves if within(leaf.path, site.path))
+    biased = [leaf for leaf in earlier if parameter_rms(profiles, f"{leaf.path}.bias") >= 0]
+    return biased[::-1]
 
 
 def parameter_rms(profiles: Mapping[str, Profile], name: str) -> float:

@@ -1,10 +1,12 @@
 """The gradient over the steps of a sequence: how it grows or decays towards the start."""
 
+import dataclasses
 import itertools
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from unitygain._types import Cause, Profile, Site
 from unitygain.rules._layers import read_layers, within
@@ -113,9 +115,21 @@ def recurrent_gain(profiles: Mapping[str, Profile], site: Site) -> float:
     return found[0] if found else math.nan
 
 
-def explain_time(profiles: Mapping[str, Profile], passage: Passage) -> Iterable[Cause]:
-    """Yield the causes of a gradient that decays or grows over time, likeliest first."""
-    site, slope = passage.first, passage.slope
+def explain_time(profiles: Mapping[str, Profile], passage: Passage) -> tuple[Cause, ...]:
+    """Return the causes of a gradient that decays or grows over time, likeliest first.
+
+    Their predictions are of the slope that the measure states; of a module whose slope it does not state
+    nothing is predicted.
+    """
+    slope = stated_slope(profiles["time_grad_rms"], passage)
+    causes = tuple(_suspect(profiles, passage, slope if math.isfinite(slope) else passage.slope))
+    if math.isfinite(slope):
+        return causes
+    return tuple(dataclasses.replace(cause, remedy=None, predicted=None) for cause in causes)
+
+
+def _suspect(profiles: Mapping[str, Profile], passage: Passage, slope: float) -> Iterable[Cause]:
+    site = passage.first
     gate, opening = keeping(profiles, site)
     if gate and slope < 0:
         bias, low = 4.0, slope / 3
@@ -128,13 +142,49 @@ def explain_time(profiles: Mapping[str, Profile], passage: Passage) -> Iterable[
             (low, 1.0),
         )
     gain = recurrent_gain(profiles, site)
+    if gate and slope > 0 and gain > 1:
+        yield Cause(
+            f"recurrent weights: sqrt(fan_in·var) = {spell(gain)}, where 0.577 is PyTorch's default; at 1 at "
+            "most a third of the growth may be left",
+            "rescale_weights",
+            {"sites": (site.path,), "gain": 1.0, "only": "weight_hh*"},
+            (-math.inf, slope / 3),
+        )
     if not gate and gain > 0 and (gain < 0.9 if slope < 0 else gain > 1.1):
         moved = slope - to_db(gain)
         yield Cause(
             f"recurrent weights: sqrt(fan_in·var) = {spell(gain)}, which alone gives {spell(gain)}x per step",
             "rescale_weights",
             {"sites": (site.path,), "gain": 1.0, "only": "weight_hh*"},
-            (min(moved, 0.0) - 1.5, max(moved, 0.0) + 0.5),
+            (min(moved, 0.0) - 1.5, max(moved, 0.0) + 1.0),
         )
     if slope < 0:
         yield Cause(f"length: {passage.steps} steps at {spell(from_db(slope))}x per step")
+
+
+def stated_slope(profile: Profile, passage: Passage) -> float:
+    """Return the slope that the measure states, NaN where its facts are of another module."""
+    module = str(dataclasses.replace(passage.first, time=None))
+    slope = profile.facts.get("slope_db_per_step", math.nan)
+    return float(slope) if profile.facts.get("module") == module else math.nan
+
+
+def judged(profile: Profile, passage: Passage, limit: float) -> dict[str, Any]:
+    """Return value, unit, threshold and fact of a finding: the slope if it is stated, else the first step."""
+    slope = stated_slope(profile, passage)
+    if math.isfinite(slope):
+        threshold = limit / passage.steps
+        unit = "dB per step back in time"
+        return {"value": slope, "unit": unit, "threshold": threshold, "fact": "slope_db_per_step"}
+    threshold = passage.values[-1] * from_db(limit)
+    return {"value": passage.values[0], "unit": profile.unit, "threshold": threshold}
+
+
+def describe(profile: Profile, passage: Passage) -> str:
+    """Say the slope, or the sizes at both ends where it is not stated."""
+    slope = stated_slope(profile, passage)
+    if math.isfinite(slope):
+        return f"{spell(from_db(slope))}x per step ({spell(slope)} dB) over {passage.steps} steps"
+    return (
+        f"rms {spell(passage.values[0])} of {spell(passage.values[-1])} at the last of {passage.steps} steps"
+    )

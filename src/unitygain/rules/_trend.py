@@ -57,11 +57,7 @@ class Trend:
 
     def evidence(self) -> dict[str, float | str]:
         """Return the numbers behind the finding, with the product at other depths."""
-        others = {
-            f"at {depth} blocks (dB)": round(self.slope * depth, 1)
-            for depth in OTHER_DEPTHS
-            if depth != self.depth
-        }
+        others = {f"at {n} blocks (dB)": self.slope * n for n in OTHER_DEPTHS if n != self.depth}
         return {"loop_db": self.loop, "slope_db": self.slope, "depth": self.depth, **others}
 
 

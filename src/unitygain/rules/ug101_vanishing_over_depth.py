@@ -56,7 +56,7 @@ from unitygain.rules._trend import falls, outermost, read_trend
     name="vanishing-gradient",
     severity="error",
     needs=("backward_gain",),
-    wants=("weight_gain", "gain_parts"),
+    wants=("weight_gain", "gain_parts", "act_frac_saturated"),
 )
 def judge(profiles: Mapping[str, Profile]) -> Iterable[Finding]:
     """Yield one finding where the gradient decays over the trunk."""

@@ -52,7 +52,7 @@ from unitygain.rules._trend import outermost, read_trend, rises
     name="exploding-gradient",
     severity="error",
     needs=("backward_gain",),
-    wants=("weight_gain", "gain_parts"),
+    wants=("weight_gain", "gain_parts", "act_frac_saturated"),
 )
 def judge(profiles: Mapping[str, Profile]) -> Iterable[Finding]:
     """Yield one finding where the gradient grows over the trunk."""

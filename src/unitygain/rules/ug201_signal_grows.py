@@ -50,7 +50,7 @@ from unitygain.rules._trend import outermost, read_trend, rises
     name="signal-grows",
     severity="error",
     needs=("forward_gain",),
-    wants=("weight_gain", "gain_parts"),
+    wants=("weight_gain", "gain_parts", "act_frac_saturated"),
 )
 def judge(profiles: Mapping[str, Profile]) -> Iterable[Finding]:
     """Yield one finding where the signal grows over the trunk."""

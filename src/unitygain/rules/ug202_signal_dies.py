@@ -49,7 +49,7 @@ from unitygain.rules._trend import falls, outermost, read_trend
     name="signal-dies",
     severity="error",
     needs=("forward_gain",),
-    wants=("weight_gain", "gain_parts"),
+    wants=("weight_gain", "gain_parts", "act_frac_saturated"),
 )
 def judge(profiles: Mapping[str, Profile]) -> Iterable[Finding]:
     """Yield one finding where the signal decays over the trunk."""

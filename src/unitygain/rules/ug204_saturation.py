@@ -37,11 +37,12 @@ from collections.abc import Iterable, Mapping
 
 from unitygain._registry import rule
 from unitygain._types import Cause, Finding, Profile, Severity, Site
-from unitygain.rules._layers import SATURATING, Layer, read_layers
+from unitygain.rules._layers import SATURATING, Layer, fed_by, parameter_rms, read_layers, value_at
 from unitygain.rules._numbers import spell
 
 MANY, NEARLY_ALL = 0.6, 0.9
 CURED = 0.3
+LARGE = 2.0
 
 
 @rule(
@@ -88,23 +89,26 @@ def bounded(label: str) -> bool:
 
 
 def causes(profiles: Mapping[str, Profile], site: Site) -> Iterable[Cause]:
-    """Yield weights and inputs by how far they lie above 1, the farther first."""
+    """Yield weights, inputs and biases by how far they lie above 1, the farthest first."""
     layer = feeding(profiles, site)
     first = layer is not None and layer.site == read_layers(profiles)[0].site
     inputs = profiles["input_rms"].values[0] if first and "input_rms" in profiles else 0.0
-    weights = layer.gain if layer else 0.0
     likely: list[tuple[float, Cause]] = []
-    if layer and weights > 2:
-        text = f"weights: sqrt(fan_in·var) = {spell(weights)} in {layer.site}, where 1 keeps the scale"
+    if layer and layer.gain > LARGE:
+        text = f"weights: sqrt(fan_in·var) = {spell(layer.gain)} in {layer.site}, where 1 keeps the scale"
         given = {"sites": (layer.site.path,), "gain": 1.0}
-        likely.append((weights, Cause(text, "rescale_weights", given, (0.0, CURED))))
-    if math.isfinite(inputs) and inputs > 2:
+        likely.append((layer.gain, Cause(text, "rescale_weights", given, (0.0, CURED))))
+    if math.isfinite(inputs) and inputs > LARGE:
         text = f"inputs: rms {spell(inputs)}, and {site} sees them through one layer"
         likely.append((inputs, Cause(text, "unit_inputs", {}, (0.0, CURED))))
-    likely.sort(key=lambda item: -item[0])
-    yield from (cause for _, cause in likely)
+    for ahead in fed_by(profiles, site)[:1]:
+        bias, whole = parameter_rms(profiles, f"{ahead.path}.bias"), value_at(profiles, "act_rms", ahead)
+        if bias > LARGE and bias > whole / 2:
+            text = f"biases: rms {spell(bias)} in {ahead}, of a pre-activation of rms {spell(whole)} in all"
+            likely.append((bias, Cause(text, "zero_biases", {"sites": (ahead.path,)}, (0.0, CURED))))
+    yield from (cause for _, cause in sorted(likely, key=lambda item: -item[0]))
     if layer:
-        yield Cause(f"signals: what enters {layer.site} is already too large, or its bias is")
+        yield Cause(f"signals: what enters {layer.site} is already too large")
 
 
 def feeding(profiles: Mapping[str, Profile], site: Site) -> Layer | None:

@@ -2,7 +2,7 @@
 
 What it sees:
     1 - cosine between tokens (or samples, where there is no sequence) at the exit of every block. It fires
-    where the last block leaves 0.01 or less, a tenth or less of the largest value before; with attention
+    where the last block leaves 0.003 or less, a tenth or less of the largest value before; with attention
     that averages (entropy above 0.9 of its maximum) already at 0.1 and an eighth. At 1e-4 it is an error.
 
 Why it matters:
@@ -12,7 +12,7 @@ Why it matters:
 
 When it is a false alarm:
     Inputs that are alike from the start do not fire, since the fall is judged. A trained model whose hidden
-    states share a large common component is caught by neither condition unless the cosine passes 0.99; then
+    states share a large common component is caught by neither condition unless the cosine passes 0.997; then
     centre the states before you believe it. A head with its own normalisation that subtracts the mean can
     live with it.
 
@@ -30,7 +30,7 @@ References:
 A firing example:
     >>> from unitygain._types import Profile, Site
     >>> blocks = tuple(Site(f"blocks.{i}") for i in range(5))
-    >>> cosine = Profile("token_cosine", "cosine", blocks, (0.1, 0.5, 0.9, 0.98, 0.996))
+    >>> cosine = Profile("token_cosine", "cosine", blocks, (0.1, 0.5, 0.9, 0.98, 0.998))
     >>> [finding.code for finding in judge({"token_cosine": cosine})]
     ['UG205']
 
@@ -49,9 +49,10 @@ from unitygain.rules._layers import parameter_rms, read_layers, within
 from unitygain.rules._numbers import median, spell
 
 LEAST = 4
-COLLAPSED, FALL = 0.01, 10.0
+COLLAPSED, FALL = 0.003, 10.0
 AVERAGED, AVERAGED_FALL, AVERAGING = 0.1, 8.0, 0.9
 FATAL = 1e-4
+ROUNDING = 2.0**-52
 
 
 @rule(
@@ -76,8 +77,8 @@ def judge(profiles: Mapping[str, Profile]) -> Iterable[Finding]:
         "UG205",
         "rank-collapse",
         severity,
-        f"tokens become the same over {len(apart)} blocks: 1 - cosine falls from {spell(first)} to "
-        f"{spell(last)} at {last_site}",
+        f"tokens become the same over {len(apart)} blocks: their mean cosine is {1 - last:.6g} at "
+        f"{last_site}, 1 - cosine falls from {spell(first)} to {spell(last)}",
         (last_site,),
         "token_cosine",
         1 - last,
@@ -121,20 +122,37 @@ def rank(profiles: Mapping[str, Profile], site: Site) -> dict[str, float | str]:
 def causes(
     profiles: Mapping[str, Profile], apart: list[tuple[Site, float]], entropy: float
 ) -> Iterable[Cause]:
-    """Yield attention that averages, then biases that outweigh the signal, then depth itself."""
+    """Yield attention that averages, then an activation with a mean, then biases, then depth itself."""
     blocks = [site for site, _ in apart]
-    first, last = max(value for _, value in apart), max(apart[-1][1], 1e-16)
+    first, last = max(value for _, value in apart), max(apart[-1][1], ROUNDING)
+    half = (-1.0, 1 - first * math.sqrt(last / first))
     if entropy >= AVERAGING:
         paths = tuple(dict.fromkeys(site.path for site, _ in attention(profiles, blocks)))
-        factor = 1 / math.sqrt(2 * len(blocks))
         yield Cause(
             f"attention: it averages the tokens (entropy {spell(entropy)} of its maximum), and each of "
             f"{len(blocks)} blocks adds that average to all of them; scaled by 1/sqrt(2·{len(blocks)}) at "
             "least half of the fall, in decibels, must go",
             "scale_branch",
-            {"sites": paths, "factor": factor},
-            (-1.0, 1 - first * math.sqrt(last / first)),
+            {"sites": paths, "factor": 1 / math.sqrt(2 * len(blocks))},
+            half,
         )
+    layers = read_layers(profiles, blocks)
+    offset = [layer for layer in layers if layer.activation == "sigmoid"]
+    if len(offset) > len(layers) / 2:
+        yield Cause(
+            "activation: a sigmoid's output has a mean of 1/2, the same for every input, beside which what "
+            "tells inputs apart is small; without it at least half of the fall, in decibels, must go",
+            "swap_activation",
+            {"of": "Sigmoid", "to": "Tanh"},
+            half,
+        )
+    yield from biases(profiles, blocks, half[1])
+    kept = (last / first) ** (1 / (len(blocks) - 1))
+    yield Cause(f"depth: {len(blocks)} blocks, each of which keeps {spell(kept)} of what tells tokens apart")
+
+
+def biases(profiles: Mapping[str, Profile], blocks: list[Site], half: float) -> Iterable[Cause]:
+    """Yield the biases, where most layers' weights let the signal fall below them."""
     layers = read_layers(profiles, blocks)
     weak = [layer for layer in layers if layer.gain < 0.9 * layer.needed]
     biased = [layer for layer in weak if parameter_rms(profiles, f"{layer.site.path}.bias") > 0]
@@ -145,7 +163,5 @@ def causes(
             "which are the same for every input",
             "zero_biases",
             {"sites": tuple(site.path + end for site in blocks for end in ("", ".*"))},
-            (-1.0, 1 - COLLAPSED),
+            (-1.0, max(half, 1 - COLLAPSED)),
         )
-    kept = (last / first) ** (1 / (len(blocks) - 1))
-    yield Cause(f"depth: {len(blocks)} blocks, each of which keeps {spell(kept)} of what tells tokens apart")

@@ -109,7 +109,9 @@ def causes(profiles: Mapping[str, Profile], dimension: int, blocks: int) -> Iter
         worst = max(profile.finite(), key=lambda item: item[1], default=None) if profile else None
         if worst is not None and worst[1] >= much:
             yield Cause(f"activations: {spell(worst[1])} of {worst[0]} is {word}, and passes nothing on")
-    yield Cause(
+    shape = Cause(
         f"shape: {blocks} blocks on {dimension} dimensions, {spell(blocks / dimension)} of depth over width; "
         "the singular values of random blocks spread in proportion to it"
     )
+    rank = Cause("weights: maps of low rank, such as constant or copied rows")
+    yield from (shape, rank) if blocks > dimension else (rank, shape)

@@ -43,7 +43,7 @@ from collections.abc import Iterable, Mapping
 from unitygain._registry import rule
 from unitygain._types import Finding, Profile, Severity
 from unitygain.rules._numbers import from_db, spell
-from unitygain.rules._time import GATED_DECAY, Passage, explain_time, keeping, read_passages
+from unitygain.rules._time import GATED_DECAY, Passage, describe, explain_time, judged, keeping, read_passages
 
 DECAY = -60.0
 FATAL = -200.0
@@ -75,16 +75,12 @@ def report(profiles: Mapping[str, Profile], passage: Passage, limit: float) -> F
         "UG401",
         "vanishing-over-time",
         severity,
-        f"the gradient at the first step is {start}: {spell(from_db(passage.slope))}x per step "
-        f"({passage.slope:+.2f} dB) over {passage.steps} steps; it reaches back {passage.horizon()} "
-        "steps to a thousandth",
+        f"the gradient at the first step is {start}: {describe(profiles['time_grad_rms'], passage)}; it "
+        f"reaches back {passage.horizon()} steps to a thousandth",
         (passage.first,),
         "time_grad_rms",
-        passage.slope,
-        "dB per step backward",
-        limit / passage.steps,
-        fact="slope_db_per_step",
-        causes=tuple(explain_time(profiles, passage)),
+        **judged(profiles["time_grad_rms"], passage, limit),
+        causes=explain_time(profiles, passage),
         evidence={
             "steps": passage.steps,
             "steps_with_zero": passage.lost,

@@ -40,7 +40,7 @@ from collections.abc import Iterable, Mapping
 from unitygain._registry import rule
 from unitygain._types import Finding, Profile, Severity
 from unitygain.rules._numbers import from_db, spell
-from unitygain.rules._time import Passage, explain_time, read_passages
+from unitygain.rules._time import Passage, describe, explain_time, judged, read_passages
 
 GROWTH = 60.0
 FATAL = 100.0
@@ -69,13 +69,10 @@ def report(profiles: Mapping[str, Profile], passage: Passage) -> Finding:
         "exploding-over-time",
         severity,
         f"the gradient at the first step is {spell(from_db(passage.across))}x that at the last: "
-        f"{spell(from_db(passage.slope))}x per step ({passage.slope:+.2f} dB) over {passage.steps} steps",
+        f"{describe(profiles['time_grad_rms'], passage)}",
         (passage.first,),
         "time_grad_rms",
-        passage.slope,
-        "dB per step backward",
-        GROWTH / passage.steps,
-        fact="slope_db_per_step",
-        causes=tuple(explain_time(profiles, passage)),
+        **judged(profiles["time_grad_rms"], passage, GROWTH),
+        causes=explain_time(profiles, passage),
         evidence={"steps": passage.steps, "across_db": passage.across},
     )

@@ -53,7 +53,7 @@ CHOOSING = 0.5
     name="attention-logits",
     severity="error",
     needs=("attention_logit_absmax", "attention_entropy"),
-    wants=("weight_gain", "act_rms"),
+    wants=("weight_gain", "input_rms"),
 )
 def judge(profiles: Mapping[str, Profile]) -> Iterable[Finding]:
     """Yield one finding for all attentions with too large logits, the largest first."""

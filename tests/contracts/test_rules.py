@@ -1,0 +1,128 @@
+"""What every rule promises: it fires on its patients, names place and number, leaves the healthy in peace."""
+
+import math
+import re
+from pathlib import Path
+
+import pytest
+from zoo import HEALTHY, PATIENTS, SICK
+from zoo.diagnosis import CONDITIONED, architecture_of, diagnose
+
+import unitygain.rules
+from unitygain._registry import REMEDIES, RULES
+from unitygain._types import SEVERITIES, Finding
+
+FOLDER = Path(unitygain.rules.__file__).parent
+HEADINGS = (
+    "What it sees:",
+    "Why it matters:",
+    "When it is a false alarm:",
+    "Remedies:",
+    "References:",
+    "A firing example:",
+    "A silent example:",
+)
+NUMBER = re.compile(r"[-+]?\d[\d,]*(?:\.\d+)?(?:e[-+]?\d+)?")
+LEAST_SICK, LEAST_HEALTHY = 3, 5
+
+
+def name(patient) -> str:
+    return patient.name
+
+
+def loud(findings: tuple[Finding, ...]) -> list[str]:
+    """Return what a user would be alarmed by."""
+    return [f"{finding.code}: {finding.message}" for finding in findings if finding.severity != "info"]
+
+
+@pytest.mark.parametrize("patient", SICK, ids=name)
+def test_the_disease_is_found_and_nothing_else(patient):
+    found = diagnose(patient.name)
+    assert set(patient.sick) <= found.codes, loud(found.findings)
+    unexpected = found.codes - {*patient.sick, *patient.also}
+    assert not [line for line in loud(found.findings) if line[:5] in unexpected]
+
+
+@pytest.mark.parametrize("patient", HEALTHY, ids=name)
+def test_the_healthy_are_left_in_peace(patient):
+    assert not loud(diagnose(patient.name).findings)
+
+
+@pytest.mark.parametrize("patient", PATIENTS, ids=name)
+def test_every_finding_can_be_disputed(patient):
+    found = diagnose(patient.name)
+    for finding in found.findings:
+        where = f"{patient.name} {finding.code}"
+        assert finding.name == RULES[finding.code].name, where
+        highest = SEVERITIES.index(RULES[finding.code].severity)
+        assert SEVERITIES.index(finding.severity) <= highest, where
+        assert finding.quantity in {*RULES[finding.code].needs, *RULES[finding.code].wants}, where
+        assert finding.reread(found.profiles) == pytest.approx(finding.value, rel=1e-9, nan_ok=True), where
+        assert quotes(finding.message, finding.value), (
+            f"{where}: {finding.value} is not in {finding.message!r}"
+        )
+        assert finding.unit, where
+        assert finding.sites, where
+        assert {site.path for site in finding.sites} <= found.names, where
+        assert finding.causes, where
+
+
+@pytest.mark.parametrize("patient", SICK, ids=name)
+def test_the_first_cause_of_the_disease_is_confirmed_where_it_can_be_tested(patient):
+    for finding in diagnose(patient.name).findings:
+        first = finding.causes[0]
+        if finding.code in patient.sick and first.predicted is not None:
+            assert first.status == "confirmed", f"{finding.code}: {first}"
+
+
+def quotes(message: str, value: float) -> bool:
+    """Whether the message holds the value, to the digits that it writes; exact zero may be a word."""
+    if not math.isfinite(value):
+        return str(value) in message.lower()
+    if value == 0 and "zero" in message:
+        return True
+    numbers = [float(text.replace(",", "")) for text in NUMBER.findall(message)]
+    return any(math.isclose(number, value, rel_tol=0.01) for number in numbers)
+
+
+@pytest.mark.parametrize("code", sorted(RULES))
+def test_rule_has_patients_of_several_architectures(code):
+    patients = [patient for patient in SICK if code in patient.sick]
+    assert len(patients) >= LEAST_SICK, [patient.name for patient in patients]
+    architectures = {architecture_of(patient.make_case()) for patient in patients}
+    assert len(architectures) >= LEAST_SICK, architectures
+
+
+@pytest.mark.parametrize("code", sorted(RULES))
+def test_rule_was_given_what_it_needs_on_healthy_models(code):
+    """A rule that never saw its profiles was not tested by silence."""
+    needed = set(RULES[code].needs)
+    judged = [patient for patient in HEALTHY if needed <= diagnose(patient.name).profiles.keys()]
+    assert len(judged) >= LEAST_HEALTHY, [patient.name for patient in judged]
+
+
+@pytest.mark.parametrize("code", sorted(RULES))
+def test_rule_has_its_file_and_its_page(code):
+    files = [file for file in FOLDER.glob("ug*.py") if file.stem.startswith(code.lower() + "_")]
+    assert len(files) == 1
+    page = RULES[code].page
+    assert page.startswith(f"{code}: ")
+    places = [page.find(f"\n{heading}\n") for heading in HEADINGS]
+    assert -1 not in places, dict(zip(HEADINGS, places, strict=True))
+    assert places == sorted(places)
+    firing, silent = page[places[-2] : places[-1]], page[places[-1] :]
+    assert ">>> " in firing
+    assert f"'{code}'" in firing or ">>> " in firing
+    assert ">>> " in silent
+
+
+def test_remedies_of_causes_exist():
+    for patient in SICK:
+        for finding in diagnose(patient.name).findings:
+            named = {cause.remedy for cause in finding.causes if cause.remedy}
+            assert named <= REMEDIES.keys()
+            assert all(finding.code in REMEDIES[remedy].treats for remedy in named), (finding.code, named)
+
+
+def test_conditioned_patients_exist():
+    assert {patient.name for patient in PATIENTS} >= CONDITIONED
