@@ -47,22 +47,34 @@ def test_norm_is_that_of_the_dense_map(kind):
     expected = float(torch.linalg.svdvals(naive_jacobian(module, x))[0])
     value, reshaped, certificate = profile.rows[0]
     assert value == profile.values[0]
-    assert -1e-12 <= (expected - value) / expected
-    assert expected - value <= profile.error[0]
-    # Steps end at an error bar of 1e-3; what it costs the value is about its square over the distance to
-    # the next one, far below.
-    assert value == pytest.approx(expected, rel=1e-3)
+    assert abs(value - expected) <= profile.error[0] + 1e-13 * expected
     kernel = module.weight.detach().reshape(module.weight.shape[0], -1)  # pyright: ignore
     assert reshaped == pytest.approx(float(torch.linalg.svdvals(kernel)[0]), rel=1e-12)
     if "zeros" in kind or kind in {"depthwise", "three dimensions", "transposed", "pointwise"}:
         assert expected <= certificate * (1 + 1e-12)
-        assert certificate <= 1.6 * expected
+        # It is that of the circular convolution on a larger grid, which a stride only thins out.
+        grown = math.prod((s + 2 * 2) / s for s in shape[1:]) ** 0.5
+        assert certificate <= (2 if "strided" in kind or kind == "transposed" else grown) * expected
     elif kind.startswith("circular") and "strided" not in kind:
         assert profile.labels == ("circular, exact",)
         assert certificate == pytest.approx(expected, rel=1e-12)
     else:
         assert math.isnan(certificate)
         assert "no" in profile.note
+
+
+@pytest.mark.parametrize("groups", [1, 4])
+def test_larger_maps_are_within_their_error_bar(groups):
+    torch.manual_seed(2)
+    module = nn.Conv2d(4, 4, 3, padding=1, groups=groups).double()
+    profile = measured(module, 4, 16, 16)
+    assert profile.error is not None
+    expected = float(torch.linalg.svdvals(naive_jacobian(module, torch.zeros(1, 4, 16, 16).double()))[0])
+    value, _, certificate = profile.rows[0]
+    assert 0 <= expected - value <= profile.error[0]
+    assert profile.error[0] <= 1e-4 * expected
+    assert expected <= certificate
+    assert profile.labels == ("zeros, stride 1x1, at 16x16",)
 
 
 def test_mean_filter_passes_a_constant_though_its_kernel_looks_small():

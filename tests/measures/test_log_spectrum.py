@@ -51,11 +51,12 @@ def test_spectrum_agrees_with_the_dense_one(name):
     expected = torch.linalg.svdvals(dense).log10().numpy()
     rank = int(profile.facts["rank"])
     assert len(profile.rows[0]) == rank <= len(expected) == profile.facts["dimension"]
-    # At most 32 sweeps: 0.19/31 nat for a pair, 0.0027 in log10, and a value has two neighbours. Below
-    # 1e-8 of the largest a product that was formed in float64 is no witness.
+    # At most 500 sweeps: 0.19/499 nat for a pair that stood at 45 degrees, 0.00017 in log10, and ten times
+    # that for a value with neighbours on both sides that stood at 72. Below 1e-8 of the largest a
+    # product that was formed in float64 is no witness.
     sure = (expected > expected[0] - 8)[:rank]
     np.testing.assert_allclose(
-        np.array(profile.rows[0])[sure], expected[:rank][sure], rtol=0, atol=2 * 0.0027
+        np.array(profile.rows[0])[sure], expected[:rank][sure], rtol=0, atol=10 * 0.00017
     )
 
 
@@ -82,10 +83,10 @@ def test_orthogonal_trunk_has_condition_one():
 def test_large_samples_give_the_leading_values_alone():
     torch.manual_seed(5)
     blocks = [nn.Sequential(nn.Linear(600, 600, bias=False)) for _ in range(3)]
-    scale = torch.tensor(2.0).double() ** -torch.arange(600)
+    scale = torch.tensor(4.0).double() ** -torch.arange(600)
     for block in blocks:
         turn = torch.linalg.qr(torch.randn(600, 600).double()).Q
-        block[0].weight.data = turn @ torch.diag(scale.clamp(min=1e-3)) @ turn.T
+        block[0].weight.data = turn @ torch.diag(scale.clamp(min=1e-6)) @ turn.T
     model, x = Trunk(list(blocks)).double(), torch.randn(1, 600).double()
     profile = measured(model, x)
     dense = torch.eye(600, dtype=torch.float64)
@@ -95,8 +96,9 @@ def test_large_samples_give_the_leading_values_alone():
     assert math.isnan(profile.values[0])
     assert "a sample has up to 600 numbers" in profile.note
     assert len(profile.rows[0]) == 8
-    # Two sweeps of block power iteration never exceed the true values, and find the first ones.
-    assert profile.rows[0][0] == pytest.approx(expected[0], abs=0.05)
+    # Block power iteration never exceeds the true values, and finds the first ones: three sweeps leave a
+    # share of (4^-8)^3 per block.
+    assert profile.rows[0][:3] == pytest.approx(expected[:3], abs=0.05)
     assert np.all(np.cumsum(profile.rows[0]) <= np.cumsum(expected) + 1e-9)
 
 

@@ -76,5 +76,7 @@ def conv_operator_norm(case: Case, record: Record) -> Profile | None:
         columns=COLUMNS,
         rows=tuple((norm.value, norm.reshaped, norm.certificate) for norm in norms),
         labels=tuple(norm.method for norm in norms),
-        note="NaN as certificate: none was computed, for the padding or the size" if bare else "",
+        note="NaN as certificate: none was computed, for the padding, the size or a weight not finite"
+        if bare
+        else "",
     )

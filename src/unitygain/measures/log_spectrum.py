@@ -22,11 +22,15 @@ DENSE_SIDE = 512
 LEADING = 8
 # Decades below the largest within which a direction counts as open.
 OPEN = 3.0
-# Multiplications that the sweeps over dense factors may take: a few seconds.
-WORK = 4e10
+# Multiplications that the sweeps over dense factors may take (seconds), and bounds on their number: a short
+# chain has close singular values, which take many sweeps, and its sweeps cost little.
+WORK = 1e10
+FEWEST, MOST = 6, 500
+# Sweeps along the leading directions, each 8 products with every block.
+LEADING_SWEEPS = 3
 
 
-@measure(unit=UNIT, passes="up to 512 passes of the trunk, batched; 34 where a sample is larger")
+@measure(unit=UNIT, passes="up to 512 passes of the trunk, batched; 26 where a sample is larger")
 def log_spectrum(case: Case, record: Record) -> Profile | None:
     """Singular values of the trunk's Jacobian by repeated QR sweeps over its blocks, never of their product.
 
@@ -36,7 +40,7 @@ def log_spectrum(case: Case, record: Record) -> Profile | None:
     whole batch is one sample.
 
     Cost: one forward pass and as many batched backward passes as a sample has numbers; otherwise 16 J·v,
-    16 Jᵀ·u of the trunk and 2 to test. No side effects.
+    8 Jᵀ·u of the trunk and 2 to test. No side effects.
 
     Args:
         case: An isolated case.
@@ -116,7 +120,7 @@ def _spectrum(parts: Sequence[JacobianOperator], seed: int) -> tuple[ProductSpec
         factors = [factor_of_sample(part, None if coupled else 0) for part in parts]
         if not all(np.isfinite(factor).all() for factor in factors):
             return ProductSpectrum(np.full(1, np.nan), 0, math.nan, 0), min(sides), ""
-        sweeps = int(np.clip(WORK / (5 * len(factors) * float(max(sides)) ** 3), 4, 32))
+        sweeps = int(np.clip(WORK / (5 * len(factors) * float(max(sides)) ** 3), FEWEST, MOST))
         precision = max(torch.finfo(part.dtype).eps for part in parts)
         found = log_singular_values(factors, sweeps=sweeps, precision=precision)
         return found, min(sides), f"complete, {who}"
@@ -131,7 +135,9 @@ def _leading(parts: Sequence[JacobianOperator], seed: int) -> tuple[ProductSpect
     if all(part.double_backward for part in parts):
         there = [apply_columns(part, transposed=False) for part in parts]
         start = source.standard_normal((parts[0].shape[1], LEADING))
-        return leading_log_singular_values(there, back, start), f"the leading {LEADING} are estimates"
+        return leading_log_singular_values(
+            there, back, start, sweeps=LEADING_SWEEPS
+        ), f"the leading {LEADING} are estimates"
     start = source.standard_normal((parts[-1].shape[0], LEADING))
     found = leading_log_singular_values([], back, start)
     return found, "no double backward pass: exponents from one sweep of backward passes"

@@ -1,5 +1,7 @@
 """weight_spectral_norm: the operator norm of every weight matrix."""
 
+import math
+
 from unitygain._case import Case
 from unitygain._registry import measure
 from unitygain._types import Profile
@@ -8,6 +10,7 @@ from unitygain.probe.trace import buffers_kept
 from unitygain.probe.weights import matrices, matrix_norm
 
 UNIT = "largest norm of W x over norm of x"
+NOTE = "NaN where the weight is not finite"
 
 
 @measure(unit=UNIT, passes="0; up to 200 products with each matrix")
@@ -51,4 +54,5 @@ def weight_spectral_norm(case: Case, record: Record) -> Profile | None:
         values=tuple(norm.value for _, _, norm in found),
         error=tuple(norm.error for _, _, norm in found),
         labels=tuple(kind for _, kind, _ in found),
+        note="" if all(math.isfinite(norm.value) for _, _, norm in found) else NOTE,
     )

@@ -47,8 +47,8 @@ def log_singular_values(
         sweeps: At most this many.
         tolerance: Stop when no logarithm changes by more (nat, over the whole product).
         precision: Relative precision of the factors' entries (eps of the dtype in which they were
-            computed; float64's when left out). What is smaller than that times the factor's norm times
-            its larger dimension counts as zero.
+            computed; float64's when left out). What is smaller than that times the factor's Frobenius norm
+            times the root of its larger side, the size of the rounding noise, counts as zero.
 
     Returns:
         min(nₖ) logarithms, those of exact zeros last.
@@ -143,7 +143,8 @@ def _compressed(factors: list[Matrix], eps: float) -> tuple[list[Matrix], int]:
     smaller: list[Matrix] = []
     basis = np.eye(factors[0].shape[1])
     for factor in factors:
-        floor = eps * max(factor.shape) * float(np.linalg.norm(factor, 2))
+        peak = float(np.max(np.abs(factor))) or 1.0
+        floor = eps * max(factor.shape) ** 0.5 * peak * float(np.linalg.norm(factor / peak))
         decomposed: Any = qr(factor @ basis, mode="economic", pivoting=True)
         columns, triangle, order = decomposed
         rank = int(np.sum(np.abs(np.diag(triangle)) > floor))
