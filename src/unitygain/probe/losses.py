@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 STATISTICS = ("absmax", "expected", "classes", "rows", "softmax_before", "mean")
 _NLL = frozenset({"nll_loss_forward", "nll_loss2d_forward"})
 _PICKS = frozenset({"gather", "index"})
+_BINARY = frozenset({"binary_cross_entropy", "binary_cross_entropy_with_logits"})
+OPERATIONS = _NLL | _PICKS | _BINARY | {"_log_softmax", "log", "mul", "xlogy", "mse_loss"}
 
 
 def watch(into: "Watch", name: str, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
@@ -44,7 +46,7 @@ def watch(into: "Watch", name: str, args: tuple[Any, ...], kwargs: dict[str, Any
             if seen.operation == "soft_cross_entropy":
                 seen.operation = "kl_div"
                 seen.numbers["expected"] = math.nan
-    elif name in {"binary_cross_entropy", "binary_cross_entropy_with_logits"}:
+    elif name in _BINARY:
         _binary(into, name, args)
     elif name == "mse_loss":
         numbers = {"absmax": absmax(args[0] - args[1]), "expected": variance(args[1])}

@@ -45,6 +45,7 @@ _CARRIES = frozenset({
     "cat",
 })
 _CARRIES |= {"masked_fill", "where", "clamp", "clamp_min", "maximum"}
+_FOLLOWED = _PRODUCTS | _CARRIES | {"mul", "log", "binary_cross_entropy"}
 _FREE = frozenset({"detach", "view", "_unsafe_view", "alias", "t", "transpose", "expand", "clone"})
 
 
@@ -114,9 +115,10 @@ class Watch(TorchDispatchMode):
             self._softmax(args, out)
         elif name == "glu" and self.wanted.get("gate"):
             self._gate(args[0].detach().chunk(2, *(args[1:] or (-1,)))[1].sigmoid())
-        else:
+        elif name in _FOLLOWED:
             self._follow(name, args, out)
-        losses.watch(self, name, args, kwargs, out)
+        if name in losses.OPERATIONS:
+            losses.watch(self, name, args, kwargs, out)
         return out
 
     def add(self, signal: str, operation: str, tensor: Tensor, **more: Any) -> Seen:
