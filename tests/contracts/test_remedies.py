@@ -4,12 +4,22 @@ import pytest
 import torch
 from torch import nn
 from zoo import PATIENTS
+from zoo.patient import classify
 
 import unitygain.remedies  # noqa: F401 (fills the table)
 from unitygain._case import Case
 from unitygain._registry import REMEDIES
 
-BY_NAME = {patient.name: patient for patient in PATIENTS}
+
+def soft() -> Case:
+    """A classifier with a softmax of its own, a frozen layer, an optimizer instance and a precision."""
+    model = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 3), nn.Softmax(-1))
+    model[0].requires_grad_(False)
+    data = [(torch.randn(5, 4), torch.randint(3, (5,)))]
+    return Case(model, classify, data, torch.optim.SGD(model[2].parameters(), 0.1), precision="bfloat16")
+
+
+BY_NAME = {patient.name: patient.make_case for patient in PATIENTS} | {"soft": soft}
 # What each remedy is tried on: the patient and the arguments.
 TRIED: dict[str, tuple[tuple[str, dict[str, object]], ...]] = {
     "rescale_weights": (
@@ -34,13 +44,18 @@ TRIED: dict[str, tuple[tuple[str, dict[str, object]], ...]] = {
         ("transformer-loud-attention", {"factor": 0.1}),
         ("transformer-loud-attention-torch", {"factor": 0.1}),
     ),
+    "change_precision": (("soft", {"precision": None}),),
+    "drop_output_softmax": (("soft", {}),),
+    "loss_scale": (("mlp-relu-he-20", {"scale": 8.0}),),
+    "lower_learning_rate": (("soft", {"factor": 0.1}), ("mlp-relu-he-20", {"factor": 0.1})),
+    "unfreeze": (("soft", {}),),
     "unit_inputs": (("mlp-tanh-inputs-in-hundreds", {}), ("generative-denoiser", {})),
 }
 CASES = [(remedy, patient, given) for remedy, tries in TRIED.items() for patient, given in tries]
 
 
 def bits(case: Case) -> dict[str, tuple[int, object]]:
-    """Return the identity and the bytes of every tensor of the model and the batches, and of every module."""
+    """Return identity and bytes of every tensor, every module, and the settings of the case."""
     model: dict[str, tuple[int, object]] = {
         name: (id(tensor), tensor.detach().clone())
         for name, tensor in (*case.model.named_parameters(), *case.model.named_buffers())
@@ -48,7 +63,10 @@ def bits(case: Case) -> dict[str, tuple[int, object]]:
     modules = {f"module {name}": (id(module), module.training) for name, module in case.model.named_modules()}
     leaves = torch.utils._pytree.tree_leaves(case.batches)
     batches = {f"batch {i}": (id(leaf), leaf.clone()) for i, leaf in enumerate(leaves)}
-    return model | modules | batches
+    settings = {f"case.{name}": (id(value), None) for name, value in vars(case).items()}
+    flags = {f"{name} trains": (p.requires_grad, None) for name, p in case.model.named_parameters()}
+    rates = [group["lr"] for group in getattr(case.optimizer, "param_groups", ())]
+    return model | modules | batches | settings | flags | {"rates": (0, rates)}
 
 
 def differ(before: dict[str, tuple[int, object]], after: dict[str, tuple[int, object]]) -> list[str]:
@@ -73,7 +91,7 @@ def test_every_remedy_is_tried():
 
 @pytest.mark.parametrize(("remedy", "patient", "given"), CASES, ids=[f"{r}-{p}" for r, p, _ in CASES])
 def test_undo_is_exact(remedy, patient, given):
-    case = BY_NAME[patient].make_case()
+    case = BY_NAME[patient]()
     before, state = bits(case), torch.get_rng_state()
     undo = REMEDIES[remedy].apply(case, **given)
     assert differ(before, bits(case)), "the remedy changed nothing"
@@ -85,7 +103,7 @@ def test_undo_is_exact(remedy, patient, given):
 @pytest.mark.parametrize(("remedy", "patient", "given"), CASES, ids=[f"{r}-{p}" for r, p, _ in CASES])
 def test_parameters_keep_their_identity(remedy, patient, given):
     """An optimizer that holds the parameters must hold the changed ones too."""
-    case = BY_NAME[patient].make_case()
+    case = BY_NAME[patient]()
     held = {id(parameter) for parameter in case.model.parameters()}
     REMEDIES[remedy].apply(case, **given)
     assert {id(parameter) for parameter in case.model.parameters()} <= held
@@ -129,7 +147,7 @@ def test_inputs_that_the_loss_makes_are_refused():
 
 
 def test_targets_are_not_touched():
-    case = BY_NAME["generative-denoiser"].make_case()
+    case = BY_NAME["generative-denoiser"]()
     noise = case.batches[0][2]
     REMEDIES["unit_inputs"].apply(case)
     assert case.batches[0][2] is noise
