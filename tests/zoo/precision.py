@@ -162,17 +162,17 @@ def sick() -> list[Patient]:
             ("UG502",),
             ("UG501",),
         ),
-        "float32-sigmoids-26": (
+        "float32-sigmoids-23": (
             "mlp",
-            lambda: sigmoids(26),
-            ("UG503", "UG101"),
-            ("UG103", "UG205", "UG301", "UG202"),
+            lambda: sigmoids(23),
+            ("UG503",),
+            ("UG101", "UG205", "UG301", "UG202"),
         ),
         "float32-convolutions-13": (
             "cnn",
             lambda: convolutions(13),
-            ("UG503", "UG101"),
-            ("UG103", "UG104", "UG205", "UG202", "UG301"),
+            ("UG503",),
+            ("UG101", "UG104", "UG205", "UG202", "UG301"),
         ),
         "float32-tiny-loss": (
             "transformer",

@@ -20,9 +20,10 @@ def param_trainable(case: Case, record: Record) -> Profile | None:
 
     Returns:
         1 or 0 per parameter, in the model's order; labels: ``in optimizer``, ``not in optimizer``, or
-        ``no optimizer`` where the case declares none. Facts: how many are trainable but not in the
-        optimizer, frozen but in it, and how many tensors of the optimizer are not the model's. None for a
-        model without parameters.
+        ``no optimizer`` where the case declares none. Facts: how many are ``frozen``; trainable
+        ``without_gradient`` after the pass; ``trainable_not_held`` and ``frozen_held`` by the optimizer; and
+        how many tensors of the optimizer are not the model's, ``held_elsewhere``. None for a model without
+        parameters.
 
     Example:
         >>> import torch
@@ -42,7 +43,9 @@ def param_trainable(case: Case, record: Record) -> Profile | None:
     inside = {name: id(parameter) in held for name, parameter in named.items()}
     words = {True: "in optimizer", False: "not in optimizer"}
     labels = tuple("no optimizer" if optimizer is None else words[inside[name]] for name in named)
-    facts: dict[str, float | str] = {}
+    lonely = [p for p in named.values() if p.requires_grad and p.grad is None]
+    facts: dict[str, float | str] = {"without_gradient": float(len(lonely))}
+    facts["frozen"] = float(sum(not parameter.requires_grad for parameter in named.values()))
     if optimizer is not None:
         facts["trainable_not_held"] = float(sum(p.requires_grad and not inside[n] for n, p in named.items()))
         facts["frozen_held"] = float(sum(inside[n] and not p.requires_grad for n, p in named.items()))

@@ -24,7 +24,7 @@ class _Entered(Exception):
     """The model was called: stops the pass before it begins."""
 
 
-@remedy(treats=("UG203", "UG204", "UG206", "UG605", "UG607", "UG701", "UG702"))
+@remedy(treats=("UG203", "UG204", "UG206", "UG601", "UG605", "UG607", "UG701", "UG702"))
 def unit_inputs(case: Case) -> Undo:
     """Standardise what enters the model.
 

@@ -83,8 +83,8 @@ def judge(profiles: Mapping[str, Profile]) -> Iterator[Finding]:
         "UG501",
         "precision-underflow",
         _severity(scale, own_step=profile.facts.get("own_step") == 1.0),
-        f"{dtype} rounds {entries:.0%} of the gradient's entries at {site} to zero, {lost:.0%} of its energy "
-        f"(rms {spell(10**true)} in float64); {repair}",
+        f"{dtype} rounds {entries:.0%} of the gradient's entries at {site} to zero, {spell(lost)} of "
+        f"its energy (rms {spell(10**true)} in float64); {repair}",
         (site, *sites),
         "grad_rescaled",
         lost,

@@ -59,13 +59,13 @@ def judge(profiles: Mapping[str, Profile]) -> Iterator[Finding]:
         return
     bits, site = found[0]
     beyond = [site for room, site in found if room < 0]
-    size = f"{spell(2**-bits)} times" if bits < 0 else f"1/{spell(2**bits)} of"
+    end = "the end is passed" if bits < 0 else f"the largest output is 1/{spell(2**bits)} of it"
     more = f", and {len(found) - 1} other outputs are as near" if len(found) > 1 else ""
     yield Finding(
         "UG502",
         "precision-overflow",
         "error" if beyond else "warning",
-        f"the largest output of {site} is {size} the largest number of {dtypes[site]}{more}",
+        f"{site} has a headroom of {spell(bits)} powers of two to the end of {dtypes[site]}: {end}{more}",
         tuple(place for _, place in found),
         "act_headroom",
         bits,

@@ -41,6 +41,7 @@ A silent example:
     []
 """
 
+import fnmatch
 import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -98,9 +99,10 @@ def _unused(sites: list[Site], count: int, profiles: Mapping[str, Profile]) -> F
         f"{list_owners(sites)}",
         tuple(sites),
         "param_trainable",
+        float(len(sites)),
+        "trainable parameters without a gradient",
         1.0,
-        "1 trainable, 0 frozen",
-        1.0,
+        fact="without_gradient",
         causes=tuple(causes),
         evidence={"without gradient": len(sites), "trainable": count},
         fix="call these modules in forward, or delete them; look for detach() and no_grad()",
@@ -144,14 +146,16 @@ def _without_gradient(sites: list[Site], count: int, profiles: Mapping[str, Prof
 def _frozen(frozen: list[Site], trainable: list[Site]) -> Finding:
     odd = _odd_layers(frozen, trainable)
     sites = odd or frozen
-    share = len(frozen) / (len(frozen) + len(trainable))
-    what = f"{len(frozen)} of {len(frozen) + len(trainable)} parameters are frozen ({share:.0%})"
+    total = len(frozen) + len(trainable)
+    what = f"{len(frozen)} of {total} parameters are frozen ({len(frozen) / total:.0%})"
     tail = f"{list_owners(odd)} among layers of the same kind that train" if odd else list_owners(frozen)
+    names = _common(sites)
+    left = float(sum(not fnmatch.fnmatchcase(site.path, names) for site in frozen))
     cause = Cause(
         f"requires_grad is False on {list_owners(sites)}",
         remedy="unfreeze",
-        parameters={"names": f"{owner(sites[0])}.*" if owner(sites[0]) else sites[0].path},
-        predicted=(1.0, 1.0),
+        parameters={"names": names},
+        predicted=(left, left),
     )
     return Finding(
         "UG603",
@@ -160,13 +164,26 @@ def _frozen(frozen: list[Site], trainable: list[Site]) -> Finding:
         f"{what}: {tail}",
         tuple(sites),
         "param_trainable",
-        0.0,
-        "1 trainable, 0 frozen",
+        float(len(frozen)),
+        "frozen parameters",
         1.0,
+        fact="frozen",
         causes=(cause,),
         evidence={"frozen": len(frozen), "trainable": len(trainable)},
         fix="parameter.requires_grad_(True), and give it to the optimizer",
     )
+
+
+def _common(sites: Sequence[Site]) -> str:
+    """A pattern for the names of all `sites`: the path that they share."""
+    if len(sites) == 1:
+        return sites[0].path
+    shared: list[str] = []
+    for parts in zip(*(owner(site).split(".") for site in sites), strict=False):
+        if len(set(parts)) > 1:
+            break
+        shared.append(parts[0])
+    return ".".join([*filter(None, shared), "*"])
 
 
 def _odd_layers(frozen: Sequence[Site], trainable: Sequence[Site]) -> list[Site]:

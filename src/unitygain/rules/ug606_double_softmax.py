@@ -29,7 +29,7 @@ A firing example:
     ...     loss = Profile("loss_value", "nats", (Site(""),), (2.3,), facts=facts)
     ...     return judge({"loss_value": loss})
     >>> [f.message for f in found(1.0)]
-    ['what enters the cross_entropy has been through a softmax already: the loss cannot fall below 1.46']
+    ['1 softmax too many before the cross_entropy, which has its own: the loss cannot fall below 1.46']
 
 A silent example:
     >>> list(found(0.0))
@@ -43,10 +43,10 @@ from unitygain._registry import rule
 from unitygain._types import Cause, Finding, Profile
 from unitygain.rules._numbers import spell
 
+MODULES = {"Softmax", "Softmax2d", "Sigmoid"}
 
-@rule(
-    code="UG606", name="double-softmax", severity="error", needs=("loss_value",), wants=("logit_grad_absmax",)
-)
+
+@rule(code="UG606", name="double-softmax", severity="error", needs=("loss_value",), wants=("act_rms",))
 def judge(profiles: Mapping[str, Profile]) -> Iterator[Finding]:
     """Yield a finding where the loss is given probabilities for logits."""
     facts = profiles["loss_value"].facts
@@ -61,20 +61,26 @@ def judge(profiles: Mapping[str, Profile]) -> Iterator[Finding]:
         "UG606",
         "double-softmax",
         "error",
-        f"what enters the {kind} has been through a {squash} already{bound}",
+        f"1 {squash} too many before the {kind}, which has its own{bound}",
         profiles["loss_value"].sites,
         "loss_value",
         1.0,
         f"1 where a {squash} stands before the loss",
         1.0,
         fact="softmax_before_loss",
-        causes=(
-            Cause(
-                f"the model ends in a {squash}, and {kind} takes another",
-                remedy="drop_output_softmax",
-                predicted=(0.0, 0.0),
-            ),
-        ),
+        causes=(_cause(squash, kind, profiles),),
         evidence={"kind": kind, "lowest loss": floor},
         fix=f"return the logits: take the {squash} out of the model, and use it only to show probabilities",
     )
+
+
+def _cause(squash: str, kind: str, profiles: Mapping[str, Profile]) -> Cause:
+    outputs = profiles.get("act_rms")
+    last = outputs.labels[-1] if outputs is not None and outputs.labels else ""
+    if last in MODULES:
+        text = f"the model ends in a {last} module, and {kind} takes another {squash}"
+        return Cause(text, remedy="drop_output_softmax", predicted=(0.0, 0.0))
+    note = (
+        f"the {squash} is a function call in the forward or the loss, which cannot be taken away from outside"
+    )
+    return Cause(f"the model or the loss takes a {squash}, and {kind} takes another", note=note)

@@ -32,7 +32,7 @@ A firing example:
     >>> loss = Profile("loss_value", "nats", (Site(""),), (float("inf"),))
     >>> found = judge({"act_frac_nonfinite": outputs, "nonfinite_origin": origin, "loss_value": loss})
     >>> [f.message for f in found]
-    ['log at head (forward, loss.py:12) is the first to make an infinity from finite numbers']
+    ['log at head (forward, loss.py:12) makes the 1st infinity, from numbers without one']
 
 A silent example:
     >>> outputs = Profile("act_frac_nonfinite", "fraction", (Site("head"),), (0.0,))
@@ -45,8 +45,9 @@ from collections.abc import Iterator, Mapping
 
 from unitygain._registry import rule
 from unitygain._types import Cause, Finding, Profile, Site
+from unitygain.rules._numbers import spell
 
-WORDS = {"NaN": "a NaN", "infinity": "an infinity"}
+WORDS = {"NaN": "NaN", "infinity": "infinity"}
 BY_RANGE = (
     "_to_copy",
     "exp",
@@ -101,6 +102,8 @@ CAUSES: tuple[tuple[tuple[str, ...], str, str], ...] = (
     ),
 )
 
+UNKNOWN = Cause("an operation without a module of its own, such as one of the loss or of a custom kernel")
+
 
 @rule(
     code="UG901",
@@ -149,13 +152,13 @@ def _without_origin(profiles: Mapping[str, Profile]) -> Finding:
 def _from_origin(origin: Profile, profiles: Mapping[str, Profile], harmed: bool) -> Finding:
     facts = origin.facts
     site, operation, direction = origin.sites[0], str(facts["operation"]), str(facts["direction"])
-    kind = WORDS.get(str(facts.get("kind")), "a number that is not finite")
+    kind = WORDS.get(str(facts.get("kind")), "number that is not finite")
     line = str(facts.get("line", "")).rpartition("/")[2].rpartition("\\")[2]
     if operation in {"input", "parameter"}:
-        message = f"the {operation} {_name(site)} holds {kind} before anything is computed"
+        message = f"the {operation} {_name(site)} holds the 1st {kind}, before anything is computed"
     else:
         where = f"{direction}, {line}" if line else direction
-        message = f"{operation} at {_name(site)} ({where}) is the first to make {kind} from finite numbers"
+        message = f"{operation} at {_name(site)} ({where}) makes the 1st {kind}, from numbers without one"
     return Finding(
         "UG901",
         "not-finite",
@@ -194,6 +197,8 @@ def _causes(
     for names, forward, backward in CAUSES:
         if name in names:
             yield Cause(forward if direction == "forward" else backward)
+    if name not in {entry for names, _, _ in CAUSES for entry in names} | set(BY_RANGE):
+        yield Cause(f"{name}: look at what enters it, zeros and ends of its domain first")
     if name in BY_RANGE and not beyond:
         yield Cause(f"growth: the numbers that enter {name} are so large that the result leaves its dtype")
 
@@ -214,13 +219,14 @@ def _from_fraction(profile: Profile, sick: list[tuple[Site, float]], direction: 
         "UG901",
         "not-finite",
         "error",
-        f"{share:.0%} of the {what} of {_name(site)} is infinite or NaN, the first of {len(sick)} such sites "
+        f"{spell(share)} of the {what} of {_name(site)} is infinite or NaN, first of {len(sick)} such sites "
         f"({direction}); the operation was not found",
         tuple(place for place, _ in sick),
         profile.name,
         share,
         profile.unit,
         0.0,
+        causes=(UNKNOWN,),
         evidence={"direction": direction, "sites": len(sick)},
         fix="assert torch.isfinite(x).all() around this module shows which of its operations it is",
     )
@@ -237,6 +243,7 @@ def _from_loss(loss: Profile) -> Finding:
         loss.values[0],
         loss.unit,
         0.0,
+        causes=(UNKNOWN,),
         fix="assert torch.isfinite(x).all() between the lines of the loss shows which operation it is",
     )
 
@@ -247,12 +254,14 @@ def _from_gradient(sizes: Profile) -> Finding:
         "UG901",
         "not-finite",
         "error",
-        f"the gradient of {len(sick)} parameters is infinite or NaN, though the loss is finite: {sick[0][0]}",
+        f"the gradient of {len(sick)} parameters is {sick[0][1]} or the like, though the loss is finite: "
+        f"{sick[0][0]}",
         tuple(site for site, _ in sick),
         "param_grad_rms",
         sick[0][1],
         sizes.unit,
         0.0,
+        causes=(UNKNOWN,),
         evidence={"direction": "backward", "parameters": len(sick)},
         fix="torch.autograd.detect_anomaly() names the operation of the backward pass",
     )
