@@ -174,12 +174,12 @@ def test_wide_networks_behave_as_predicted():
     for _ in range(16):
         base, other = generator.normal(size=(2, width))
         z = np.stack([base, 0.5 * base + math.sqrt(0.75) * other])
-        jacobian = np.eye(width)
+        jacobian = generator.normal(size=(width, 40))
         for _ in range(depth):
             weight = generator.normal(size=(width, width)) * math.sqrt(sigma_w2 / width)
-            jacobian = (weight * (1 - np.tanh(z[0]) ** 2)) @ jacobian
+            jacobian = weight @ ((1 - np.tanh(z[0]) ** 2)[:, None] * jacobian)
             z = np.tanh(z) @ weight.T + generator.normal(size=width) * math.sqrt(sigma_b2)
-        found.append([(z[0] ** 2).mean(), (z[0] * z[1]).mean(), (jacobian**2).sum() / width])
+        found.append([(z[0] ** 2).mean(), (z[0] * z[1]).mean(), (jacobian**2).mean()])
     path = propagate("tanh", sigma_w2, sigma_b2, q=1.0, c=0.5, depth=depth)
     expected = [path.q[-1], path.c[-1] * path.q[-1], math.exp(path.log_gain)]
     error = np.std(found, axis=0, ddof=1) / 4
