@@ -13,7 +13,8 @@ from unitygain.rules._layers import read_layers, within
 from unitygain.rules._numbers import from_db, median, spell, to_db
 
 LEAST = 8
-GATED_DECAY = -120.0
+# How far a gradient must have fallen before it counts as lost on the way rather than masked.
+DECAYED = -120.0
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ class Passage:
     def gradual(self) -> bool:
         """Whether what is zero at the start was small before: not masked, but lost on the way."""
         alive = [value for value in self.values if value > 0]
-        return not self.lost or to_db(alive[0]) - to_db(alive[-1]) < GATED_DECAY
+        return not self.lost or to_db(alive[0]) - to_db(alive[-1]) < DECAYED
 
     def horizon(self, factor: float = 1e-3) -> int:
         """Return over how many steps back from the last the gradient stays above `factor` of it."""

@@ -2,9 +2,11 @@
 
 What it sees:
     The rms of dL/dx_t over the steps t of a recurrent module. It fires where step 0 gets less than a
-    thousandth of what the last step gets (a millionth for LSTM and GRU, whose gates learn to open), the
-    gradient falls at most steps, and the sequence has eight steps or more. Exactly zero at step 0, after a
-    decay, is an error, as is a factor below 1e-10. Steps after the one that is read (padding) are left out.
+    thousandth of what the last step gets, the gradient falls at most steps, and the sequence has eight
+    steps or more. For LSTM and GRU, whose gates learn to open, it is a note from a factor of 2^-24 on (what
+    float32 rounds away when the steps are added up) and a warning from 1e-15 on. Exactly zero at step 0,
+    after a decay, is an error, and so is a factor below 1e-10 without gates. Steps after the one that is
+    read (padding) are left out.
 
 Why it matters:
     Nothing that happens before the horizon can be learned. Parameter norms do not show it: the last steps
@@ -43,10 +45,10 @@ from collections.abc import Iterable, Mapping
 from unitygain._registry import rule
 from unitygain._types import Finding, Profile, Severity
 from unitygain.rules._numbers import from_db, spell
-from unitygain.rules._time import GATED_DECAY, Passage, describe, explain_time, judged, keeping, read_passages
+from unitygain.rules._time import Passage, describe, explain_time, judged, keeping, read_passages
 
-DECAY = -60.0
-FATAL = -200.0
+DECAY, FATAL = -60.0, -200.0
+ROUNDED_AWAY, GATED_DECAY = -144.0, -300.0
 MOSTLY = 0.6
 
 
@@ -61,15 +63,22 @@ def judge(profiles: Mapping[str, Profile]) -> Iterable[Finding]:
     """Yield one finding per recurrent module whose gradient does not reach the first step."""
     for passage in read_passages(profiles["time_grad_rms"]):
         gated = bool(keeping(profiles, passage.first)[0])
-        limit = GATED_DECAY if gated else DECAY
-        if passage.across > limit or passage.slope >= 0 or passage.share < MOSTLY or not passage.gradual:
-            continue
-        yield report(profiles, passage, limit)
+        limit = ROUNDED_AWAY if gated else DECAY
+        if passage.across <= limit and passage.slope < 0 and passage.share >= MOSTLY and passage.gradual:
+            yield report(profiles, passage, limit, grade(passage, gated=gated))
 
 
-def report(profiles: Mapping[str, Profile], passage: Passage, limit: float) -> Finding:
+def grade(passage: Passage, *, gated: bool) -> Severity:
+    """Return how bad it is: worst where nothing arrives, milder where gates can learn to open."""
+    if passage.lost:
+        return "error"
+    if gated:
+        return "warning" if passage.across <= GATED_DECAY else "info"
+    return "error" if passage.across <= FATAL else "warning"
+
+
+def report(profiles: Mapping[str, Profile], passage: Passage, limit: float, severity: Severity) -> Finding:
     """Return the finding for one passage."""
-    severity: Severity = "error" if passage.across < FATAL else "warning"
     start = "exactly 0" if passage.lost else f"{spell(from_db(passage.across))} of that at the last step"
     return Finding(
         "UG401",
