@@ -35,7 +35,7 @@ test: $(DONE)/dev
 check: style types doctest browser real wheel
 
 style: $(DONE)/dev
-	cd $(ROOT) && $(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/lint-imports
+	cd $(ROOT) && $(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/lint-imports --no-cache
 
 types: $(DONE)/all
 	cd $(ROOT) && $(BIN)/pyright --pythonpath $(BIN)/python

@@ -34,7 +34,8 @@ def unwrap(output: Any) -> Any:
     """Open what pytree does not know: dataclasses and objects with the mapping interface of outputs."""
     if dataclasses.is_dataclass(output) and not isinstance(output, type):
         return {f.name: getattr(output, f.name) for f in dataclasses.fields(output)}
-    return dict(output) if hasattr(output, "keys") and hasattr(output, "__getitem__") else output
+    mapping: Any = output
+    return dict(mapping) if hasattr(output, "keys") and hasattr(output, "__getitem__") else output
 
 
 def in_backward() -> bool:
