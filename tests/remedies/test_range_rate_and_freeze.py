@@ -1,0 +1,114 @@
+"""The remedies that change the case around the model: loss scale, precision, learning rate, what trains."""
+
+import pytest
+import torch
+from torch import nn
+from zoo import PATIENTS
+
+from unitygain._case import Case
+from unitygain.remedies import (
+    change_precision,
+    drop_output_softmax,
+    loss_scale,
+    lower_learning_rate,
+    unfreeze,
+)
+
+PATIENT = {patient.name: patient for patient in PATIENTS}
+
+
+def plain(**options) -> Case:
+    model = nn.Sequential(nn.Linear(2, 2), nn.ReLU())
+    return Case(model, lambda m, x: m(x).sum(), [torch.ones(1, 2)], **options)
+
+
+@pytest.mark.parametrize(
+    ("apply", "given", "message"),
+    [
+        (loss_scale, {"scale": 3.0}, "scale is 3.0; give a positive power of two"),
+        (loss_scale, {"scale": float("inf")}, "scale is inf; give a positive power of two"),
+        (loss_scale, {"scale": 0.0}, "scale is 0.0; give a positive power of two"),
+        (change_precision, {}, "declares no precision"),
+        (unfreeze, {"names": "nowhere"}, "no frozen floating parameter is named 'nowhere'"),
+        (lower_learning_rate, {"factor": 0.1}, "declares no optimizer"),
+        (lower_learning_rate, {"factor": -1.0}, "factor is -1.0; give a positive number"),
+        (drop_output_softmax, {}, "no softmax or sigmoid module makes the model's output"),
+    ],
+)
+def test_what_cannot_be_done_says_so(apply, given, message):
+    with pytest.raises(ValueError, match=message):
+        apply(plain(), **given)
+
+
+def test_a_wrong_precision_is_refused():
+    with pytest.raises(ValueError, match="precision 'float17' names no dtype"):
+        change_precision(plain(precision="float16"), precision="float17")
+
+
+@pytest.mark.parametrize("kind", ["softmax-twice", "softmax-twice-cnn", "sigmoid-twice"])
+def test_the_softmax_at_the_end_goes_and_comes_back(kind):
+    case = PATIENT[kind].make_case()
+    before = [id(module) for module in case.model.modules()]
+    statistics = [buffer.clone() for buffer in case.model.buffers()]
+    logits = case.model[:-1](case.batches[0][0])
+    undo = drop_output_softmax(case)
+    if "cnn" not in kind:
+        assert torch.equal(case.model(case.batches[0][0]), logits)
+    undo()
+    assert [id(module) for module in case.model.modules()] == before
+    assert len(statistics) == len(list(case.model.buffers()))
+
+
+def test_looking_for_the_softmax_changes_no_statistic():
+    case = PATIENT["softmax-twice-cnn"].make_case()
+    before = [buffer.clone() for buffer in case.model.buffers()]
+    drop_output_softmax(case)
+    assert all(torch.equal(a, b) for a, b in zip(before, case.model.buffers(), strict=True))
+
+
+def test_a_softmax_inside_the_model_is_not_taken():
+    """Attention weights are no output: only what the model returns is."""
+    model = nn.Sequential(nn.Linear(2, 2), nn.Softmax(-1), nn.Linear(2, 2), nn.Sigmoid())
+    drop_output_softmax(Case(model, lambda m, x: m(x).sum(), [torch.ones(1, 2)]))
+    assert [type(part).__name__ for part in model] == ["Linear", "Softmax", "Linear", "Identity"]
+
+
+def test_a_scaled_loss_scales_every_gradient_by_the_same_power():
+    case = PATIENT["mlp-relu-he-20"].make_case()
+    parameters = list(case.model.parameters())
+    given = case.loss
+    before = torch.autograd.grad(case.compute_loss(case.batches[0]), parameters)
+    undo = loss_scale(case, scale=2.0**-12)
+    scaled = torch.autograd.grad(case.compute_loss(case.batches[0]), parameters)
+    assert all(torch.equal(a * 2.0**-12, b) for a, b in zip(before, scaled, strict=True))
+    undo()
+    assert case.loss is given
+
+
+def test_a_lower_rate_reaches_every_group_of_a_factory_and_of_an_instance():
+    model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+    groups = [{"params": model[0].parameters(), "lr": 0.5}, {"params": model[1].parameters()}]
+    optimizer = torch.optim.SGD(groups, 0.1)
+    case = Case(model, lambda m, x: m(x).sum(), [torch.ones(1, 2)], optimizer=optimizer)
+    undo = lower_learning_rate(case, factor=0.25)
+    assert [group["lr"] for group in optimizer.param_groups] == [0.125, 0.025]
+    undo()
+    assert [group["lr"] for group in optimizer.param_groups] == [0.5, 0.1]
+    case = PATIENT["step-adam-huge"].make_case()
+    given = case.optimizer
+    undo = lower_learning_rate(case, factor=0.25)
+    built = case.build_optimizer()
+    assert built is not None
+    assert [group["lr"] for group in built.param_groups] == [0.25]
+    undo()
+    assert case.optimizer is given
+
+
+def test_unfreeze_takes_the_named_ones_alone():
+    case = PATIENT["frozen-in-between"].make_case()
+    frozen = {name for name, p in case.model.named_parameters() if not p.requires_grad}
+    undo = unfreeze(case, names="layers.1.linear?.weight")
+    left = {name for name, p in case.model.named_parameters() if not p.requires_grad}
+    assert frozen - left == {"layers.1.linear1.weight", "layers.1.linear2.weight"}
+    undo()
+    assert {name for name, p in case.model.named_parameters() if not p.requires_grad} == frozen
