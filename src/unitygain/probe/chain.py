@@ -81,6 +81,12 @@ class Chain:
     factors: tuple[JacobianOperator, ...]
 
     @property
+    def parts(self) -> tuple[JacobianOperator, ...]:
+        """The Jacobians of which the operator is made."""
+        direct = (self.operator,) if isinstance(self.operator, JacobianOperator) else ()
+        return self.factors or direct
+
+    @property
     def note(self) -> str:
         """A sentence on what was taken; empty where it is the product of the blocks."""
         if self.factors:

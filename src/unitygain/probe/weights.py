@@ -96,7 +96,7 @@ def convolutions(model: nn.Module) -> dict[str, _ConvNd]:
         for path, module in model.named_modules()
         if isinstance(module, _ConvNd)
         # Reading the weight would advance a parametrisation, and a lazy one has no shape yet.
-        and not any(map(is_lazy, module._parameters.values()))
+        and not any(is_lazy(p) for p in module._parameters.values() if p is not None)
     }
 
 
