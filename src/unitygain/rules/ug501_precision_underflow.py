@@ -115,6 +115,8 @@ def _causes(profile: Profile, dtype: str, scale: float) -> Iterator[Cause]:
     fall = max(values) - min(values)
     if fall > FAR:
         yield Cause(f"depth: in float64 the gradient itself falls by 10^{fall:.0f} between layers (UG101)")
+    elif not math.isfinite(scale):
+        yield Cause(f"span: between its largest and smallest entries lies more than {dtype} holds")
 
 
 def _energy(row: tuple[float, ...]) -> float:

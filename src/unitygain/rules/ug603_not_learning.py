@@ -214,8 +214,12 @@ def _behind_zero_weight(site: Site, gradients: Mapping[Site, float], profiles: M
         return False
     order = {place: index for index, place in enumerate(sizes.sites)}
     zeros = [p for p, v in sizes.items() if v == 0 and not is_bias(p) and gradients.get(p, 0.0) > 0]
-    part = owner(site).rpartition(".")[0]
-    return any(order[z] > order.get(site, -1) or owner(z).rpartition(".")[0] == part for z in zeros)
+    return any(order[z] > order.get(site, -1) or _part(z) == _part(site) for z in zeros)
+
+
+def _part(site: Site) -> str:
+    """The module that holds the parameter's module; a parameter of the model's own children stands alone."""
+    return owner(site).rpartition(".")[0] or site.path
 
 
 def _matters_not(site: Site, profiles: Mapping[str, Profile]) -> bool:

@@ -1,0 +1,155 @@
+"""UG605 to UG608: how the loss starts, what enters it, how it pulls, and what enters the model."""
+
+import math
+
+import pytest
+from rules.profiles import judged, profile, severities
+
+import unitygain.rules  # noqa: F401 (fills the table)
+
+LN10 = math.log(10)
+
+
+def loss(row_mean: float, kind: str = "cross_entropy", expected: float = LN10, value: float = 0.0, **facts):
+    given = {"kind": kind, "row_mean": row_mean, "expected": expected, "softmax_before_loss": 0.0} | facts
+    return profile("loss_value", {"": value or row_mean}, facts=given)
+
+
+@pytest.mark.parametrize(
+    ("excess", "expected"),
+    [(-2.3, []), (1.99, []), (2.01, ["warning"]), (19.9, ["warning"]), (20.1, ["error"])],
+)
+def test_only_far_above_equal_probabilities_is_bad(excess, expected):
+    assert severities(judged("UG605", loss(LN10 + excess))) == expected
+
+
+@pytest.mark.parametrize("kind", ["mse", "unknown", "kl_div"])
+def test_losses_without_a_known_start_are_not_judged(kind):
+    assert judged("UG605", loss(1e6, kind)) == []
+
+
+def test_a_sum_over_the_batch_is_not_the_loss_per_row():
+    assert judged("UG605", loss(2.4, value=2.4 * 64)) == []
+
+
+@pytest.mark.parametrize("row_mean", [math.nan, math.inf])
+def test_a_loss_that_is_not_finite_is_not_judged(row_mean):
+    assert judged("UG605", loss(row_mean)) == []
+    assert judged("UG608", loss(row_mean), *pull(1.0, (0.0, 0.0))) == []
+
+
+def test_the_head_is_a_cause_with_a_prediction():
+    [finding] = judged("UG605", loss(14.0), profile("act_rms", {"body": 1.0, "head": 12.5}))
+    cause = finding.causes[0]
+    assert cause.text.startswith("head: the logits of head have an rms of 12.5")
+    assert cause.parameters == {"factor": pytest.approx(0.008), "site": "head"}
+    assert cause.predicted == pytest.approx((LN10 - 0.5, LN10 + 0.5))
+    assert finding.message == (
+        "the loss starts at 14 per row, 11.7 above ln(10) = 2.3, the loss of equal probabilities"
+    )
+
+
+def test_large_inputs_come_before_the_head():
+    outputs, inputs = profile("act_rms", {"head": 900.0}), profile("input_rms", {"(input 0)": 130.0})
+    [finding] = judged("UG605", loss(900.0), outputs, inputs)
+    assert [cause.remedy for cause in finding.causes] == ["unit_inputs", "scale_head", None]
+
+
+def test_double_softmax_says_how_low_the_loss_can_get():
+    [finding] = judged("UG606", loss(2.3, classes=10.0, softmax_before_loss=1.0))
+    # Nine wrong classes at logit 0 and the right one at 1: ln(1 + 9/e).
+    assert finding.evidence["lowest loss"] == pytest.approx(math.log(1 + 9 / math.e))
+    assert finding.severity == "error"
+    assert finding.message.endswith("the loss cannot fall below 1.46")
+
+
+def test_double_sigmoid():
+    given = loss(0.7, "binary_cross_entropy_with_logits", math.log(2), classes=2.0, softmax_before_loss=1.0)
+    [finding] = judged("UG606", given)
+    assert finding.message == (
+        "1 sigmoid too many before the binary_cross_entropy_with_logits, which has its own: "
+        "the loss cannot fall below 0.313"
+    )
+
+
+@pytest.mark.parametrize(("last", "remedy"), [("Softmax", "drop_output_softmax"), ("Linear", None)])
+def test_only_a_softmax_module_at_the_end_can_be_taken_away(last, remedy):
+    outputs = profile("act_rms", {"0": 1.0, "1": 0.1}, labels=("Linear", last))
+    [finding] = judged("UG606", loss(2.3, classes=10.0, softmax_before_loss=1.0), outputs)
+    assert finding.causes[0].remedy == remedy
+    assert (finding.causes[0].predicted is None) == (remedy is None)
+
+
+def test_logits_are_no_double_softmax():
+    assert judged("UG606", loss(2.3, classes=10.0)) == []
+
+
+def scale(size: float, first: float = 1.0, kind: str = "Linear", mean: float = 0.0):
+    return judged(
+        "UG607",
+        profile("input_rms", {"(input 0)": size}),
+        profile("input_mean", {"(input 0)": mean}),
+        profile("act_rms", {"0": first, "1": first}, labels=(kind, "ReLU")),
+    )
+
+
+@pytest.mark.parametrize(
+    ("size", "first", "expected"),
+    [
+        (10.0, 6.0, []),
+        (10.1, 10.1, ["warning"]),
+        (10.1, 9.9, ["info"]),
+        (1e-3, 0.1, []),
+        (9.9e-4, 0.1, ["warning"]),
+        (0.0, 0.1, []),
+        (math.inf, 1.0, []),
+        (math.nan, 1.0, []),
+    ],
+)
+def test_input_scale_has_two_limits(size, first, expected):
+    assert severities(scale(size, first)) == expected
+
+
+@pytest.mark.parametrize("size", [150.0, 1e-5])
+@pytest.mark.parametrize("kind", ["BatchNorm2d", "LayerNorm", "RMSNorm"])
+def test_a_first_norm_layer_deals_with_it(size, kind):
+    [finding] = scale(size, 50.0, kind)
+    assert finding.severity == "info"
+    assert finding.message.endswith(f"the {kind} at 0 normalises it")
+
+
+def test_bytes_are_recognised():
+    [finding] = scale(149.0, 80.0, mean=120.0)
+    assert finding.causes[0].text == "data: images as bytes, 0..255, not standardised"
+    assert finding.message == "input 0 has an rms of 149, above 10"
+    assert finding.evidence["mean of input 0"] == 120.0
+
+
+def pull(residual: float, gradients: tuple[float, ...], *more):
+    names = {str(index): value for index, value in enumerate(gradients)}
+    return profile("logit_grad_absmax", {"": residual}), profile("grad_rms", names), *more
+
+
+@pytest.mark.parametrize(
+    ("row_mean", "residual", "gradients", "expected"),
+    [
+        (40.0, 1.0, (0.0, 0.0), ["error"]),
+        (40.0, 1.0, (0.0, 0.3), ["error"]),
+        (40.0, 1.0, (1e-30, 0.3), []),
+        (40.0, 9e-4, (0.1, 0.1), ["error"]),
+        (40.0, 1.1e-3, (0.1, 0.1), []),
+        (1.5 * LN10, 0.0, (0.0, 0.0), []),
+        (1.51 * LN10, 0.0, (0.0, 0.0), ["error"]),
+        (1e-6, 1e-6, (0.0, 0.0), []),
+        (40.0, 1.0, (0.0,), []),
+    ],
+)
+def test_a_bad_loss_that_does_not_pull(row_mean, residual, gradients, expected):
+    assert severities(judged("UG608", loss(row_mean), *pull(residual, gradients))) == expected
+
+
+def test_a_gradient_that_underflows_is_not_a_dead_link():
+    lost = profile("grad_rescaled", {"0": -9.0, "1": -8.0}, labels=("float16", "float16"))
+    assert judged("UG608", loss(40.0), *pull(1.0, (0.0, 0.0)), lost) == []
+    zero = profile("grad_rescaled", {"0": -math.inf, "1": -math.inf}, labels=("float16", "float16"))
+    assert judged("UG608", loss(40.0), *pull(1.0, (0.0, 0.0)), zero)

@@ -1,0 +1,163 @@
+"""UG603 and UG604: parameters that do not learn, and what the optimizer holds."""
+
+import pytest
+from rules.profiles import judged, profile, severities
+
+import unitygain.rules  # noqa: F401 (fills the table)
+from unitygain.rules._parameters import list_names
+
+LAYERS = [f"layers.{index}.weight" for index in range(5)]
+
+
+def learning(trainable: dict[str, float], gradients: dict[str, float], *more):
+    lonely = sum(bool(value) and name not in gradients for name, value in trainable.items())
+    facts = {"without_gradient": float(lonely), "frozen": float(sum(not v for v in trainable.values()))}
+    return judged(
+        "UG603",
+        profile("param_trainable", trainable, facts=facts),
+        profile("param_grad_rms", gradients),
+        *more,
+    )
+
+
+def test_all_with_a_gradient_is_healthy():
+    assert learning(dict.fromkeys(LAYERS, 1.0), dict.fromkeys(LAYERS, 0.1)) == []
+
+
+def test_no_gradient_names_the_module_and_whether_it_ran():
+    ran = profile("act_rms", {"layers.0": 1.0, "layers.1": 1.0})
+    [finding] = learning(dict.fromkeys(LAYERS[:3], 1.0), {LAYERS[0]: 0.1}, ran)
+    assert finding.severity == "warning"
+    assert finding.message == (
+        "2 of 3 trainable parameters get no gradient at all (None): layers.1, layers.2"
+    )
+    assert [cause.text for cause in finding.causes] == [
+        "the modules of 1 of them are not called in the forward pass",
+        "the outputs of layers.1 do not reach the loss, or are detached on the way",
+    ]
+
+
+def test_an_expert_that_was_not_chosen_is_information():
+    names = {"experts.0.weight": 1.0, "experts.1.weight": 1.0, "head.weight": 1.0}
+    [finding] = learning(names, {"experts.0.weight": 0.1, "head.weight": 0.1})
+    assert finding.severity == "info"
+
+
+def test_zero_gradient_is_a_warning():
+    [finding] = learning(dict.fromkeys(LAYERS[:2], 1.0), {LAYERS[0]: 0.0, LAYERS[1]: 0.3})
+    assert severities([finding]) == ["warning"]
+    assert finding.message == "the gradient of 1 of 2 trainable parameters is exactly zero: layers.0"
+
+
+@pytest.mark.parametrize(
+    ("more", "text"),
+    [
+        (profile("act_frac_dead", {"act": 1.0}), "no unit of act is on for any input of the batch"),
+        (
+            profile("grad_rescaled", {"layers.0": -50.0}, labels=("float32",)),
+            "the dtype cannot hold a gradient as small as that of layers.0",
+        ),
+        (
+            profile("grad_rescaled", {"layers.0": -9.0}, labels=("float16",)),
+            "the dtype cannot hold a gradient as small as that of layers.0",
+        ),
+    ],
+)
+def test_zero_gradient_that_another_finding_explains_is_information(more, text):
+    [finding] = learning(dict.fromkeys(LAYERS[:2], 1.0), {LAYERS[0]: 0.0, LAYERS[1]: 0.3}, more)
+    assert finding.severity == "info"
+    assert finding.causes[0].text.startswith(text)
+
+
+def test_zero_gradient_before_a_zero_weight_is_by_design():
+    """A zeroed last layer, or LoRA's B, gets a gradient and gives none in the first step."""
+    names = {"a.weight": 1.0, "b.weight": 1.0}
+    sizes = profile("param_rms", {"a.weight": 0.3, "b.weight": 0.0})
+    assert learning(names, {"a.weight": 0.0, "b.weight": 0.4}, sizes) == []
+    # The other way round nothing excuses it.
+    sizes = profile("param_rms", {"a.weight": 0.0, "b.weight": 0.3})
+    assert severities(learning(names, {"a.weight": 0.2, "b.weight": 0.0}, sizes)) == ["warning"]
+
+
+def test_a_pass_that_is_not_finite_is_not_judged():
+    broken = profile("act_frac_nonfinite", {"layers.0": 0.5})
+    assert learning(dict.fromkeys(LAYERS[:2], 1.0), {LAYERS[0]: 0.0, LAYERS[1]: 0.3}, broken) == []
+
+
+def test_one_frozen_layer_among_its_kind_is_a_warning():
+    trainable = dict.fromkeys(LAYERS, 1.0) | {LAYERS[2]: 0.0}
+    [finding] = learning(trainable, dict.fromkeys(LAYERS, 0.1))
+    assert finding.severity == "warning"
+    assert finding.message == (
+        "1 of 5 parameters are frozen (20%): layers.2 among layers of the same kind that train"
+    )
+    assert finding.causes[0].parameters == {"names": "layers.2.weight"}
+    assert finding.causes[0].predicted == (0.0, 0.0)
+
+
+@pytest.mark.parametrize("frozen", [LAYERS[:1], LAYERS[:3], LAYERS[4:], LAYERS[:4], LAYERS[1:4]])
+def test_a_frozen_beginning_end_or_majority_is_information(frozen):
+    trainable = {name: float(name not in frozen) for name in LAYERS}
+    found = learning(trainable, {name: 0.1 for name in LAYERS if name not in frozen})
+    assert severities(found) == ["info"]
+
+
+def test_frozen_biases_are_no_odd_layers():
+    names = [f"layers.{i}.bias" for i in range(5)]
+    trainable = dict.fromkeys(names, 1.0) | {names[2]: 0.0}
+    assert severities(learning(trainable, dict.fromkeys(names, 0.1))) == ["info"]
+
+
+def test_unfreezing_is_predicted_by_count():
+    names = ["layers.0.a", "layers.1.a", "layers.1.b", "layers.2.a", "embed.weight"]
+    trainable = dict.fromkeys(names, 1.0) | {"layers.1.a": 0.0, "embed.weight": 0.0}
+    [finding] = learning(trainable, dict.fromkeys(names, 0.1))
+    assert finding.value == 2
+    assert finding.causes[0].predicted == (1.0, 1.0)
+
+
+def holding(entries: dict[str, tuple[float, str]]):
+    missing = sum(bool(v) and label == "not in optimizer" for v, label in entries.values())
+    idle = sum(not v and label == "in optimizer" for v, label in entries.values())
+    return judged(
+        "UG604",
+        profile(
+            "param_trainable",
+            {name: value for name, (value, _) in entries.items()},
+            labels=tuple(label for _, label in entries.values()),
+            facts={"trainable_not_held": float(missing), "frozen_held": float(idle)},
+        ),
+    )
+
+
+def test_a_part_that_is_not_held_is_a_warning():
+    [finding] = holding({"body.weight": (1.0, "in optimizer"), "head.weight": (1.0, "not in optimizer")})
+    assert finding.severity == "warning"
+    assert finding.message == "the optimizer does not hold 1 of 2 trainable parameters: head"
+
+
+def test_nothing_held_is_an_error():
+    [finding] = holding({"body.weight": (1.0, "not in optimizer"), "head.weight": (0.0, "not in optimizer")})
+    assert finding.severity == "error"
+    assert (
+        finding.message == "the optimizer holds none of the 1 trainable parameters: no step changes the model"
+    )
+
+
+def test_frozen_in_the_optimizer_is_information():
+    [finding] = holding({"body.weight": (0.0, "in optimizer"), "head.weight": (1.0, "in optimizer")})
+    assert finding.severity == "info"
+
+
+def test_frozen_and_not_held_is_how_it_should_be():
+    assert holding({"body.weight": (0.0, "not in optimizer"), "head.weight": (1.0, "in optimizer")}) == []
+
+
+def test_without_an_optimizer_nothing_is_said():
+    assert holding({"body.weight": (0.0, "no optimizer"), "head.weight": (1.0, "no optimizer")}) == []
+
+
+def test_many_names_are_shortened():
+    assert list_names([]) == ""
+    assert list_names(["a", "b", "c", "d"]) == "a, b, c, d"
+    assert list_names(["a", "b", "c", "d", "e"]) == "a, b, c, d and 1 more"

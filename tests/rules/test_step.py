@@ -1,0 +1,116 @@
+"""UG601 and UG602: how far the first optimizer step moves the weights."""
+
+import math
+
+import pytest
+from rules.profiles import judged, profile, severities
+
+import unitygain.rules  # noqa: F401 (fills the table)
+
+NAMES = ("0.weight", "1.weight", "2.weight")
+
+
+def step(code: str, ratios, sizes=(0.05, 0.2, 1.0), labels=("float32",) * 3, **facts):
+    ratio = profile("update_ratio", dict(zip(NAMES, ratios, strict=True)), facts=facts)
+    size = profile("param_rms", dict(zip(NAMES, sizes, strict=True)), labels=labels)
+    return judged(code, ratio, size)
+
+
+@pytest.mark.parametrize(
+    ("ratio", "expected"),
+    [(0.2, []), (math.nextafter(0.2, 1), ["warning"]), (2.0, ["warning"]), (2.1, ["error"])],
+)
+def test_proportional_step_has_its_limit_at_a_fifth(ratio, expected):
+    assert severities(step("UG601", (ratio, ratio, ratio), optimizer="SGD")) == expected
+
+
+@pytest.mark.parametrize(("ratio", "expected"), [(2.0, []), (2.01, ["warning"]), (20.5, ["error"])])
+@pytest.mark.parametrize("optimizer", ["Adam", "AdamW", "RMSprop", "Lion"])
+def test_step_by_sign_has_its_limit_at_two(ratio, expected, optimizer):
+    assert severities(step("UG601", (ratio, ratio, ratio), optimizer=optimizer)) == expected
+
+
+def test_step_by_sign_is_known_by_its_size():
+    """An unknown optimizer whose update has one rms in all tensors moves by sign: 0.05 / size each."""
+    sizes = (0.05, 0.1, 0.025)
+    assert step("UG601", tuple(0.05 / size for size in sizes), sizes, optimizer="Mine") == []
+    assert severities(step("UG601", (1.0, 0.5, 0.5), (0.05, 0.5, 0.025), optimizer="Mine")) == ["warning"]
+
+
+def test_the_median_weight_is_judged_and_named():
+    [finding] = step("UG601", (0.1, 0.5, 0.9), optimizer="SGD")
+    assert str(finding.sites[0]) == "1.weight"
+    assert finding.value == 0.5
+    assert finding.threshold == 0.2
+    assert "changes the median weight by 0.5 of its own rms" in finding.message
+    assert finding.evidence["largest ratio"] == 0.9
+
+
+def test_the_cause_predicts_what_a_lower_rate_gives():
+    [finding] = step("UG601", (0.5, 0.5, 0.5), optimizer="SGD")
+    cause = finding.causes[0]
+    assert cause.remedy == "lower_learning_rate"
+    factor = cause.parameters["factor"]
+    assert factor == pytest.approx(0.01)
+    assert cause.predicted == pytest.approx((0.99 * 0.005, 1.01 * 0.005))
+
+
+def test_large_inputs_are_a_cause_where_the_step_follows_the_gradient():
+    ratio = profile("update_ratio", {"0.weight": 1.5}, facts={"optimizer": "SGD"})
+    size = profile("param_rms", {"0.weight": 0.1}, labels=("float32",))
+    [finding] = judged("UG601", ratio, size, profile("input_rms", {"(input 0)": 130.0}))
+    assert finding.causes[1].remedy == "unit_inputs"
+    assert "their rms is 130" in finding.causes[1].text
+
+
+@pytest.mark.parametrize("code", ["UG601", "UG602"])
+@pytest.mark.parametrize("left_out", [math.inf, math.nan])
+def test_biases_and_zero_weights_are_left_out(code, left_out):
+    ratio = profile("update_ratio", {"0.weight": left_out, "0.bias": 9.0, "1.in_proj_bias": 1e-12})
+    size = profile(
+        "param_rms", {"0.weight": 0.0, "0.bias": 0.1, "1.in_proj_bias": 0.1}, labels=("float32",) * 3
+    )
+    assert judged(code, ratio, size) == []
+
+
+def test_what_is_left_out_is_counted():
+    ratio = profile("update_ratio", {"0.weight": 5.0, "0.bias": 9.0, "1.weight": math.inf})
+    size = profile("param_rms", {"0.weight": 0.1, "0.bias": 0.1, "1.weight": 0.0}, labels=("float32",) * 3)
+    [finding] = judged("UG601", ratio, size)
+    assert finding.evidence["read"] == "1 weights read; 2 biases and weights that start at zero left out"
+
+
+@pytest.mark.parametrize(
+    ("ratios", "expected"),
+    [
+        ((1e-6, 1e-6, 1e-6), []),
+        ((9e-7, 9e-7, 9e-7), ["warning"]),
+        ((9e-7, 9e-7, 1e-5), []),
+        ((9e-7, 9e-7, 9.9e-6), ["warning"]),
+        ((0.0, 0.0, 0.0), ["warning"]),
+    ],
+)
+def test_nothing_moves_only_if_no_weight_does(ratios, expected):
+    assert severities(step("UG602", ratios, optimizer="SGD")) == expected
+
+
+@pytest.mark.parametrize("facts", [{"learning_rate": 0.0}, {"scheduled": 1.0}])
+def test_a_warm_up_is_not_too_small(facts):
+    assert step("UG602", (0.0, 0.0, 0.0), **facts) == []
+
+
+def test_without_any_gradient_the_step_is_not_to_blame():
+    ratio = profile("update_ratio", {"0.weight": 0.0})
+    size = profile("param_rms", {"0.weight": 0.1}, labels=("float32",))
+    assert judged("UG602", ratio, size, profile("param_grad_rms", {"0.weight": 0.0, "0.bias": 0.5})) == []
+    assert judged("UG602", ratio, size, profile("param_grad_rms", {"0.weight": 1e-12}))
+
+
+def test_rounding_is_the_first_cause_in_a_narrow_dtype():
+    [finding] = step("UG602", (0.0, 0.0, 0.0), labels=("bfloat16",) * 3)
+    assert finding.causes[0].text.startswith(
+        "rounding: the weights are bfloat16, where an update below 0.00195"
+    )
+    [finding] = step("UG602", (1e-8, 1e-8, 1e-8))
+    assert finding.causes[0].remedy == "lower_learning_rate"
+    assert finding.causes[0].parameters["factor"] == pytest.approx(1e5)
