@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from unitygain._case import Case
+from zoo.mlp import drawn
 from zoo.patient import Patient, classify, labelled, regress, seeded
 
 Norm = Callable[[int], nn.Module]
@@ -171,7 +172,14 @@ def sick() -> list[Patient]:
             ("UG205",),
         ),
     }
-    return [Patient(f"cnn-{k}", "cnn", seeded(make), codes, also) for k, (make, codes, also) in build.items()]
+    patients = [
+        Patient(f"cnn-{k}", "cnn", seeded(make), codes, also) for k, (make, codes, also) in build.items()
+    ]
+    for seed in range(2):
+        width, depth = drawn(seed, (6, 14), (12, 25))
+        make = seeded(lambda w=width, d=depth: case(Network(d, w, lambda _: nn.Identity()), size=6), seed)
+        patients.append(Patient(f"cnn-default-drawn-{seed}", "cnn", make, ("UG101",), ("UG205",)))
+    return patients
 
 
 def healthy() -> list[Patient]:

@@ -195,13 +195,29 @@ def sick() -> list[Patient]:
             ("UG205", "UG603"),
         ),
     }
-    return [Patient(f"mlp-{k}", "mlp", seeded(make), codes, also) for k, (make, codes, also) in build.items()]
+    patients = [
+        Patient(f"mlp-{k}", "mlp", seeded(make), codes, also) for k, (make, codes, also) in build.items()
+    ]
+    for seed in range(2):
+        width, depth = drawn(seed, (40, 100), (12, 25))
+        for name, activation in (("relu", nn.ReLU), ("tanh", nn.Tanh)):
+            make = seeded(lambda w=width, d=depth, a=activation: case(plain(w, d, a), w), seed)
+            patients.append(Patient(f"mlp-{name}-default-drawn-{seed}", "mlp", make, ("UG101",), ("UG205",)))
+    return patients
+
+
+def drawn(seed: int, widths: tuple[int, int], depths: tuple[int, int]) -> tuple[int, int]:
+    """Return a width and a depth, drawn by `seed` from the given ranges."""
+    generator = torch.Generator().manual_seed(seed)
+    width, depth = (int(torch.randint(*bounds, (), generator=generator)) for bounds in (widths, depths))
+    return width, depth
 
 
 def healthy() -> list[Patient]:
     """Return perceptrons that train, some of them drawn by seed."""
     build: dict[str, Callable[[], Case]] = {
         "relu-he-20": lambda: case(plain(96, 20, nn.ReLU, he), 96),
+        "relu-default-6": lambda: case(plain(64, 6, nn.ReLU), 64),
         "relu-default-4": lambda: case(plain(64, 4, nn.ReLU), 64),
         "tanh-orthogonal-24": lambda: case(plain(64, 24, nn.Tanh, nn.init.orthogonal_), 64),
         "selu-lecun-16": lambda: case(plain(64, 16, nn.SELU, times(1.0)), 64),
@@ -218,9 +234,7 @@ def healthy() -> list[Patient]:
     }
     patients = [Patient(f"mlp-{name}", "mlp", seeded(make)) for name, make in build.items()]
     for seed in range(3):
-        generator = torch.Generator().manual_seed(seed)
-        width = int(torch.randint(48, 129, (), generator=generator))
-        depth = int(torch.randint(8, 17, (), generator=generator))
+        width, depth = drawn(seed, (48, 129), (8, 17))
         patients.append(
             Patient(
                 f"mlp-relu-he-drawn-{seed}",

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from unitygain._case import Case
+from zoo.mlp import drawn
 from zoo.patient import Patient, seeded
 
 Batch = tuple[Tensor, Tensor]
@@ -114,15 +115,21 @@ def sick() -> list[Patient]:
         "relu-identity-1.5-padded": (lambda: case(PaddedReader(identity(1.5), 40), 40, pad=20), ("UG402",)),
     }
     further = ("UG605", "UG601")
-    return [
+    patients = [
         Patient(f"rnn-{k}", "recurrent", seeded(make), codes, further) for k, (make, codes) in build.items()
     ]
+    for seed in range(2):
+        width, steps = drawn(seed, (16, 64), (60, 200))
+        make = seeded(lambda w=width, t=steps: case(Reader(nn.RNN(8, w, batch_first=True)), t), seed)
+        patients.append(Patient(f"rnn-tanh-drawn-{seed}", "recurrent", make, ("UG401",)))
+    return patients
 
 
 def healthy() -> list[Patient]:
     """Return recurrent networks that train."""
     build: dict[str, Callable[[], Case]] = {
         "tanh-orthogonal-30": lambda: case(Reader(tanh(1.0)), 30, scale=0.1),
+        "tanh-default-16": lambda: case(Reader(nn.RNN(8, 24, batch_first=True)), 16),
         "tanh-default-8": lambda: case(Reader(nn.RNN(8, 32, batch_first=True)), 8),
         "lstm-28": lambda: case(Reader(nn.LSTM(8, 32, batch_first=True)), 28),
         "lstm-64": lambda: case(Reader(nn.LSTM(8, 32, batch_first=True)), 64),

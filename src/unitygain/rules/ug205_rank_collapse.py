@@ -2,8 +2,8 @@
 
 What it sees:
     1 - cosine between tokens (or samples, where there is no sequence) at the exit of every block. It fires
-    where the last block leaves 0.003 or less, a tenth or less of the largest value before; with attention
-    that averages (entropy above 0.9 of its maximum) already at 0.1 and an eighth. At 1e-4 it is an error.
+    where the last block leaves 3e-4 or less, a tenth or less of the largest value before; with attention
+    that averages (entropy above 0.9 of its maximum) already at 0.1 and an eighth. At 1e-6 it is an error.
 
 Why it matters:
     The head sees one input. What distinguishes tokens has to be learned from a rest that shrinks per block,
@@ -12,7 +12,7 @@ Why it matters:
 
 When it is a false alarm:
     Inputs that are alike from the start do not fire, since the fall is judged. A trained model whose hidden
-    states share a large common component is caught by neither condition unless the cosine passes 0.997; then
+    states share a large common component is caught by neither condition unless the cosine passes 0.9997; then
     centre the states before you believe it. A head with its own normalisation that subtracts the mean can
     live with it.
 
@@ -30,7 +30,7 @@ References:
 A firing example:
     >>> from unitygain._types import Profile, Site
     >>> blocks = tuple(Site(f"blocks.{i}") for i in range(5))
-    >>> cosine = Profile("token_cosine", "cosine", blocks, (0.1, 0.5, 0.9, 0.98, 0.998))
+    >>> cosine = Profile("token_cosine", "cosine", blocks, (0.1, 0.5, 0.9, 0.99, 0.9998))
     >>> [finding.code for finding in judge({"token_cosine": cosine})]
     ['UG205']
 
@@ -49,9 +49,9 @@ from unitygain.rules._layers import parameter_rms, read_layers, within
 from unitygain.rules._numbers import median, spell
 
 LEAST = 4
-COLLAPSED, FALL = 0.003, 10.0
+COLLAPSED, FALL = 3e-4, 10.0
 AVERAGED, AVERAGED_FALL, AVERAGING = 0.1, 8.0, 0.9
-FATAL = 1e-4
+FATAL = 1e-6
 ROUNDING = 2.0**-52
 
 
