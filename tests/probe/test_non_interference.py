@@ -149,6 +149,18 @@ def test_compiled_model(how: str):
     assert changes(before, fingerprint(subject.model, pickled=False)) == []
 
 
+def test_a_bare_probe_sees_the_parts_of_a_compiled_model():
+    model, batch = compiled(), floats()
+    before = fingerprint(model, pickled=False)
+    with Probe(model) as probe:
+        model(batch).sum().backward()
+    assert [str(place.site) for place in probe.record().of("output")] == [
+        f"_orig_mod.layer#{k}" for k in (1, 2, 3)
+    ]
+    model.zero_grad()
+    assert changes(before, fingerprint(model, pickled=False)) == []
+
+
 @pytest.mark.parametrize("how", LOOKS)
 @pytest.mark.parametrize("wrap", [lambda model: model, Uncopyable], ids=["copy", "in place"])
 def test_lazy_parameters_stay_lazy(how: str, wrap: Callable[[nn.Module], nn.Module]):

@@ -12,7 +12,7 @@ from torch.utils import _pytree as pytree
 from unitygain.probe.assemble import GRADIENT, Sighting, assemble, junctions
 from unitygain.probe.flow import STATISTICS as FLOW
 from unitygain.probe.flow import Flow
-from unitygain.probe.hooks import Hooks
+from unitygain.probe.hooks import Hooks, uncompiled
 from unitygain.probe.leaves import in_backward, lifted, observable, unwrap
 from unitygain.probe.ledger import Ledger, View, dtype_name, reduce
 from unitygain.probe.ops import OPERATIONS, Watch
@@ -29,8 +29,9 @@ COSTLY = frozenset({"token_cosine", "effective_rank"})
 class Probe:
     """Context manager that watches a model and brings back a Record.
 
-    Everything that ran inside the ``with`` is recorded; a module that runs again in the same pass is
-    recorded call by call. Nothing stays on the model afterwards, also after an exception.
+    Everything that ran inside the ``with`` is recorded (compiled code runs uncompiled there); a module
+    that runs again in the same pass is recorded call by call. Nothing stays on the model afterwards,
+    also after an exception.
 
     Args:
         model: The model to watch.
@@ -84,6 +85,8 @@ class Probe:
         self._watch = Watch(inside, lambda: self._stack[-1] if self._stack else None) if inside else None
 
     def __enter__(self) -> "Probe":
+        self._stance = uncompiled()
+        self._stance.__enter__()
         for path, module in self._model.named_modules():
             self._hooks.on_call(module, self._quietly(self._before(path)), self._quietly(self._after(path)))
         if self._watch is not None:
@@ -94,6 +97,7 @@ class Probe:
         if self._watch is not None:
             self._watch.__exit__(*error)
         self._hooks.remove()
+        self._stance.__exit__(*error)
         self._stack.clear()
         self._waiting.clear()
 

@@ -1,13 +1,21 @@
 """The only file that registers hooks: others ask for one and get it removed again."""
 
+import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 Before = Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], Any]
 After = Callable[[nn.Module, tuple[Any, ...], dict[str, Any], Any], None]
+
+
+def uncompiled() -> Any:
+    """Let compiled code run as plain Python: only that calls the modules one by one, with their hooks."""
+    return torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
 
 
 class Hooks:

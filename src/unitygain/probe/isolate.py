@@ -2,9 +2,8 @@
 
 import copy
 import random
-import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from unitygain._case import Case
+from unitygain.probe.hooks import uncompiled
 
 TABLES = ("_parameters", "_buffers", "_modules", "_non_persistent_buffers_set")
 
@@ -33,7 +33,7 @@ def isolated(case: Case, seed: int = 0) -> Iterator[tuple[Case, str]]:
     Side effects:
         Memory for a copy of the model (see `Case.copy` on large models).
     """
-    with random_states(case.device), torch.inference_mode(False), torch.enable_grad(), _uncompiled():
+    with random_states(case.device), torch.inference_mode(False), torch.enable_grad(), uncompiled():
         batches = case.batches
         twin, reason = None, ""
         try:
@@ -51,11 +51,6 @@ def isolated(case: Case, seed: int = 0) -> Iterator[tuple[Case, str]]:
                 copy.copy(case),
                 f"the model itself, put back afterwards; it could not be copied ({reason})",
             )
-
-
-def _uncompiled() -> Any:
-    """Let compiled code run as plain Python: only that calls the modules one by one, with their hooks."""
-    return torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
 
 
 def reseed(seed: int) -> None:
