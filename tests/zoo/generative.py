@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from unitygain._case import Case
+from zoo.mlp import trained
 from zoo.patient import Patient, reconstruct, regress, seeded
 
 
@@ -138,6 +139,15 @@ def _loud_generator() -> Case:
     return Case(model, regress, [(torch.randn(16, 32), torch.randn(16, 32))])
 
 
+def _dark_images() -> Case:
+    """Return an autoencoder that has learned that most pixels are black: its output is shut, rightly."""
+    model = nn.Sequential(nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 8), nn.Linear(8, 32), nn.ReLU())
+    model.extend([nn.Linear(32, 64), nn.Sigmoid()])
+    images = (torch.rand(16, 64) < 0.05).float()
+    case = Case(model, reconstruct, [images], lambda p: torch.optim.Adam(p, 0.05))
+    return trained(case, 60)
+
+
 def healthy() -> list[Patient]:
     """Return generative models that train."""
     build: dict[str, Callable[[], Case]] = {
@@ -150,6 +160,7 @@ def healthy() -> list[Patient]:
         "generator": lambda: Case(
             generator(), realism, [(torch.randn(8, 16, 1, 1), torch.rand(8, 1, 16, 16) * 2 - 1)]
         ),
+        "autoencoder-dark-images-trained": _dark_images,
         "denoiser": lambda: Case(
             Denoiser(), denoise, [(torch.randn(32, 2), torch.rand(32), torch.randn(32, 2))]
         ),

@@ -3,7 +3,7 @@
 What it sees:
     The fraction of entries at which the slope of a bounded activation (tanh, sigmoid and their like) is
     below a hundredth of its largest slope: beyond 3 for tanh, 6 for a sigmoid. It fires from 0.6; from 0.9
-    it is an error. The last activation of the model and the gates of recurrent cells are not judged.
+    it is an error. The activation that makes the output, and gates, are not judged.
 
 Why it matters:
     Behind such an activation the gradient is a hundredth of what it was, or it jumps with the sign of the
@@ -27,7 +27,8 @@ A firing example:
     ['3']
 
 A silent example:
-    >>> values = Profile("act_frac_saturated", "fraction", sites, (0.1, 0.2, 0.9), labels=("tanh",) * 3)
+    >>> labels = ("tanh", "tanh", "tanh (output)")
+    >>> values = Profile("act_frac_saturated", "fraction", sites, (0.1, 0.2, 0.9), labels=labels)
     >>> list(judge({"act_frac_saturated": values}))
     []
 """
@@ -53,13 +54,13 @@ LARGE = 2.0
     wants=("weight_gain", "gate_mean", "input_rms", "act_rms", "param_rms"),
 )
 def judge(profiles: Mapping[str, Profile]) -> Iterable[Finding]:
-    """Yield one finding for all saturated activations but the last, the worst first."""
+    """Yield one finding for all saturated activations but the output, the worst first."""
     profile = profiles["act_frac_saturated"]
     labels = profile.labels or ("",) * len(profile)
     gates = set(profiles["gate_mean"].sites) if "gate_mean" in profiles else set()
     found = [
         (site, value)
-        for (site, value), label in list(zip(profile.items(), labels, strict=True))[:-1]
+        for (site, value), label in zip(profile.items(), labels, strict=True)
         if value >= MANY and bounded(label) and site not in gates
     ]
     found.sort(key=lambda item: -item[1])
@@ -84,8 +85,8 @@ def judge(profiles: Mapping[str, Profile]) -> Iterable[Finding]:
 
 
 def bounded(label: str) -> bool:
-    """Whether a label names an activation that is flat on both sides."""
-    return any(name in label.lower() for name in SATURATING)
+    """Whether a label names an activation that is flat on both sides, other than the model's output."""
+    return "(output)" not in label and any(name in label.lower() for name in SATURATING)
 
 
 def causes(profiles: Mapping[str, Profile], site: Site) -> Iterable[Cause]:
@@ -107,8 +108,7 @@ def causes(profiles: Mapping[str, Profile], site: Site) -> Iterable[Cause]:
             text = f"biases: rms {spell(bias)} in {ahead}, of a pre-activation of rms {spell(whole)} in all"
             likely.append((bias, Cause(text, "zero_biases", {"sites": (ahead.path,)}, (0.0, CURED))))
     yield from (cause for _, cause in sorted(likely, key=lambda item: -item[0]))
-    if layer:
-        yield Cause(f"signals: what enters {layer.site} is already too large")
+    yield Cause(f"signals: what enters {layer.site if layer else site} is already too large")
 
 
 def feeding(profiles: Mapping[str, Profile], site: Site) -> Layer | None:

@@ -2,7 +2,7 @@
 
 What it sees:
     How many singular values of the trunk's Jacobian, for one sample, lie within a factor of 1000 of the
-    largest. It fires where that is one in sixteen or fewer; where only the leading eight are known, where
+    largest. It fires where that is one in twelve or fewer; where only the leading eight are known, where
     fewer than eight do. The trunk needs sixteen dimensions and three blocks. The message keeps three
     numbers apart: what the product of the layers' norms allows, what a random direction gets, and what the
     best direction gets.
@@ -49,7 +49,7 @@ from unitygain._types import Cause, Finding, Profile
 from unitygain.rules._numbers import spell
 
 OPEN = 3.0
-SHARE = 1 / 16
+SHARE = 1 / 12
 LEADING = 8
 LEAST_DIMENSION, LEAST_BLOCKS = 16, 3
 

@@ -1,0 +1,143 @@
+"""Dead, saturated and collapsed: what is judged, what is left alone, and which place is named first."""
+
+import math
+
+import pytest
+
+from unitygain._types import Profile, Site
+from unitygain.rules import ug203_dead_units as ug203
+from unitygain.rules import ug204_saturation as ug204
+from unitygain.rules import ug205_rank_collapse as ug205
+from unitygain.rules import ug206_born_dead as ug206
+from unitygain.rules import ug301_ill_conditioned as ug301
+from unitygain.rules import ug701_attention_logits as ug701
+from unitygain.rules import ug702_attention_collapsed as ug702
+
+SITES = tuple(Site(str(index)) for index in range(6))
+
+
+def profile(name: str, *values: float, labels: tuple[str, ...] = (), sites=SITES) -> dict[str, Profile]:
+    return {name: Profile(name, "unit", sites[: len(values)], values, labels=labels)}
+
+
+def test_the_first_dead_activation_is_named_and_not_named_twice():
+    dead = profile("act_frac_dead", 0.1, 0.9, 1.0, 1.0, math.nan)
+    (born,) = ug206.judge(dead)
+    assert [str(site) for site in born.sites] == ["2", "3"]
+    (many,) = ug203.judge(dead)
+    assert [str(site) for site in many.sites] == ["1"]
+
+
+@pytest.mark.parametrize(("early", "severity"), [((0.0, 0.0), "error"), ((0.0, 1e-3), "warning")])
+def test_a_dead_branch_is_milder_than_a_dead_network(early, severity):
+    dead = profile("act_frac_dead", math.nan, math.nan, 1.0)
+    (finding,) = ug206.judge(dead | profile("grad_rms", *early, 0.0, 1.0))
+    assert finding.severity == severity
+
+
+def test_half_of_the_units_off_is_no_disease():
+    """Deep in a random ReLU network inputs are nearly parallel, and half of the units are off for all."""
+    assert not list(ug203.judge(profile("act_frac_dead", 0.5, 0.62, 0.7)))
+
+
+def test_saturation_leaves_the_output_the_gates_and_open_functions_alone():
+    labels = ("tanh", "relu", "gelu", "sigmoid (output)", "sigmoid")
+    values = profile("act_frac_saturated", 0.2, 0.99, 0.99, 0.99, 0.99, labels=labels)
+    assert len(list(ug204.judge(values))) == 1
+    assert not list(ug204.judge(values | profile("gate_mean", 0.5, sites=SITES[4:])))
+
+
+@pytest.mark.parametrize(
+    ("cosines", "fires"),
+    [
+        ((0.1, 0.5, 0.9, 0.99, 0.9999), True),
+        ((0.9999, 0.9999, 0.9999, 0.9999, 0.99995), False),
+        ((0.1, 0.5, 0.9, 0.95, 0.99), False),
+        ((0.1, 0.9999), False),
+        ((math.nan, 0.1, 0.5, 0.9, 0.99995), True),
+        ((math.nan,) * 5, False),
+    ],
+    ids=["collapse", "inputs alike", "deep ReLU", "no trunk", "NaN first", "NaN"],
+)
+def test_rank_is_judged_by_its_fall(cosines, fires):
+    assert bool(list(ug205.judge(profile("token_cosine", *cosines)))) is fires
+
+
+def test_attention_that_averages_is_judged_earlier_and_blamed():
+    cosine = profile("token_cosine", 0.1, 0.5, 0.8, 0.95, 0.97)
+    inside = tuple(Site(f"{index}.attention", leaf=".(softmax)") for index in range(5))
+    spread = profile("attention_entropy", *[0.99] * 5, sites=inside)
+    sharp = profile("attention_entropy", *[0.5] * 5, sites=inside)
+    assert not list(ug205.judge(cosine))
+    assert not list(ug205.judge(cosine | sharp))
+    (finding,) = ug205.judge(cosine | spread)
+    first = finding.causes[0]
+    assert first.remedy == "scale_branch"
+    assert first.parameters["sites"] == tuple(f"{index}.attention" for index in range(5))
+    assert first.predicted is not None
+    assert 1 - first.predicted[1] == pytest.approx(math.sqrt(0.9 * 0.03))
+
+
+def spectrum(logs, dimension: int, condition: float, blocks: float = 10.0) -> dict[str, Profile]:
+    facts = {"dimension": float(dimension), "blocks": blocks}
+    site = (Site("", leaf=".(trunk)"),)
+    return {
+        "log_spectrum": Profile("log_spectrum", "log10", site, (condition,), rows=(tuple(logs),), facts=facts)
+    }
+
+
+@pytest.mark.parametrize(
+    ("logs", "dimension", "condition", "fires"),
+    [
+        ([0.0, -4.0, *[-5.0] * 30], 32, 5.0, True),
+        ([-0.05 * index for index in range(32)], 32, 1.6, False),
+        ([0.0], 64, 0.0, True),
+        ([0.0, -4.0], 8, 4.0, False),
+        ([0.0] * 8, 4096, math.nan, False),
+        ([0.0, -1.0, *[-4.0] * 6], 4096, math.nan, True),
+        ([0.0, -4.0], 4096, math.nan, False),
+        ([], 64, math.nan, False),
+    ],
+    ids=[
+        "few open",
+        "all open",
+        "rank one",
+        "small",
+        "leading open",
+        "leading few",
+        "leading unknown",
+        "zero",
+    ],
+)
+def test_conditioning_is_judged_by_the_directions_that_pass(logs, dimension, condition, fires):
+    assert bool(list(ug301.judge(spectrum(logs, dimension, condition)))) is fires
+
+
+def test_the_three_numbers_are_kept_apart():
+    sites = tuple(Site("", leaf=f".({name})") for name in ("bound", "typical", "worst"))
+    chain = {"chain_gain": Profile("chain_gain", "log10", sites, (22.4, -0.01, 1.1))}
+    (finding,) = ug301.judge(spectrum([0.0, -4.0, *[-5.0] * 30], 32, 5.0) | chain)
+    assert "10^22.4" in finding.message
+    assert "10^-0.01" in finding.message
+    assert "10^1.1" in finding.message
+
+
+def test_large_logits_of_an_open_attention_are_left_alone():
+    logits = profile("attention_logit_absmax", 300.0, 20.0)
+    assert not list(ug701.judge(logits | profile("attention_entropy", 0.8, 0.9)))
+    assert not list(ug701.judge(logits | profile("attention_entropy", math.nan, 0.9)))
+    assert len(list(ug701.judge(logits | profile("attention_entropy", 0.1, 0.9)))) == 1
+    huge = profile("attention_logit_absmax", 2e4, 20.0)
+    (finding,) = ug701.judge(huge | profile("attention_entropy", 0.8, 0.9))
+    assert finding.severity == "error"
+
+
+def test_infinite_logits_are_left_to_others():
+    logits = profile("attention_logit_absmax", math.inf, math.nan)
+    assert not list(ug701.judge(logits | profile("attention_entropy", math.nan, math.nan)))
+
+
+def test_single_collapsed_attentions_are_left_alone():
+    assert not list(ug702.judge(profile("attention_entropy", 0.01, 0.5, 0.5, 0.5, 0.5)))
+    (finding,) = ug702.judge(profile("attention_entropy", 0.01, 0.02, 0.5, 0.5, 0.5))
+    assert [str(site) for site in finding.sites] == ["0", "1"]

@@ -1,0 +1,117 @@
+"""Time: what is lost on the way is told apart from what is padded, masked, or merely small."""
+
+import math
+
+import pytest
+
+from unitygain._types import Profile, Site
+from unitygain.rules import ug401_vanishing_over_time as ug401
+from unitygain.rules import ug402_exploding_over_time as ug402
+from unitygain.rules._time import read_passages
+
+
+def series(*values: float, gates: bool = False, stated: bool = True, path: str = "rnn") -> dict[str, Profile]:
+    """Return the profile of one module, with the slope that the measure states."""
+    sites = tuple(Site(path, time=time) for time in range(len(values)))
+    alive = [(t, 20 * math.log10(v)) for t, v in enumerate(values) if 0 < v < math.inf]
+    slope = (alive[0][1] - alive[-1][1]) / (alive[-1][0] - alive[0][0]) if len(alive) > 1 else math.nan
+    facts = {"module": path, "slope_db_per_step": slope} if stated else {}
+    profiles = {"time_grad_rms": Profile("time_grad_rms", "rms", sites, values, facts=facts)}
+    if gates:
+        site = (Site(path, leaf=".(forget)"),)
+        profiles["gate_mean"] = Profile("gate_mean", "mean", site, (0.5,), labels=("forget",))
+    return profiles
+
+
+def decay(rate: float, steps: int) -> list[float]:
+    return [rate ** (steps - 1 - time) for time in range(steps)]
+
+
+@pytest.mark.parametrize(
+    ("rate", "steps", "gates", "severity"),
+    [
+        (0.5, 8, False, None),
+        (0.5, 16, False, "info"),
+        (0.5, 30, False, "warning"),
+        (0.5, 60, False, "error"),
+        (0.64, 28, True, None),
+        (0.64, 64, True, "info"),
+        (0.64, 150, True, "warning"),
+        (0.99, 500, False, None),
+    ],
+)
+def test_severity_follows_what_is_left(rate, steps, gates, severity):
+    found = list(ug401.judge(series(*decay(rate, steps), gates=gates)))
+    assert [finding.severity for finding in found] == ([severity] if severity else [])
+
+
+@pytest.mark.parametrize("gates", [False, True])
+def test_exactly_zero_after_a_decay_is_an_error(gates):
+    values = [0.0] * 50 + decay(0.1, 40)
+    (finding,) = ug401.judge(series(*values, gates=gates))
+    assert finding.severity == "error"
+    assert "exactly 0" in finding.message
+    assert finding.value == pytest.approx(-20.0)
+    assert finding.evidence["horizon"] == 4
+
+
+def test_masked_steps_are_not_lost_steps():
+    """Exactly zero without a decay before: the step was masked."""
+    assert not list(ug401.judge(series(*[0.0] * 30, *[1.0, 0.9] * 20)))
+
+
+def test_padding_at_the_end_is_no_growth():
+    values = [*decay(0.9, 20), *[0.0] * 100]
+    assert not list(ug401.judge(series(*values)))
+    assert not list(ug402.judge(series(*values)))
+    (passage,) = read_passages(series(*values)["time_grad_rms"])
+    assert passage.steps == 20
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_what_is_not_finite_is_left_to_others(bad):
+    values = decay(0.1, 40)
+    values[3] = bad
+    assert not list(ug401.judge(series(*values)))
+    assert not list(ug402.judge(series(*values[::-1])))
+
+
+def test_growth_is_found_and_noise_is_not():
+    (finding,) = ug402.judge(series(*decay(1.4, 40)))
+    assert finding.severity == "error"
+    assert finding.value == pytest.approx(20 * math.log10(1.4))
+    noise = [10 ** ((-1) ** time * 2.0) for time in range(40)]
+    assert not list(ug402.judge(series(*noise)))
+
+
+def test_a_value_between_is_enough_of_a_trend_only_if_most_steps_agree():
+    """A jump at one step is no decay over time."""
+    jump = [1e-6] * 20 + [1.0] * 20
+    assert not list(ug401.judge(series(*jump)))
+
+
+def test_a_module_whose_slope_is_not_stated_is_judged_without_a_prediction():
+    profiles = series(*decay(0.5, 40), stated=False)
+    (finding,) = ug401.judge(profiles)
+    assert finding.fact == ""
+    assert finding.reread(profiles) == finding.value == 0.5**39
+    assert all(cause.predicted is None for cause in finding.causes)
+
+
+def test_gates_are_blamed_with_their_opening():
+    (finding,) = ug401.judge(series(*decay(0.64, 200), gates=True))
+    first = finding.causes[0]
+    assert first.remedy == "open_gates"
+    assert first.predicted is not None
+    assert first.predicted[0] == pytest.approx(20 * math.log10(0.64) / 3)
+    assert "0.5" in first.text
+
+
+def test_recurrent_weights_are_blamed_with_their_gain():
+    profiles = series(*decay(0.55, 60))
+    site = (Site("rnn.weight_ih_l0"), Site("rnn.weight_hh_l0"))
+    profiles["weight_gain"] = Profile("weight_gain", "gain", site, (0.3, 0.577), labels=("RNN", "RNN"))
+    (finding,) = ug401.judge(profiles)
+    first = finding.causes[0]
+    assert first.parameters == {"sites": ("rnn",), "gain": 1.0, "only": "weight_hh*"}
+    assert "0.577" in first.text
