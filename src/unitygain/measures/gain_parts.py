@@ -20,8 +20,15 @@ NOTE = (
     "in one without an activation, and all where a part of the block gets no gradient or is no module"
 )
 NEEDS = (
-    *(f"flow.{name}" for name in ("total", "through", "past", "out", "inlet")),
-    *("entry_grad.rms", "exit_grad.rms", "activation.frac_open", "softmax.absmax"),
+    "flow.total",
+    "flow.through",
+    "flow.past",
+    "flow.out",
+    "flow.inlet",
+    "entry_grad.rms",
+    "exit_grad.rms",
+    "activation.frac_open",
+    "softmax.absmax",
 )
 # Sums over several readers are rounded: what is left beside them must be larger to be a path of its own.
 ROUNDING = {"float64": 1e-12, "float32": 1e-5, "float16": 3e-2, "bfloat16": 9e-2}
