@@ -118,6 +118,11 @@ def test_a_gain_of_exactly_zero_is_one_place_unless_units_are_dead():
     assert codes({**profiles, "act_frac_dead": dead}) == []
 
 
+def test_a_zero_where_the_numbers_end_is_no_place():
+    """140 blocks of -7.7 dB pass the end of float32's numbers: the zero is a part of the trend."""
+    assert codes(gains(*[math.nan] * 40, 0.0, *[0.41, 0.42] * 50)) == ["UG101"]
+
+
 def test_strides_and_bottlenecks_are_not_places():
     """A stride of two halves the gradient's norm; small embeddings before a norm multiply it by 50."""
     assert codes(gains(50.0, 1.0, 1.1, 0.5, 1.0, 0.9, 0.5, 1.0, 0.25, 1.0)) == []

@@ -52,6 +52,21 @@ def times(gain: float) -> Callable[[Tensor], None]:
     return fill
 
 
+class Repeated(nn.Module):
+    """The same block again and again, and a head."""
+
+    def __init__(self, width: int, times: int) -> None:
+        super().__init__()
+        self.block = nn.Sequential(nn.Linear(width, width), nn.Tanh())
+        self.head = nn.Linear(width, 10)
+        self.times = times
+
+    def forward(self, x: Tensor) -> Tensor:
+        for _ in range(self.times):
+            x = self.block(x)
+        return self.head(x)
+
+
 class Residual(nn.Module):
     """x + Linear(relu(Linear(x))), with LayerNorm in front of the branch where asked for."""
 
@@ -122,6 +137,13 @@ def sick() -> list[Patient]:
     """Return the sick perceptrons."""
     build: dict[str, tuple[Callable[[], Case], tuple[str, ...], tuple[str, ...]]] = {
         "relu-default-24": (lambda: case(plain(64, 24, nn.ReLU), 64), ("UG101", "UG205"), ()),
+        "relu-default-130": (
+            lambda: case(plain(24, 130, nn.ReLU), 24, 8),
+            ("UG101",),
+            ("UG205", "UG503", "UG602", "UG603"),
+        ),
+        "gelu-default-20": (lambda: case(plain(48, 20, nn.GELU), 48), ("UG101",), ("UG205",)),
+        "tanh-shared-30": (lambda: case(Repeated(48, 30), 48), ("UG101",), ("UG205",)),
         "sigmoid-default-12": (lambda: case(plain(64, 12, nn.Sigmoid), 64), ("UG101", "UG205"), ()),
         "tanh-default-24": (lambda: case(plain(64, 24, nn.Tanh), 64), ("UG101",), ("UG205",)),
         "relu-large-weights-16": (

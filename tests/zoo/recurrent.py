@@ -27,6 +27,20 @@ class Reader(nn.Module):
         return self.head(states if self.every_step else states[:, -1])
 
 
+class CellReader(nn.Module):
+    """A cell that the model calls itself, step by step, and a head on its last state."""
+
+    def __init__(self, hidden: int = 24) -> None:
+        super().__init__()
+        self.cell, self.head = nn.RNNCell(8, hidden), nn.Linear(hidden, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        state = x.new_zeros(len(x), self.cell.hidden_size)
+        for step in x.unbind(1):
+            state = self.cell(step, state)
+        return self.head(state)
+
+
 def loss(model: nn.Module, batch: Batch) -> Tensor:
     """Cross-entropy of the last step, or of every step."""
     scores = model(batch[0])
@@ -102,6 +116,7 @@ def sick() -> list[Patient]:
     build: dict[str, tuple[Callable[[], Case], tuple[str, ...]]] = {
         "tanh-default-150": (lambda: case(Reader(nn.RNN(8, 32, batch_first=True)), 150), ("UG401",)),
         "tanh-default-zero-600": (lambda: case(Reader(nn.RNN(8, 16, batch_first=True)), 600), ("UG401",)),
+        "cell-default-120": (lambda: case(CellReader(), 120), ("UG401",)),
         "lstm-default-150": (lambda: case(Reader(nn.LSTM(8, 32, batch_first=True)), 150), ("UG401",)),
         "lstm-default-zero-300": (lambda: case(Reader(nn.LSTM(8, 16, batch_first=True)), 300), ("UG401",)),
         "gru-default-150": (lambda: case(Reader(nn.GRU(8, 32, batch_first=True)), 150), ("UG401",)),

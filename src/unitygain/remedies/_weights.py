@@ -11,7 +11,7 @@ from torch.nn.parameter import UninitializedParameter
 
 from unitygain.probe.sites import Select, selects
 
-LINEAR_MAPS = ("weight", "in_proj_weight", "?_proj_weight", "weight_ih_l*", "weight_hh_l*", "weight_hr_l*")
+LINEAR_MAPS = ("weight", "in_proj_weight", "?_proj_weight", "weight_ih*", "weight_hh*", "weight_hr*")
 NORMS = (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, nn.LocalResponseNorm)
 
 

@@ -20,10 +20,12 @@ from unitygain._registry import remedy
 from unitygain.probe.sites import Select, selects
 from unitygain.remedies._snapshot import Undo, keep
 
+GATED = (nn.LSTM, nn.GRU, nn.LSTMCell, nn.GRUCell)
+
 
 @remedy(treats=("UG401",))
 def open_gates(case: Case, *, bias: float, sites: Select = None) -> Undo:
-    """Add `bias` to the keeping gate's bias in every chosen LSTM and GRU, all layers and directions.
+    """Add `bias` to the keeping gate's bias in every chosen LSTM and GRU, or cell of one, in all layers.
 
     Args:
         case: The case; biases are changed in place.
@@ -54,7 +56,7 @@ def open_gates(case: Case, *, bias: float, sites: Select = None) -> Undo:
     found = [
         (parameter, module.hidden_size)
         for path, module in case.model.named_modules()
-        if isinstance(module, (nn.LSTM, nn.GRU)) and selects(sites, path, module)
+        if isinstance(module, GATED) and selects(sites, path, module)
         for name, parameter in module.named_parameters(recurse=False)
         if name.startswith("bias_ih")
     ]

@@ -15,6 +15,8 @@ NEEDED = {
     "gelu": 1.481,
     "silu": 1.623,
     "mish": 1.445,
+    "hardswish": 1.670,
+    "softplus": 1.846,
     "tanh": 1.0,
     "softsign": 1.0,
     "identity": 1.0,
@@ -23,6 +25,10 @@ NEEDED = {
     "hardsigmoid": 1.0,
 }
 SATURATING = {"tanh", "softsign", "sigmoid", "hardsigmoid", "erf"}
+# Activations whose slope does not depend on the scale of what enters.
+SCALE_FREE = {"identity", "relu", "leaky_relu", "prelu_kernel"}
+# Activations whose outputs have a mean of the size of their spread, by the class that makes them.
+OFFSET = {"sigmoid": "Sigmoid", "softplus": "Softplus"}
 # How many leaf calls back to look for the layer that feeds an activation: past a norm, a dropout.
 REACH = 4
 # The largest slope of an activation that can never pass a gradient at full size.

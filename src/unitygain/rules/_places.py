@@ -8,6 +8,8 @@ from unitygain.rules._numbers import from_db, median, spell, spread, to_db
 
 LEAST = 5
 FAR_DB, FATAL_DB = 40.0, 80.0
+# Half of what float32 spans: a gradient that has lost more may be zero by rounding.
+UNDERFLOW_DB = -450.0
 LEAST_SPREADS = 6.0
 LEAST_SPREAD_DB = 1.0
 
@@ -40,9 +42,16 @@ def odd_places(profile: Profile, *, above: bool) -> list[Place]:
     places = [
         Place(site, value, from_db(centre), abs(to_db(value) - centre) / width) for site, value in gains
     ]
+    places = [place for place in places if place.gain > 0 or not run_out(gains, place.site)]
     far = [place for place in places if abs(place.distance) >= FAR_DB and place.spreads >= LEAST_SPREADS]
     chosen = [place for place in far if (place.distance > 0) == above]
     return sorted(chosen, key=lambda place: -abs(place.distance))
+
+
+def run_out(gains: list[tuple[Site, float]], site: Site) -> bool:
+    """Whether the blocks behind `site` lose so much that a zero is where the numbers end, not a place."""
+    index = next(index for index, (here, _) in enumerate(gains) if here == site)
+    return sum(to_db(value) for _, value in gains[index + 1 :] if value > 0) < UNDERFLOW_DB
 
 
 def report_place(code: str, name: str, what: str, found: list[Place], causes: tuple[Cause, ...]) -> Finding:

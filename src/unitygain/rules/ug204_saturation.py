@@ -86,7 +86,7 @@ def judge(profiles: Mapping[str, Profile]) -> Iterable[Finding]:
 
 def bounded(label: str) -> bool:
     """Whether a label names an activation that is flat on both sides, other than the model's output."""
-    return "(output)" not in label and any(name in label.lower() for name in SATURATING)
+    return label.lower() in SATURATING
 
 
 def causes(profiles: Mapping[str, Profile], site: Site) -> Iterable[Cause]:

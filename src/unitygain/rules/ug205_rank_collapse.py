@@ -45,7 +45,7 @@ from collections.abc import Iterable, Mapping
 
 from unitygain._registry import rule
 from unitygain._types import Cause, Finding, Profile, Severity, Site
-from unitygain.rules._layers import parameter_rms, read_layers, within
+from unitygain.rules._layers import OFFSET, parameter_rms, read_layers, within
 from unitygain.rules._numbers import median, spell
 
 LEAST = 4
@@ -137,13 +137,14 @@ def causes(
             half,
         )
     layers = read_layers(profiles, blocks)
-    offset = [layer for layer in layers if layer.activation == "sigmoid"]
+    offset = [layer for layer in layers if layer.activation in OFFSET]
     if len(offset) > len(layers) / 2:
         yield Cause(
-            "activation: a sigmoid's output has a mean of 1/2, the same for every input, beside which what "
-            "tells inputs apart is small; without it at least half of the fall, in decibels, must go",
+            f"activation: the outputs of a {offset[0].activation} have a mean that is the same for every "
+            "input, beside which what tells inputs apart is small; without it half of the fall, in "
+            "decibels, must go",
             "swap_activation",
-            {"of": "Sigmoid", "to": "Tanh"},
+            {"of": OFFSET[offset[0].activation], "to": "Tanh"},
             half,
         )
     yield from biases(profiles, blocks, half[1])
