@@ -1,16 +1,66 @@
 """What wide networks do to signals and gradients, predicted: numbers in, numbers out, in float64.
 
-No function here sees a model. Every rate is squared unless its name says otherwise: a squared gain of 0.5
-per layer is an rms gain of 0.707. docs/theory.md says for each formula where it comes from, what it
-assumes, where it stops to hold, and which test checks it.
+No function here sees a model. Every gain, rate and chi is squared, except where the docstring says
+plain: a squared gain of 0.5 per layer is an rms gain of 0.707. docs/theory.md says for each formula
+where it comes from, what it assumes, where it stops to hold, and which test checks it.
 """
 
 from unitygain.theory.activations import ACTIVATIONS as ACTIVATIONS
 from unitygain.theory.activations import Activation as Activation
 from unitygain.theory.activations import find_activation as find_activation
 from unitygain.theory.activations import leaky_relu as leaky_relu
+from unitygain.theory.adversarial import Divergences as Divergences
+from unitygain.theory.adversarial import GeneratorGradient as GeneratorGradient
+from unitygain.theory.adversarial import generator_gradient as generator_gradient
+from unitygain.theory.adversarial import parallel_lines as parallel_lines
+from unitygain.theory.adversarial import value_at_optimal_discriminator as value_at_optimal_discriminator
+from unitygain.theory.architectures import concatenation_gain as concatenation_gain
+from unitygain.theory.architectures import residual as residual
+from unitygain.theory.architectures import residual_depth_gain as residual_depth_gain
+from unitygain.theory.architectures import residual_gain as residual_gain
+from unitygain.theory.arithmetic import DTYPES as DTYPES
+from unitygain.theory.arithmetic import DtypeRange as DtypeRange
+from unitygain.theory.arithmetic import dtype_range as dtype_range
+from unitygain.theory.arithmetic import layers_to_overflow as layers_to_overflow
+from unitygain.theory.arithmetic import layers_to_underflow as layers_to_underflow
+from unitygain.theory.arithmetic import underflow_share as underflow_share
+from unitygain.theory.bounds import NormBound as NormBound
+from unitygain.theory.bounds import attention_gain_at as attention_gain_at
+from unitygain.theory.bounds import decayed_radius as decayed_radius
+from unitygain.theory.bounds import euler_growth as euler_growth
+from unitygain.theory.bounds import largest_euler_step as largest_euler_step
+from unitygain.theory.bounds import layer_norm_bound as layer_norm_bound
+from unitygain.theory.bounds import least_sigma_max as least_sigma_max
+from unitygain.theory.bounds import rms_norm_bound as rms_norm_bound
+from unitygain.theory.bounds import softmax_bound as softmax_bound
+from unitygain.theory.bounds import softmax_gain as softmax_gain
+from unitygain.theory.bounds import steps_to_radius as steps_to_radius
+from unitygain.theory.certificates import circular_norm as circular_norm
+from unitygain.theory.certificates import gram_bound as gram_bound
+from unitygain.theory.certificates import reshaped_norm as reshaped_norm
+from unitygain.theory.certificates import zero_padded_bound as zero_padded_bound
+from unitygain.theory.circuits import global_cost_variance as global_cost_variance
+from unitygain.theory.circuits import local_cost_variance as local_cost_variance
+from unitygain.theory.circuits import two_design_variance as two_design_variance
+from unitygain.theory.convolution import boundary_share as boundary_share
+from unitygain.theory.convolution import convolution_gain as convolution_gain
+from unitygain.theory.convolution import depthwise_separable_gain as depthwise_separable_gain
+from unitygain.theory.convolution import fans as fans
 from unitygain.theory.criticality import CriticalPoint as CriticalPoint
 from unitygain.theory.criticality import critical as critical
+from unitygain.theory.diffusion import Schedule as Schedule
+from unitygain.theory.diffusion import bound_weights as bound_weights
+from unitygain.theory.diffusion import cosine_schedule as cosine_schedule
+from unitygain.theory.diffusion import linear_schedule as linear_schedule
+from unitygain.theory.diffusion import min_snr_weights as min_snr_weights
+from unitygain.theory.diffusion import mirrored_clip as mirrored_clip
+from unitygain.theory.gated import gru_growth as gru_growth
+from unitygain.theory.gated import lstm_growth as lstm_growth
+from unitygain.theory.gates import GateMoments as GateMoments
+from unitygain.theory.gates import gate_moments as gate_moments
+from unitygain.theory.isometry import gaussian_log_condition as gaussian_log_condition
+from unitygain.theory.isometry import gaussian_product_edge as gaussian_product_edge
+from unitygain.theory.isometry import spectral_variance as spectral_variance
 from unitygain.theory.mean_field import MeanField as MeanField
 from unitygain.theory.mean_field import Propagation as Propagation
 from unitygain.theory.mean_field import correlation_map as correlation_map
@@ -19,3 +69,44 @@ from unitygain.theory.mean_field import propagate as propagate
 from unitygain.theory.mean_field import second_moment as second_moment
 from unitygain.theory.mean_field import slope_moment as slope_moment
 from unitygain.theory.mean_field import variance_map as variance_map
+from unitygain.theory.noise import GradientNoise as GradientNoise
+from unitygain.theory.noise import gradient_noise as gradient_noise
+from unitygain.theory.nonnormal import TransientGrowth as TransientGrowth
+from unitygain.theory.nonnormal import henrici_departure as henrici_departure
+from unitygain.theory.nonnormal import kreiss_constant as kreiss_constant
+from unitygain.theory.nonnormal import numerical_abscissa as numerical_abscissa
+from unitygain.theory.nonnormal import numerical_radius as numerical_radius
+from unitygain.theory.nonnormal import transient_growth as transient_growth
+from unitygain.theory.normalisation import BatchNormRate as BatchNormRate
+from unitygain.theory.normalisation import batch_norm_rate as batch_norm_rate
+from unitygain.theory.normalisation import batch_norm_stability as batch_norm_stability
+from unitygain.theory.normalisation import layer_norm_rate as layer_norm_rate
+from unitygain.theory.normalisation import post_norm_rate as post_norm_rate
+from unitygain.theory.normalisation import pre_norm as pre_norm
+from unitygain.theory.null import GainLaw as GainLaw
+from unitygain.theory.null import PValue as PValue
+from unitygain.theory.null import log_normal_p_value as log_normal_p_value
+from unitygain.theory.null import relu_gain_law as relu_gain_law
+from unitygain.theory.null import relu_log_moments as relu_log_moments
+from unitygain.theory.null import simulated_law as simulated_law
+from unitygain.theory.paths import dense_connections as dense_connections
+from unitygain.theory.paths import dense_paths as dense_paths
+from unitygain.theory.paths import residual_path_shares as residual_path_shares
+from unitygain.theory.paths import residual_paths as residual_paths
+from unitygain.theory.paths import unet_path_lengths as unet_path_lengths
+from unitygain.theory.products import ProductSpectrum as ProductSpectrum
+from unitygain.theory.products import log_singular_values as log_singular_values
+from unitygain.theory.recurrent import RecurrentGrowth as RecurrentGrowth
+from unitygain.theory.recurrent import combined_growth as combined_growth
+from unitygain.theory.recurrent import gru_growth_at_origin as gru_growth_at_origin
+from unitygain.theory.recurrent import lstm_growth_at_origin as lstm_growth_at_origin
+from unitygain.theory.recurrent import minimal_rnn_growth as minimal_rnn_growth
+from unitygain.theory.recurrent import rnn_growth as rnn_growth
+from unitygain.theory.simulation import simulate_relu_gain as simulate_relu_gain
+from unitygain.theory.transformers import AttentionLogits as AttentionLogits
+from unitygain.theory.transformers import TokenState as TokenState
+from unitygain.theory.transformers import Transformer as Transformer
+from unitygain.theory.transformers import attention_logits as attention_logits
+from unitygain.theory.transformers import rank_collapse_floor as rank_collapse_floor
+from unitygain.theory.transformers import transformer_gradient as transformer_gradient
+from unitygain.theory.transformers import transformer_tokens as transformer_tokens

@@ -101,7 +101,6 @@ def boundary_share(
     share = 1.0
     ones = [1] * len(size)
     for n, k, p, s, d in zip(size, kernel, padding, stride or ones, dilation or ones, strict=True):
-        require_count("size", n), require_count("kernel", k), require_count("padding", p, 0)
         for name, count in (("size", n), ("kernel", k), ("stride", s), ("dilation", d)):
             require_count(name, count)
         require_count("padding", p, 0)

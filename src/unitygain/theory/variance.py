@@ -5,7 +5,6 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from scipy import optimize
 
 from unitygain.theory.activations import Activation
 from unitygain.theory.gaussian import SECOND_ORDER, expect_checked, require_agreement, rule
@@ -84,6 +83,8 @@ def _search(a: Activation, sigma_w2: float, sigma_b2: float, here: float) -> flo
 
 def find_root(f: Callable[[float], float], one: float, other: float) -> float:
     """Return where f is zero between two points at which it has different signs."""
+    from scipy import optimize
+
     found: Any = optimize.brentq(f, min(one, other), max(one, other), xtol=1e-15)
     return float(found)
 
