@@ -99,7 +99,8 @@ def _decorators(node: ast.FunctionDef) -> list[ast.Call]:
 
 
 def _entry(node: ast.FunctionDef, call: ast.Call, constants: dict[str, Any]) -> MeasureEntry:
-    given = {item.arg: _literal(item.value, constants) for item in call.keywords}
+    shown = [item for item in call.keywords if item.arg in {"unit", "passes"}]
+    given = {item.arg: _literal(item.value, constants) for item in shown}
     text = (ast.get_docstring(node) or "").splitlines()
     return MeasureEntry(node.name, given["unit"], given.get("passes", "0"), text[0] if text else "")
 

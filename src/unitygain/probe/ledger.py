@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import _disable_current_modes
 
 from unitygain.probe.hooks import Hooks
 from unitygain.stats import STATISTICS
@@ -72,11 +73,14 @@ def reduce(
     again: bool = False,
 ) -> None:
     """Add each wanted statistic of `tensor` to `kept`; one that is there stays, unless `again`."""
-    with torch.no_grad():
-        for name in wanted:
-            if again or name not in kept:
-                whole = tensor.detach()
-                kept[name] = STATISTICS[name](whole if view is None else view(whole))
+    missing = [name for name in wanted if again or name not in kept]
+    if not missing:
+        return
+    # The operation watch would see every step of our own arithmetic.
+    with torch.no_grad(), _disable_current_modes():
+        for name in missing:
+            whole = tensor.detach()
+            kept[name] = STATISTICS[name](whole if view is None else view(whole))
 
 
 def dtype_name(tensor: Tensor) -> str:

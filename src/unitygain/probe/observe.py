@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 
 import torch
+from torch.utils._python_dispatch import _disable_current_modes
 
 from unitygain._case import Case, CaseFailure
 from unitygain.probe.capture import Probe
@@ -53,7 +54,9 @@ def observe(
                 "check for detach(), no_grad() or .item() in the model or the loss"
             )
         try:
-            loss.backward()
+            # The operation watch looks at the forward pass alone.
+            with _disable_current_modes():
+                loss.backward()
         except Exception as error:
             raise CaseFailure.during(error, "", batch) from error
         probe.note(loss=loss.item(), batch=batch, probes=probes, seed=seed)
