@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from unitygain._types import Profile, Site
+from unitygain._types import Cause, Profile, Site
 from unitygain.rules import ug203_dead_units as ug203
 from unitygain.rules import ug204_saturation as ug204
 from unitygain.rules import ug205_rank_collapse as ug205
@@ -12,6 +12,7 @@ from unitygain.rules import ug206_born_dead as ug206
 from unitygain.rules import ug301_ill_conditioned as ug301
 from unitygain.rules import ug701_attention_logits as ug701
 from unitygain.rules import ug702_attention_collapsed as ug702
+from unitygain.rules._fixes import suggest
 
 SITES = tuple(Site(str(index)) for index in range(6))
 
@@ -141,3 +142,23 @@ def test_single_collapsed_attentions_are_left_alone():
     assert not list(ug702.judge(profile("attention_entropy", 0.01, 0.5, 0.5, 0.5, 0.5)))
     (finding,) = ug702.judge(profile("attention_entropy", 0.01, 0.02, 0.5, 0.5, 0.5))
     assert [str(site) for site in finding.sites] == ["0", "1"]
+
+
+def test_the_fix_is_for_the_first_cause():
+    """Every remedy that a cause may name has code to paste, with the cause's own numbers in it."""
+    tries = {
+        "rescale_weights": ({"sites": ("a.b",), "gain": 1.5}, "std=1.5 / module.weight[0].numel() ** 0.5"),
+        "open_gates": ({"sites": ("rnn",), "bias": 4.0}, "[cell.hidden_size : 2 * cell.hidden_size] += 4"),
+        "scale_branch": ({"sites": ("a",), "factor": 0.125}, "0.125 * branch(x)"),
+        "zero_biases": ({"sites": ("a.b",)}, "nn.init.zeros_(model.get_submodule('a.b').bias)"),
+        "bypass_norm": ({}, "x + block(x)"),
+        "swap_activation": ({"of": "Sigmoid", "to": "Tanh"}, "nn.Tanh()  # in the place of nn.Sigmoid()"),
+        "unit_inputs": ({}, "inputs.std()"),
+    }
+    for remedy, (parameters, code) in tries.items():
+        assert code in suggest([Cause("why", remedy, parameters)])
+    recurrent = {"sites": ("rnn",), "gain": 1.0, "only": "weight_hh*"}
+    assert "orthogonal_(model.get_submodule('rnn').weight_hh_l0)" in suggest([
+        Cause("why", "rescale_weights", recurrent)
+    ])
+    assert suggest([Cause("why")]) == suggest([]) == ""

@@ -48,6 +48,7 @@ from collections.abc import Iterable, Mapping
 from unitygain._registry import rule
 from unitygain._types import Finding, Profile
 from unitygain.rules._depth_causes import explain_depth
+from unitygain.rules._fixes import suggest
 from unitygain.rules._trend import falls, outermost, read_trend
 
 
@@ -64,6 +65,7 @@ def judge(profiles: Mapping[str, Profile]) -> Iterable[Finding]:
     trend = read_trend(profile)
     if trend is None or not falls(trend):
         return
+    causes = explain_depth(profiles, profile.sites, trend.per_block, forward=False)
     yield Finding(
         "UG101",
         "vanishing-gradient",
@@ -76,12 +78,7 @@ def judge(profiles: Mapping[str, Profile]) -> Iterable[Finding]:
         trend.threshold,
         fact="gain_per_block",
         interval=trend.interval,
-        causes=explain_depth(profiles, profile.sites, trend.per_block, forward=False),
+        causes=causes,
+        fix=suggest(causes),
         evidence=trend.evidence(),
-        fix=FIX,
     )
-
-
-FIX = """for module in model.modules():  # He initialisation: variance 2 / fan_in in front of ReLU
-    if isinstance(module, (nn.Linear, nn.Conv2d)):
-        nn.init.kaiming_normal_(module.weight, nonlinearity="relu")"""

@@ -42,6 +42,7 @@ from collections.abc import Iterable, Mapping
 from unitygain._registry import rule
 from unitygain._types import Finding, Profile
 from unitygain.rules._depth_causes import explain_depth
+from unitygain.rules._fixes import suggest
 from unitygain.rules._trend import outermost, read_trend, rises
 
 
@@ -58,6 +59,7 @@ def judge(profiles: Mapping[str, Profile]) -> Iterable[Finding]:
     trend = read_trend(profile)
     if trend is None or not rises(trend):
         return
+    causes = explain_depth(profiles, profile.sites, trend.per_block, forward=True)
     yield Finding(
         "UG201",
         "signal-grows",
@@ -70,6 +72,7 @@ def judge(profiles: Mapping[str, Profile]) -> Iterable[Finding]:
         trend.threshold,
         fact="gain_per_block",
         interval=trend.interval,
-        causes=explain_depth(profiles, profile.sites, trend.per_block, forward=True),
+        causes=causes,
+        fix=suggest(causes),
         evidence=trend.evidence(),
     )

@@ -39,6 +39,7 @@ from collections.abc import Iterable, Mapping
 from unitygain._registry import rule
 from unitygain._types import Finding, Profile
 from unitygain.rules._dead import explain_dead
+from unitygain.rules._fixes import suggest
 from unitygain.rules._numbers import spell
 
 MANY = 0.8
@@ -59,6 +60,7 @@ def judge(profiles: Mapping[str, Profile]) -> Iterable[Finding]:
         return
     site, value = found[0]
     more = f", and {MANY} or more at {len(found) - 1} other places" if len(found) > 1 else ""
+    likely = tuple(explain_dead(profiles, site, MANY))
     yield Finding(
         "UG203",
         "dead-units",
@@ -69,6 +71,7 @@ def judge(profiles: Mapping[str, Profile]) -> Iterable[Finding]:
         value,
         "fraction of units",
         MANY,
-        causes=tuple(explain_dead(profiles, site, MANY)),
+        causes=likely,
+        fix=suggest(likely),
         evidence={str(site): value for site, value in found[:8]},
     )

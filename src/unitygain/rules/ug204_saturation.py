@@ -38,6 +38,7 @@ from collections.abc import Iterable, Mapping
 
 from unitygain._registry import rule
 from unitygain._types import Cause, Finding, Profile, Severity, Site
+from unitygain.rules._fixes import suggest
 from unitygain.rules._layers import SATURATING, Layer, fed_by, parameter_rms, read_layers, value_at
 from unitygain.rules._numbers import spell
 
@@ -69,6 +70,7 @@ def judge(profiles: Mapping[str, Profile]) -> Iterable[Finding]:
     site, value = found[0]
     severity: Severity = "error" if value >= NEARLY_ALL else "warning"
     more = f", and {MANY} or more at {len(found) - 1} other places" if len(found) > 1 else ""
+    likely = tuple(causes(profiles, site))
     yield Finding(
         "UG204",
         "saturation",
@@ -79,7 +81,8 @@ def judge(profiles: Mapping[str, Profile]) -> Iterable[Finding]:
         value,
         "fraction of entries",
         MANY,
-        causes=tuple(causes(profiles, site)),
+        causes=likely,
+        fix=suggest(likely),
         evidence={str(site): value for site, value in found[:8]},
     )
 

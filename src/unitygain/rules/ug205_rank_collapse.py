@@ -45,6 +45,7 @@ from collections.abc import Iterable, Mapping
 
 from unitygain._registry import rule
 from unitygain._types import Cause, Finding, Profile, Severity, Site
+from unitygain.rules._fixes import suggest
 from unitygain.rules._layers import OFFSET, parameter_rms, read_layers, within
 from unitygain.rules._numbers import median, spell
 
@@ -73,6 +74,7 @@ def judge(profiles: Mapping[str, Profile]) -> Iterable[Finding]:
     if last > limit or first < fall * last:
         return
     severity: Severity = "error" if last <= FATAL else "warning"
+    likely = tuple(causes(profiles, apart, entropy))
     yield Finding(
         "UG205",
         "rank-collapse",
@@ -84,16 +86,10 @@ def judge(profiles: Mapping[str, Profile]) -> Iterable[Finding]:
         1 - last,
         "mean cosine between two tokens",
         1 - limit,
-        causes=tuple(causes(profiles, apart, entropy)),
+        causes=likely,
         evidence={"apart_first": first, "apart_last": last, **rank(profiles, last_site)},
-        fix=FIX if entropy >= AVERAGING else "",
+        fix=suggest(likely),
     )
-
-
-FIX = """# depth-scaled residual branches: divide the output projections by sqrt(2L)
-for block in model.blocks:
-    for layer in (block.attention.out_proj, block.mlp[-1]):
-        layer.weight.data /= (2 * len(model.blocks)) ** 0.5"""
 
 
 def attention_entropy(profiles: Mapping[str, Profile], blocks: list[Site]) -> float:

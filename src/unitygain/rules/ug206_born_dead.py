@@ -36,6 +36,7 @@ from collections.abc import Iterable, Mapping
 from unitygain._registry import rule
 from unitygain._types import Finding, Profile, Severity, Site
 from unitygain.rules._dead import explain_dead
+from unitygain.rules._fixes import suggest
 
 ALL = 1.0
 
@@ -55,6 +56,7 @@ def judge(profiles: Mapping[str, Profile]) -> Iterable[Finding]:
     cut = cut_off(profiles, dead[0])
     severity: Severity = "error" if cut else "warning"
     reach = "no layer before it gets a gradient" if cut else "the gradient passes it by another way"
+    likely = tuple(explain_dead(profiles, dead[0], 0.99))
     yield Finding(
         "UG206",
         "born-dead",
@@ -65,7 +67,8 @@ def judge(profiles: Mapping[str, Profile]) -> Iterable[Finding]:
         ALL,
         "fraction of units",
         ALL,
-        causes=tuple(explain_dead(profiles, dead[0], 0.99)),
+        causes=likely,
+        fix=suggest(likely),
         evidence={"places": len(dead), "first": str(dead[0])},
     )
 

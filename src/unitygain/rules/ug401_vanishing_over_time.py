@@ -44,6 +44,7 @@ from collections.abc import Iterable, Mapping
 
 from unitygain._registry import rule
 from unitygain._types import Finding, Profile, Severity
+from unitygain.rules._fixes import suggest
 from unitygain.rules._numbers import from_db, spell
 from unitygain.rules._time import Passage, describe, explain_time, judged, keeping, read_passages
 
@@ -82,6 +83,7 @@ def grade(passage: Passage, *, gated: bool) -> Severity:
 def report(profiles: Mapping[str, Profile], passage: Passage, limit: float, severity: Severity) -> Finding:
     """Return the finding for one passage."""
     start = "exactly 0" if passage.lost else f"{spell(from_db(passage.across))} of that at the last step"
+    causes = explain_time(profiles, passage)
     return Finding(
         "UG401",
         "vanishing-over-time",
@@ -91,7 +93,8 @@ def report(profiles: Mapping[str, Profile], passage: Passage, limit: float, seve
         (passage.first,),
         "time_grad_rms",
         **judged(profiles["time_grad_rms"], passage, limit),
-        causes=explain_time(profiles, passage),
+        causes=causes,
+        fix=suggest(causes),
         evidence={
             "steps": passage.steps,
             "steps_with_zero": passage.lost,

@@ -39,6 +39,7 @@ from collections.abc import Iterable, Mapping
 
 from unitygain._registry import rule
 from unitygain._types import Finding, Profile, Severity
+from unitygain.rules._fixes import suggest
 from unitygain.rules._numbers import from_db, spell
 from unitygain.rules._time import Passage, describe, explain_time, judged, read_passages
 
@@ -64,6 +65,7 @@ def judge(profiles: Mapping[str, Profile]) -> Iterable[Finding]:
 def report(profiles: Mapping[str, Profile], passage: Passage) -> Finding:
     """Return the finding for one passage."""
     severity: Severity = "error" if passage.across >= FATAL else "warning"
+    causes = explain_time(profiles, passage)
     return Finding(
         "UG402",
         "exploding-over-time",
@@ -73,6 +75,7 @@ def report(profiles: Mapping[str, Profile], passage: Passage) -> Finding:
         (passage.first,),
         "time_grad_rms",
         **judged(profiles["time_grad_rms"], passage, GROWTH),
-        causes=explain_time(profiles, passage),
+        causes=causes,
+        fix=suggest(causes),
         evidence={"steps": passage.steps, "across_db": passage.across},
     )

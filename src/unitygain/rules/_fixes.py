@@ -1,0 +1,41 @@
+"""Code to paste, for the cause that is likeliest."""
+
+from collections.abc import Sequence
+
+from unitygain._types import Cause
+from unitygain.rules._numbers import spell
+
+WEIGHTS = """for module in model.modules():  # weights with standard deviation gain / sqrt(fan_in)
+    if isinstance(module, (nn.Linear, nn.Conv2d)):
+        nn.init.normal_(module.weight, std={gain} / module.weight[0].numel() ** 0.5)"""
+RECURRENT = "nn.init.orthogonal_(model.get_submodule({path!r}).weight_hh_l0)  # gain 1"
+GATES = """cell = model.get_submodule({path!r})  # the gate that keeps the state starts open
+with torch.no_grad():
+    cell.bias_ih_l0[cell.hidden_size : 2 * cell.hidden_size] += {bias}"""
+BRANCHES = "x = x + {factor} * branch(x)  # 1 / sqrt(2 * number of blocks), in every block"
+BIASES = "nn.init.zeros_(model.get_submodule({path!r}).bias)"
+NORM = "x = x + block(x)  # give each block with a norm a skip path"
+ACTIVATION = "nn.{to}()  # in the place of nn.{of}()"
+INPUTS = "inputs = (inputs - inputs.mean()) / inputs.std()  # mean and spread of the training data"
+
+
+def suggest(causes: Sequence[Cause]) -> str:
+    """Return code that takes the first cause away in the source, empty where it has no remedy."""
+    first = next(iter(causes), None)
+    if first is None or first.remedy is None:
+        return ""
+    given = first.parameters
+    path = next(iter(given.get("sites", ())), "")
+    recurrent = str(given.get("only", "")).startswith("weight_hh")
+    texts = {
+        "rescale_weights": RECURRENT if recurrent else WEIGHTS,
+        "open_gates": GATES,
+        "scale_branch": BRANCHES,
+        "zero_biases": BIASES,
+        "bypass_norm": NORM,
+        "swap_activation": ACTIVATION,
+        "unit_inputs": INPUTS,
+    }
+    numbers = {name: spell(value) for name, value in given.items() if isinstance(value, float)}
+    words = {name: value for name, value in given.items() if isinstance(value, str)}
+    return texts.get(first.remedy, "").format(**{**words, **numbers, "path": path})
