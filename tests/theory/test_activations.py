@@ -55,6 +55,19 @@ def test_kinks_can_be_given():
     assert find_activation(F.relu, kinks=[0, 2]).kinks == (0.0, 2.0)
 
 
+@pytest.mark.parametrize(
+    ("phi", "rays"),
+    [(F.relu, (0.0, 1.0)), (torch.abs, (-1.0, 1.0)), (lambda x: 3 * F.leaky_relu(x, 0.5), (1.5, 3.0))],
+)
+def test_rays_are_recognised(phi, rays):
+    assert find_activation(phi).rays == pytest.approx(rays, rel=1e-12)
+
+
+@pytest.mark.parametrize("phi", [F.elu, F.relu6, torch.tanh, lambda x: F.relu(x) + 1])
+def test_what_is_not_two_rays_is_not_taken_for_it(phi):
+    assert find_activation(phi).rays is None
+
+
 def test_leaky_slope_is_in_the_name():
     assert leaky_relu(0.2).name == "leaky_relu(0.2)"
     assert leaky_relu(0.2).value(np.array([-1.0, 1.0])).tolist() == [-0.2, 1.0]
@@ -72,6 +85,10 @@ def test_what_is_no_activation_is_refused():
         find_activation(lambda x: x - x.mean())
     with pytest.raises(ValueError, match=r"not finite at x = -1[56]"):
         find_activation(torch.log)
+    with pytest.raises(ValueError, match=r"turned float64 into torch.float32; it must keep"):
+        find_activation(lambda x: x.float())
+    with pytest.raises(ValueError, match=r"PReLU raised on float64.*such as module.double\(\)"):
+        find_activation(torch.nn.PReLU())
     with pytest.raises(ValueError, match="4097 numbers into 1"):
         find_activation(lambda x: x.sum())
     with pytest.raises(ValueError, match="jumps at x = 0,"):

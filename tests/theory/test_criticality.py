@@ -40,6 +40,8 @@ def test_piecewise_linear_activations():
     assert critical("relu").q_star is None
     assert critical(leaky_relu(0.2)).sigma_w2 == pytest.approx(2 / 1.04, rel=1e-14)
     assert critical("linear").sigma_w2 == 1.0
+    assert critical(torch.relu).q_star is None
+    assert critical(torch.abs).sigma_w2 == 1.0
 
 
 def test_gelu_is_half_stable_at_a_closed_form():

@@ -102,6 +102,15 @@ def test_two_quadratures_that_disagree_are_named_with_both_values():
     assert slope_moment(told, 1.0) == pytest.approx(ndtr(-0.3), rel=1e-12)
 
 
+def test_closed_form_coefficients_of_a_piecewise_linear_activation():
+    told = ACTIVATIONS["hardtanh"]
+    # The same function without its jumps goes the general way.
+    untold = Activation("hardtanh", told.value, told.slope, told.kinks)
+    for q in (0.01, 0.7, 30.0):
+        closed, summed = pair(told, q).energies, pair(untold, q).energies
+        np.testing.assert_allclose(closed, summed, rtol=1e-8, atol=1e-14 * closed.sum())
+
+
 def test_what_grows_faster_than_a_gaussian_falls_is_refused():
     cosh = Activation("cosh", np.cosh, np.sinh)
     # E cosh² is finite, but at q = 25 its mass lies at |z| = 10, partly beyond the rule's edge of 12.

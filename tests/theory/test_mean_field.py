@@ -143,6 +143,19 @@ def test_a_steep_callable_is_resolved():
     assert steep.chi_1 == pytest.approx(plain.chi_1, rel=1e-8)
 
 
+def test_scaled_rays_are_homogeneous():
+    field = mean_field(lambda x: 3 * F.relu(x), 2 / 9, q=5.0)
+    assert (field.q_star, field.phase) == (5.0, "critical")
+    assert mean_field(torch.abs, 0.5, 0.25).q_star == pytest.approx(0.5, rel=1e-12)
+    path = propagate(lambda x: 3 * F.relu(x), 2 / 9, c=0.2, depth=5)
+    np.testing.assert_allclose(path.gap, propagate("relu", 2.0, c=0.2, depth=5).gap, rtol=1e-12)
+
+
+@pytest.mark.parametrize("start", [1e-300, 1e-20, 1e20, 1e300])
+def test_any_start_finds_the_only_fixed_point(start):
+    assert mean_field("tanh", 2.5, 0.05, q=start).q_star == pytest.approx(1.063958377416811, rel=1e-9)
+
+
 def test_propagate_follows_the_maps_and_its_own_input():
     path = propagate("tanh", 1.5, 0.1, q=9.0, c=0.3, depth=6)
     q, c = 9.0, 0.3
@@ -195,6 +208,10 @@ def test_bad_input_is_a_sentence():
         mean_field("tanh", 1, math.nan)
     with pytest.raises(ValueError, match=r"softplus with sigma_w2 = 3, .*grows without bound"):
         mean_field("softplus", 3)
+    with pytest.raises(ValueError, match=r"exp with sigma_w2 = 1, .*grows without bound"):
+        mean_field(torch.exp, 1.0)
+    with pytest.raises(ValueError, match="q is 0; give a finite number above 0"):
+        mean_field("tanh", 1.0, q=0)
     with pytest.raises(ValueError, match=r"relu with sigma_w2 = 2, sigma_b2 = 0.1 has no fixed point"):
         mean_field("relu", 2, 0.1)
     with pytest.raises(ValueError, match=r"c is 1.5; a correlation lies in \[-1, 1\]"):

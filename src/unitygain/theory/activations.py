@@ -26,7 +26,8 @@ class Activation:
         value: φ, vectorised over float64 arrays.
         slope: φ', likewise.
         kinks: Points at which the slope jumps; every quadrature is split there.
-        below: Slope below zero of a piecewise linear φ that is x above (ReLU 0, linear 1), else None.
+        rays: Slopes below and above zero of a φ that is linear on each side (ReLU 0, 1), else None.
+        jumps: What the slope jumps by at each kink, for a φ that is linear between its kinks.
         width: Length around zero over which φ may bend; sets how fine a quadrature is there.
     """
 
@@ -34,7 +35,8 @@ class Activation:
     value: Function
     slope: Function
     kinks: tuple[float, ...] = ()
-    below: float | None = None
+    rays: tuple[float, float] | None = None
+    jumps: tuple[float, ...] = ()
     width: float = 1.0
 
 
@@ -85,7 +87,7 @@ def leaky_relu(slope: float = 0.01) -> Activation:
         lambda x: np.where(x > 0, x, slope * x),
         lambda x: np.where(x > 0, 1.0, slope),
         (0.0,),
-        slope,
+        (slope, 1.0),
     )
 
 
@@ -104,7 +106,7 @@ def _from_torch(phi: Callable[[Any], Any], kinks: Sequence[float] | None) -> Act
             return torch.autograd.grad(phi(point).sum(), point)[0].numpy()
 
     grid = np.linspace(-REACH, REACH, 4097) + 1e-4
-    whole = value(grid)
+    whole = _first_values(phi, name, grid)
     if whole.shape != grid.shape:
         raise ValueError(f"{name} is not elementwise: it turned {grid.size} numbers into {whole.size}")
     if not np.isfinite(whole).all():
@@ -119,7 +121,30 @@ def _from_torch(phi: Callable[[Any], Any], kinks: Sequence[float] | None) -> Act
             f"{name} jumps at x = {steps[0]:.6g}, where it has no slope; mean field does not hold there"
         )
     found = tuple(float(kink) for kink in kinks) if kinks is not None else find_jumps(slope, grid)
-    return Activation(name, value, slope, found, width=2.0**-6)
+    return Activation(name, value, slope, found, _find_rays(grid, whole), width=2.0**-6)
+
+
+def _first_values(phi: Callable[[Any], Any], name: str, grid: Array) -> Array:
+    import torch
+
+    try:
+        with torch.no_grad():
+            values = phi(torch.from_numpy(grid))
+    except RuntimeError as error:
+        raise ValueError(
+            f"{name} raised on float64: {error}; give a function that keeps the dtype of its input, "
+            "such as module.double()"
+        ) from error
+    if values.dtype != torch.float64:
+        raise ValueError(f"{name} turned float64 into {values.dtype}; it must keep the dtype of its input")
+    return values.numpy()
+
+
+def _find_rays(grid: Array, values: Array) -> tuple[float, float] | None:
+    """The slopes of a function that is linear below and above zero, with zero at zero, else None."""
+    below, above = float(values[0] / grid[0]), float(values[-1] / grid[-1])
+    line = np.where(grid > 0, above, below) * grid
+    return (below, above) if np.allclose(values, line, rtol=1e-14, atol=1e-300) else None
 
 
 def find_jumps(f: Function, grid: Array) -> tuple[float, ...]:
@@ -149,12 +174,12 @@ def _gelu_slope(x: Array) -> Array:
 
 
 def _gelu_tanh(x: Array) -> Array:
-    return 0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
+    return 0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x * x * x)))
 
 
 def _gelu_tanh_slope(x: Array) -> Array:
-    t = np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))
-    inner = math.sqrt(2 / math.pi) * (1 + 3 * 0.044715 * x**2)
+    t = np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x * x * x))
+    inner = math.sqrt(2 / math.pi) * (1 + 3 * 0.044715 * x * x)
     return 0.5 * (1 + t) + 0.5 * x * (1 - t * t) * inner
 
 
@@ -190,8 +215,10 @@ def _sigmoid_slope(x: Array) -> Array:
 ACTIVATIONS: dict[str, Activation] = {
     a.name: a
     for a in (
-        Activation("linear", lambda x: x, np.ones_like, (), 1.0),
-        Activation("relu", lambda x: np.maximum(x, 0.0), lambda x: (x > 0).astype(np.float64), (0.0,), 0.0),
+        Activation("linear", lambda x: x, np.ones_like, (), (1.0, 1.0)),
+        Activation(
+            "relu", lambda x: np.maximum(x, 0.0), lambda x: (x > 0).astype(np.float64), (0.0,), (0.0, 1.0)
+        ),
         leaky_relu(),
         Activation("gelu", lambda x: x * special.ndtr(x), _gelu_slope),
         Activation("gelu_tanh", _gelu_tanh, _gelu_tanh_slope),
@@ -203,7 +230,11 @@ ACTIVATIONS: dict[str, Activation] = {
         Activation("erf", special.erf, lambda x: 2 / math.sqrt(math.pi) * np.exp(-x * x)),
         Activation("sin", np.sin, np.cos),
         Activation(
-            "hardtanh", lambda x: np.clip(x, -1, 1), lambda x: (np.abs(x) < 1).astype(np.float64), (-1.0, 1.0)
+            "hardtanh",
+            lambda x: np.clip(x, -1, 1),
+            lambda x: (np.abs(x) < 1).astype(np.float64),
+            (-1.0, 1.0),
+            jumps=(1.0, -1.0),
         ),
         Activation("sigmoid", special.expit, _sigmoid_slope),
         Activation("softplus", _softplus, special.expit),

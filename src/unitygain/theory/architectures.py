@@ -36,8 +36,8 @@ def residual_gain(branch_gain: float, branch_scale: float = 1.0, skip: float = 1
         (1.5, 1.005)
 
     References:
-        Yang and Schoenholz, Mean field residual networks: on the edge of chaos, 2017, theorem 2;
-        Hanin and Rolnick, How to start training, 2018, theorem 6.
+        Yang and Schoenholz, Mean field residual networks: on the edge of chaos, 2017;
+        Hanin and Rolnick, How to start training, 2018, on residual networks.
     """
     require_variance("branch_gain", branch_gain)
     scale, kept = require_finite("branch_scale", branch_scale), require_finite("skip", skip)
@@ -57,7 +57,7 @@ def residual_depth_gain(branch_gain: float, depth: int, branch_scale: float | No
         2.7169
 
     References:
-        Hanin and Rolnick 2018, theorem 6: bounded where the squared scales have a bounded sum.
+        Hanin and Rolnick 2018, on residual networks: bounded where the squared scales have a bounded sum.
     """
     require_count("depth", depth)
     scale = 1 / math.sqrt(depth) if branch_scale is None else branch_scale
@@ -95,7 +95,7 @@ def residual(
         [1.0, 1.5, 2.25]
 
     References:
-        Yang and Schoenholz 2017, theorems 2 and 4.
+        Yang and Schoenholz 2017, recursions of the reduced residual network.
     """
     a = find_activation(phi)
     require_variance("sigma_w2", sigma_w2)

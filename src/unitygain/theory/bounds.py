@@ -79,13 +79,13 @@ def _norm_bound(variance: float, width: int, gamma: float, eps: float, lost: int
 
 
 def softmax_bound(temperature: float = 1.0) -> float:
-    """Return the largest gain of softmax(x/temperature): 1/(2·temperature), attained at (½, ½, 0, ...).
+    """Return the largest gain of softmax(x/temperature): 1/(2·temperature), approached at (½, ½, 0, ...).
 
     Raises:
         ValueError: If the temperature is not above 0.
 
     References:
-        ‖diag(p) - ppᵀ‖ <= ½: Nair, Softmax is 1/2-Lipschitz, 2025, theorem 1.
+        ‖diag(p) - ppᵀ‖ <= ½: Nair, Softmax is 1/2-Lipschitz, 2025.
     """
     return 0.5 / require_positive("temperature", temperature)
 
@@ -187,7 +187,7 @@ def euler_growth(step: float, eigenvalues: ArrayLike) -> float:
         ValueError: If a number is not finite.
 
     References:
-        Haber and Ruthotto, Stable architectures for deep neural networks, 2017, eq. 2.6.
+        Haber and Ruthotto, Stable architectures for deep neural networks, 2017.
     """
     values = _eigenvalues(eigenvalues)
     return float(np.abs(1 + require_finite("step", step) * values).max())

@@ -68,7 +68,7 @@ def gram_bound(kernel: Kernel, size: tuple[int, ...], steps: int = 6) -> float:
 
     References:
         Delattre, Barthélemy, Araujo and Allauzen, Efficient bound of Lipschitz constant for convolutional
-        layers by Gram iteration, 2023, theorem 2.
+        layers by Gram iteration, 2023.
     """
     gram = _symbols(kernel, size)
     logs = np.zeros(gram.shape[0])
@@ -97,8 +97,8 @@ def reshaped_norm(kernel: Kernel) -> float:
         ValueError: If the kernel has no taps or a weight is not finite.
 
     References:
-        Miyato et al., Spectral normalization for generative adversarial networks, 2018, section 2.1;
-        the factor: Singla and Feizi, Fantastic four, 2021, section 4.
+        Miyato et al., Spectral normalization for generative adversarial networks, 2018;
+        the factor: Singla and Feizi, Fantastic four, 2021.
     """
     checked = _kernel(kernel, np.ndim(kernel) - 2)
     return float(np.linalg.norm(checked.reshape(checked.shape[0], -1), 2))

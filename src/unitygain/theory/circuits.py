@@ -19,7 +19,7 @@ def two_design_variance(qubits: int) -> float:
         [0.222222, 0.106667, 0.056437]
 
     References:
-        McClean et al., Barren plateaus in quantum neural network training landscapes, 2018, eq. 11 to 13, for
+        McClean et al., Barren plateaus in quantum neural network training landscapes, 2018, for
         both sides of the gate a 2-design, gate exp(-iθP/2) with P a Pauli string, pure input.
     """
     d = 2 ** require_count("qubits", qubits)
@@ -34,7 +34,7 @@ def global_cost_variance(qubits: int) -> float:
 
     References:
         Cerezo et al., Cost function dependent barren plateaus in shallow parametrized quantum circuits, 2021,
-        eq. 6.
+        warm-up example.
     """
     return 0.125 * 0.375 ** (require_count("qubits", qubits) - 1)
 
@@ -46,6 +46,6 @@ def local_cost_variance(qubits: int) -> float:
         ValueError: If `qubits` is no count.
 
     References:
-        Cerezo et al. 2021, eq. 7.
+        Cerezo et al. 2021, warm-up example.
     """
     return 0.125 / require_count("qubits", qubits) ** 2

@@ -23,7 +23,7 @@ def fans(channels_in: int, channels_out: int, kernel: Sequence[int], groups: int
         ((576, 1152), (9, 9))
 
     References:
-        He et al., Delving deep into rectifiers, 2015, eq. 5 and 13; with groups each fan sees its own alone.
+        He et al., Delving deep into rectifiers, 2015, section 2.2; with groups each fan sees its own alone.
     """
     for name, count in (("channels_in", channels_in), ("channels_out", channels_out), ("groups", groups)):
         require_count(name, count)
@@ -61,8 +61,8 @@ def convolution_gain(
         (2.0, 4.0)
 
     References:
-        He et al. 2015, eq. 7 and 14; Xiao et al., Dynamical isometry and a mean field theory of CNNs, 2018,
-        eq. 2.3, where the sum over taps averages variances over positions.
+        He et al. 2015, section 2.2; Xiao et al., Dynamical isometry and a mean field theory of CNNs, 2018,
+        where the sum over taps averages variances over positions.
     """
     require_variance("weight_variance", weight_variance)
     fan_in, fan_out = fans(channels_in, channels_out, kernel, groups)
@@ -134,7 +134,7 @@ def depthwise_separable_gain(
         4.0
 
     References:
-        The product of the two gains of He et al. 2015, eq. 7, for independent weights.
+        The product of the two gains of He et al. 2015, section 2.2, for independent weights.
     """
     first, _ = convolution_gain(depthwise_variance, channels, channels, kernel, channels)
     second, _ = convolution_gain(pointwise_variance, channels, channels, (1,))

@@ -16,6 +16,7 @@ from unitygain.theory.gaussian import (
     expect_checked,
     hermite_energies,
     panels,
+    piecewise_linear_energies,
     require_agreement,
 )
 
@@ -45,8 +46,8 @@ class Pair:
 
     def parting(self, gap: float) -> float:
         """Return E φ² - E φ(u)φ(v) = ½·E(φ(u) - φ(v))²."""
-        if self.phi.below is not None:
-            return self.q * _linear_parting(self.phi.below, gap)
+        if self.phi.rays is not None:
+            return self.q * _linear_parting(self.phi.rays, gap)
         k = np.arange(TERMS)
         kept = -np.expm1(k * math.log1p(-gap)) if gap < 1 else 1.0 - (1.0 - gap) ** k
         total = float(self.energies @ kept)
@@ -60,8 +61,8 @@ class Pair:
 
     def cross_slope(self, gap: float) -> float:
         """Return E φ'(u)φ'(v)."""
-        if self.phi.below is not None:
-            return _linear_cross_slope(self.phi.below, gap)
+        if self.phi.rays is not None:
+            return _linear_cross_slope(self.phi.rays, gap)
         if gap == 0:
             return self.slope
         k = np.arange(1, TERMS)
@@ -81,8 +82,10 @@ def pair(phi: Activation, q: float) -> Pair:
     """
     second = expect_checked(lambda x: phi.value(x) ** 2, phi, q, "the second moment")
     slope = expect_checked(lambda x: phi.slope(x) ** 2, phi, q, "the slope moment")
-    if phi.below is not None:
+    if phi.rays is not None:
         return Pair(phi, q, second, slope, np.empty(0))
+    if phi.jumps:
+        return Pair(phi, q, second, slope, piecewise_linear_energies(phi, q))
     energies = hermite_energies(phi.value, phi, q)
     coarse = hermite_energies(phi.value, phi, q, ORDER)
     worst = int(np.argmax(np.abs(energies - coarse)))
@@ -96,8 +99,8 @@ def pair(phi: Activation, q: float) -> Pair:
     return Pair(phi, q, second, slope, energies)
 
 
-def _linear_parting(below: float, gap: float) -> float:
-    """½·E(φ(u) - φ(v))² at variance 1, for φ = below·x + (1 - below)·relu(x).
+def _linear_parting(rays: tuple[float, float], gap: float) -> float:
+    """½·E(φ(u) - φ(v))² at variance 1, for φ = below·x + (above - below)·relu(x).
 
     Cho and Saul, Kernel methods for deep learning, 2009, eq. 6: E relu·relu = (sin θ + (π-θ)·cos θ)/2π.
     """
@@ -107,12 +110,14 @@ def _linear_parting(below: float, gap: float) -> float:
     else:
         bend = math.sin(angle) - angle * math.cos(angle)
     relu = (math.pi * gap - bend) / (2 * math.pi)
-    return below * gap + (1 - below) ** 2 * relu
+    below, above = rays
+    return below * above * gap + (above - below) ** 2 * relu
 
 
-def _linear_cross_slope(below: float, gap: float) -> float:
+def _linear_cross_slope(rays: tuple[float, float], gap: float) -> float:
     angle = 2 * math.asin(math.sqrt(min(2.0, gap) / 2))
-    return below + (1 - below) ** 2 * (math.pi - angle) / (2 * math.pi)
+    below, above = rays
+    return below * above + (above - below) ** 2 * (math.pi - angle) / (2 * math.pi)
 
 
 def _integrate_parting(f: Function, phi: Activation, q: float, gap: float) -> float:

@@ -62,7 +62,7 @@ def critical(phi: Phi, sigma_b2: float | None = None) -> CriticalPoint:
     a = find_activation(phi)
     if sigma_b2 is not None:
         require_variance("sigma_b2", sigma_b2)
-    if a.below is not None:
+    if a.rays is not None:
         return _critical_linear(a, sigma_b2)
     if sigma_b2 is None:
         return critical(a, 0.0) if is_odd(a) else _half_stable(a)
@@ -86,8 +86,8 @@ def _critical_linear(a: Activation, sigma_b2: float | None) -> CriticalPoint:
             f"{a.name} has no critical point with sigma_b2 = {sigma_b2:g}: at chi_1 = 1 the variance "
             "grows by sigma_b2 per layer; use sigma_b2 = 0"
         )
-    assert a.below is not None
-    return CriticalPoint(a.name, 2 / (1 + a.below**2), 0.0, None)
+    assert a.rays is not None
+    return CriticalPoint(a.name, 2 / (a.rays[0] ** 2 + a.rays[1] ** 2), 0.0, None)
 
 
 def _half_stable(a: Activation) -> CriticalPoint:

@@ -87,7 +87,7 @@ def min_snr_weights(schedule: Schedule, gamma: float = 5.0, target: Target = "ep
         ValueError: If gamma is not above 0 or the target unknown.
 
     References:
-        Hang et al., Efficient diffusion training via min-SNR weighting strategy, 2023, section 3.4.
+        Hang et al., Efficient diffusion training via min-SNR weighting strategy, 2023.
     """
     snr = schedule.snr
     cut = np.minimum(snr, require_positive("gamma", gamma))

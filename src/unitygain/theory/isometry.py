@@ -27,7 +27,7 @@ def spectral_variance(phi: Phi, q: float, depth: int, orthogonal: bool) -> float
         0.027
 
     References:
-        Pennington, Schoenholz and Ganguli, Resurrecting the sigmoid, 2017, eq. 17: L·(μ₂/μ₁² - 1 - s₁), with
+        Pennington, Schoenholz and Ganguli, Resurrecting the sigmoid, 2017: L·(μ₂/μ₁² - 1 - s₁), with
         μ_k = E φ'^(2k), s₁ = 0 for orthogonal weights and -1 for Gaussian ones.
     """
     require_variance("q", q)
@@ -50,7 +50,7 @@ def gaussian_product_edge(depth: int) -> float:
 
     References:
         Burda, Janik and Waclaw, Spectrum of the product of independent random Gaussian matrices, 2010; Penson
-        and Zyczkowski, Product of Ginibre matrices: Fuss-Catalan and Raney distributions, 2011, section II.
+        and Zyczkowski, Product of Ginibre matrices: Fuss-Catalan and Raney distributions, 2011.
     """
     require_count("depth", depth)
     return math.exp((depth + 1) * math.log(depth + 1) - depth * math.log(depth))
@@ -63,6 +63,6 @@ def gaussian_log_condition(width: int) -> float:
         ValueError: If `width` is no count.
 
     References:
-        Edelman, Eigenvalues and condition numbers of random matrices, 1988, theorem 6.1; for large width.
+        Edelman, Eigenvalues and condition numbers of random matrices, 1988, on E ln κ; for large width.
     """
     return math.log(require_count("width", width)) + 1.537

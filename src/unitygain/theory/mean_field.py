@@ -154,11 +154,12 @@ def mean_field(phi: Phi, sigma_w2: float, sigma_b2: float = 0.0, q: float = 1.0)
 
     References:
         Fixed points: Poole et al. 2016, eq. 3 to 6. Length scales: Schoenholz et al., Deep information
-        propagation, 2017, eq. 7 to 10; xi_grad is infinite at criticality and negative in chaos.
+        propagation, 2017, section on depth scales; xi_grad is infinite at criticality and negative in chaos.
     """
     a = find_activation(phi)
-    for name, given in (("sigma_w2", sigma_w2), ("sigma_b2", sigma_b2), ("q", q)):
-        require_variance(name, given)
+    require_variance("sigma_w2", sigma_w2)
+    require_variance("sigma_b2", sigma_b2)
+    require_positive("q", q)
     q_star = fixed_variance(a, sigma_w2, sigma_b2, q)
     # Never below -1/2, since d ln E φ²/d ln q = E φ²(z² - 1)/(2·E φ²): it settles, at worst in swings.
     chi_q = sigma_w2 * variance_slope(a, q_star)
@@ -194,7 +195,7 @@ def propagate(
         [0.0, 0.3183, 0.4937, 0.6048]
 
     References:
-        Poole et al. 2016, eq. 3 and 5; Schoenholz et al. 2017, eq. 14 for the gradient.
+        Poole et al. 2016, eq. 3 and 5; gradient: Schoenholz et al. 2017, section on backpropagation.
     """
     a = find_activation(phi)
     require_variance("sigma_w2", sigma_w2)

@@ -67,7 +67,7 @@ def henrici_departure(matrix: ArrayLike) -> float:
         2.0
 
     References:
-        Henrici, Bounds for iterates, inverses, spectral variation and fields of values, 1962, section 1.
+        Henrici, Bounds for iterates, inverses, spectral variation and fields of values, 1962.
     """
     a = _square(matrix)
     excess = float(np.sum(np.abs(a) ** 2) - np.sum(np.abs(np.linalg.eigvals(a)) ** 2))
@@ -94,7 +94,7 @@ def numerical_radius(matrix: ArrayLike, angles: int = 256) -> float:
         ValueError: If the matrix is not square or not finite.
 
     References:
-        Johnson, Numerical determination of the field of values of a general complex matrix, 1978, eq. 4.
+        Johnson, Numerical determination of the field of values of a general complex matrix, 1978.
     """
     a = _square(matrix)
 
@@ -126,7 +126,7 @@ def kreiss_constant(matrix: ArrayLike, angles: int = 64, radii: int = 40) -> flo
     Cost: angles x radii singular value decompositions.
 
     References:
-        Kreiss 1962; Trefethen and Embree 2005, eq. 14.7; the upper bound e·n: Spijker 1991.
+        Kreiss 1962; Trefethen and Embree 2005, chapter 18; the upper bound e·n: Spijker 1991.
     """
     a = _square(matrix)
     radius = _radius(a)

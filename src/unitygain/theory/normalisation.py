@@ -78,7 +78,7 @@ def batch_norm_stability(phi: Phi) -> float:
 
     References:
         Derived; the eigenvalue of the same direction in Yang et al., A mean field theory of batch
-        normalization, 2019, section 3.2.
+        normalization, 2019.
     """
     a = find_activation(phi)
     mean, variance = _mean_and_variance(a)
@@ -118,7 +118,7 @@ def batch_norm_rate(phi: Phi, batch: int | None = None) -> BatchNormRate:
     if batch is None:
         _, variance = _mean_and_variance(a)
         return BatchNormRate(a.name, None, slope_moment(a, 1.0) / variance, stability)
-    if a.below is None:
+    if a.rays is None:
         raise ValueError(
             f"batch is {batch}, and the finite-batch rate is known for piecewise linear activations only, "
             f"not for {a.name}; leave batch out"
@@ -162,8 +162,8 @@ def pre_norm(
         (25.0, 25.0)
 
     References:
-        Xiong et al., On layer normalization in the transformer architecture, 2020, lemma 2 (variance);
-        the gradient derived: chi = 1 + sigma_in2·sigma_out2·E φ'²/q.
+        Xiong et al., On layer normalization in the transformer architecture, 2020 (Pre-LN
+        variance); the gradient derived: chi = 1 + sigma_in2·sigma_out2·E φ'²/q.
     """
     a = find_activation(phi)
     inner, outer = require_positive("sigma_in2", sigma_in2), require_variance("sigma_out2", sigma_out2)
@@ -188,7 +188,7 @@ def post_norm_rate(phi: Phi, sigma_in2: float = 1.0, sigma_out2: float = 1.0) ->
         ValueError: If a number is out of range.
 
     References:
-        Derived from the same independence as Xiong et al. 2020, section 3.3.
+        Derived from the same independence as Xiong et al. 2020.
     """
     inner, outer = require_positive("sigma_in2", sigma_in2), require_variance("sigma_out2", sigma_out2)
     gain, variance = inner * outer * slope_moment(phi, inner), outer * second_moment(phi, inner)

@@ -160,7 +160,7 @@ def relu_gain_law(widths: Sequence[int], gain: float = 1.0) -> GainLaw:
         p = 0.32 p < 1e-12
 
     References:
-        Hanin and Nica 2020, section 1.1; exact at finite width as in `relu_log_moments`.
+        Hanin and Nica 2020; exact at finite width as in `relu_log_moments`.
     """
     if not len(widths):
         raise ValueError("widths is empty; give at least one layer")

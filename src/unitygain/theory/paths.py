@@ -19,7 +19,7 @@ def residual_paths(blocks: int) -> list[int]:
         [1, 4, 6, 4, 1]
 
     References:
-        Veit, Wilber and Belongie, Residual networks behave like ensembles, 2016, section 3.
+        Veit, Wilber and Belongie, Residual networks behave like ensembles, 2016, the unravelled view.
     """
     require_count("blocks", blocks)
     return [math.comb(blocks, k) for k in range(blocks + 1)]
@@ -41,7 +41,7 @@ def residual_path_shares(blocks: int, branch_gain: float) -> NDArray[np.float64]
         ValueError: If a number is out of range.
 
     References:
-        Veit et al. 2016, section 4.3 (measured there); the law derived.
+        Veit et al. 2016 measure it; the law derived.
     """
     require_count("blocks", blocks)
     crossing = require_variance("branch_gain", branch_gain) / (1 + branch_gain)

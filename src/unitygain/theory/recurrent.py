@@ -111,8 +111,8 @@ def minimal_rnn_growth(
         [0.586, 0.982]
 
     References:
-        Chen, Pennington and Schoenholz, Dynamical isometry and a mean field theory of RNNs, 2018, eq. 8
-        and 13, for inputs that are independent over time; ‖J‖² = E u² + sigma_w2·E u'²·E(h - z)².
+        Chen, Pennington and Schoenholz, Dynamical isometry and a mean field theory of RNNs, 2018,
+        for inputs that are independent over time; ‖J‖² = E u² + sigma_w2·E u'²·E(h - z)².
     """
     require_variance("sigma_w2", sigma_w2)
     require_variance("input_variance", input_variance)
@@ -152,7 +152,7 @@ def lstm_growth_at_origin(
         (0.6443, 0.8754)
 
     References:
-        Derived; Can, Krishnamurthy and Schwab, Gating creates slow modes, 2020, section 3.
+        Derived; Can, Krishnamurthy and Schwab, Gating creates slow modes, 2020.
     """
     require_variance("sigma_w2", sigma_w2)
     f, i, o = (special.expit(require_finite("bias", b)) for b in (forget_bias, input_bias, output_bias))
@@ -171,7 +171,7 @@ def gru_growth_at_origin(sigma_w2: float, update_bias: float = 0.0, reset_bias: 
         ValueError: If a number is out of range.
 
     References:
-        Derived; Can, Krishnamurthy and Schwab 2020, section 3.
+        Derived; Can, Krishnamurthy and Schwab 2020.
     """
     require_variance("sigma_w2", sigma_w2)
     z, r = (special.expit(require_finite("bias", b)) for b in (update_bias, reset_bias))

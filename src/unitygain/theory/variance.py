@@ -20,11 +20,9 @@ def fixed_variance(a: Activation, sigma_w2: float, sigma_b2: float, start: float
     Raises:
         ValueError: If the variance grows without bound, or two quadratures disagree about it.
     """
-    if a.below is not None:
+    if a.rays is not None:
         return _linear_fixed_variance(a, sigma_w2, sigma_b2, start)
-    if start == 0 and sigma_b2 == 0 and float(a.value(np.zeros(1))[0]) == 0:
-        return 0.0
-    found = _search(a, sigma_w2, sigma_b2, math.log(max(start, SMALLEST)))
+    found = _search(a, sigma_w2, sigma_b2, math.log(min(max(start, SMALLEST), LARGEST)))
     if found is None:
         return 0.0
     q = math.exp(found)
@@ -49,9 +47,13 @@ def excess(a: Activation, sigma_w2: float, sigma_b2: float, log_q: float) -> tup
     scale = math.exp(0.5 * log_q)
     z, weight = rule(a, scale, SECOND_ORDER)
     x = scale * z
-    value, slope = a.value(x), a.slope(x)
-    ratio = (sigma_w2 * float(weight @ (value * value)) + sigma_b2) / scale**2
-    return ratio - 1, sigma_w2 * float(weight @ (value * slope * x)) / scale**2 - ratio
+    with np.errstate(over="ignore", invalid="ignore"):
+        value, slope = a.value(x), a.slope(x)
+        ratio = (sigma_w2 * float(weight @ (value * value)) + sigma_b2) / scale**2
+        change = sigma_w2 * float(weight @ (value * slope * x)) / scale**2 - ratio
+    if not (math.isfinite(ratio) and math.isfinite(change)):
+        raise ValueError(unbounded(a, sigma_w2, sigma_b2))
+    return ratio - 1, change
 
 
 def _search(a: Activation, sigma_w2: float, sigma_b2: float, here: float) -> float | None:
@@ -59,8 +61,9 @@ def _search(a: Activation, sigma_w2: float, sigma_b2: float, here: float) -> flo
     value, slope = excess(a, sigma_w2, sigma_b2, here)
     sign = 1.0 if value > 0 else -1.0
     step = sign * math.log(2.0)
-    while value != 0 and math.log(SMALLEST) < here < math.log(LARGEST):
-        step = max(step, math.log(SMALLEST) - here)
+    end = math.log(LARGEST if sign > 0 else SMALLEST)
+    while value != 0 and sign * (end - here) > 0:
+        step = sign * min(abs(step), abs(end - here))
         there, there_slope = excess(a, sigma_w2, sigma_b2, here + step)
         if value * there <= 0:
             return find_root(lambda x: excess(a, sigma_w2, sigma_b2, x)[0], here, here + step)
@@ -102,8 +105,8 @@ def _turn(a: Activation, sigma_w2: float, sigma_b2: float, here: float, step: fl
 
 
 def _linear_fixed_variance(a: Activation, sigma_w2: float, sigma_b2: float, start: float) -> float:
-    assert a.below is not None
-    rate = sigma_w2 * 0.5 * (1 + a.below**2)
+    assert a.rays is not None
+    rate = sigma_w2 * 0.5 * (a.rays[0] ** 2 + a.rays[1] ** 2)
     if abs(rate - 1) < 1e-14 and sigma_b2 == 0:
         return start
     if rate >= 1:
