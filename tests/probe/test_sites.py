@@ -138,6 +138,24 @@ def test_a_cell_over_time_is_no_trunk() -> None:
     assert [str(p.site) for p in record.of("output")] == [f"cell#{k}" for k in range(1, 10)]
 
 
+class ByHand(nn.Module):
+    """A recurrence written with two bare layers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner, self.outer = nn.Linear(3, 5), nn.Linear(5, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = x.new_zeros(x.shape[0], 5)
+        for step in x.unbind(1):
+            h = torch.tanh(self.inner(step) + self.outer(h))
+        return h
+
+
+def test_a_recurrence_of_bare_layers_is_no_trunk() -> None:
+    assert look(ByHand(), torch.randn(2, 12, 3)).blocks == ()
+
+
 def test_layers_called_from_the_loss_of_a_module_list() -> None:
     model = nn.ModuleList(nn.Linear(4, 4) for _ in range(3))
 

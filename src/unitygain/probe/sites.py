@@ -13,6 +13,7 @@ from unitygain._types import Site
 
 Select = str | Sequence[str] | Callable[[str, nn.Module], bool] | None
 HALF = 0.5
+STEPS = 8
 CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 
 
@@ -101,8 +102,10 @@ def _preference(chain: list[Call]) -> tuple[bool, bool, bool, int, int]:
 def _candidates(calls: Sequence[Call]) -> list[list[Call]]:
     groups: dict[object, list[Call]] = defaultdict(list)
     kinds: dict[int, object] = {}
+    steps = {call.path for call in calls if call.leaf and call.number >= STEPS}
     for call in calls:
-        if call.path:
+        # A bare layer that runs again and again is a step in time of a recurrence written by hand.
+        if call.path and call.path not in steps:
             kind = kinds.setdefault(id(call.module), _kind(call.module))
             if not _inside(call, kind, kinds):
                 groups[kind].append(call)
