@@ -3,7 +3,6 @@
 import math
 
 import torch
-from torch import Tensor
 
 from unitygain._case import Case
 from unitygain._registry import measure
@@ -12,7 +11,7 @@ from unitygain.probe.record import Record
 from unitygain.stats import rms
 
 UNIT = "rms(update) over rms(parameter), one optimizer step"
-ZEROS = "infinite where a parameter of zeros was moved, NaN where it was not"
+ZEROS = "parameters that are all zero have no ratio and are left out"
 
 
 @measure(
@@ -60,8 +59,9 @@ def update_ratio(case: Case, record: Record) -> Profile | None:
     held = {id(p) for group in optimizer.param_groups for p in group["params"]}
     ratios = {}
     for name, parameter in twin.model.named_parameters():
-        if parameter.requires_grad and id(parameter) in held:
-            ratios[name] = _ratio(parameter.detach(), before[name])
+        size = float(rms(before[name]))
+        if parameter.requires_grad and id(parameter) in held and size:
+            ratios[name] = float(rms(parameter.detach() - before[name])) / size
     if not ratios:
         return None
     finite = sorted(value for value in ratios.values() if math.isfinite(value))
@@ -99,8 +99,3 @@ def _step(case: Case, twin: Case) -> tuple[torch.optim.Optimizer, str]:
     clipped = "clipped as the case declares" if case.clip is not None else "no clip is declared"
     scheduled = "" if case.schedule is not None else ", no schedule is declared"
     return optimizer, f"{ZEROS}; {clipped}{scheduled}"
-
-
-def _ratio(after: Tensor, before: Tensor) -> float:
-    moved, size = float(rms(after - before)), float(rms(before))
-    return moved / size if size else math.inf if moved else math.nan
