@@ -17,6 +17,7 @@ from unitygain.probe.isolate import isolated
 from unitygain.probe.observe import observe
 from unitygain.probe.record import Record
 from unitygain.probe.sites import Select
+from unitygain.probe.trace import NoGraph
 from unitygain.report import Report
 
 __all__ = ["diagnose"]
@@ -133,6 +134,9 @@ def measure_all(
             profile = item.compute(case, record)
         except CaseFailure:
             raise
+        except NoGraph as reason:
+            skipped.append(Skipped(item.name, str(reason)))
+            continue
         except Exception as error:
             if os.environ.get("UNITYGAIN_STRICT"):
                 raise

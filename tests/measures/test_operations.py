@@ -404,3 +404,33 @@ def test_a_hand_written_loss_is_unknown_and_still_has_its_value() -> None:
     assert profile["loss_value"].values == pytest.approx(
         (float(case.compute_loss(case.batches[0]).detach()),), rel=RTOL, abs=0
     )
+
+
+def test_a_zero_that_passes_the_gradient_is_not_dead() -> None:
+    model = Bend(torch.tanh)
+    nn.init.zeros_(model.linear.weight)
+    nn.init.zeros_(model.linear.bias)
+    assert measured(squares(model, 8, 6), "act_frac_dead")["act_frac_dead"].values == (0.0,)
+    model.bend = F.relu
+    assert measured(squares(model, 8, 6), "act_frac_dead")["act_frac_dead"].values == (1.0,)
+
+
+def test_a_hinge_of_the_loss_is_no_activation_of_the_model() -> None:
+    model = nn.Sequential(nn.Linear(6, 6), nn.ReLU(), nn.Linear(6, 1)).double()
+
+    def hinge(model: nn.Module, x: Tensor) -> Tensor:
+        return F.relu(model(x) - 1e3).mean()
+
+    case = Case(model, loss=hinge, data=[torch.ones(4, 6, dtype=torch.float64)])
+    assert by_name(measured(case, "act_frac_dead")["act_frac_dead"]).keys() == {"1"}
+
+
+def test_a_function_between_two_calls_of_the_loss_is_one_of_the_model() -> None:
+    model = nn.ModuleDict({"low": nn.Linear(6, 6), "high": nn.Linear(6, 1)}).double()
+
+    def loss(model: nn.Module, x: Tensor) -> Tensor:
+        assert isinstance(model, nn.ModuleDict)
+        return model["high"](F.relu(model["low"](x))).mean()
+
+    case = Case(model, loss=loss, data=[torch.ones(4, 6, dtype=torch.float64)])
+    assert [str(s) for s in measured(case, "act_frac_dead")["act_frac_dead"].sites] == ["(model).(relu)"]

@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 from torch.utils.checkpoint import checkpoint
 
+from unitygain._case import Case
+from unitygain._diagnose import diagnose
 from unitygain.probe.chain import chain_of
 from unitygain.probe.golub_kahan import golub_kahan
 from unitygain.probe.hutchinson import rms_gain_of
@@ -145,6 +147,14 @@ class Checkpointed(nn.Module):
         for block in self.blocks:
             x = checkpoint(block, x, use_reentrant=self.reentrant)  # pyright: ignore
         return x
+
+
+def test_a_graph_that_is_not_there_is_a_gap_of_the_report_and_no_failure(monkeypatch):
+    monkeypatch.setenv("UNITYGAIN_STRICT", "1")
+    case = Case(Checkpointed(reentrant=True), lambda m, x: m(x).square().mean(), [torch.randn(2, 5)])
+    gaps = {gap.what: gap.reason for gap in diagnose(case).skipped}
+    assert "use_reentrant=False gives it one" in gaps["chain_gain"]
+    assert "failed" not in gaps["grad_direction_stability"]
 
 
 def test_reentrant_checkpointing_is_named():

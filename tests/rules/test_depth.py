@@ -161,3 +161,15 @@ def test_every_finding_has_a_cause_even_where_nothing_else_was_measured():
         for rule in (ug101, ug102):
             for finding in rule.judge(gains(*values)):
                 assert finding.causes
+
+
+def test_layers_of_different_gains_count_by_their_logarithms():
+    """A first layer with fewer inputs has another gain; per block the three of them make the mean."""
+    profiles = gains(10.0, 20.0, 20.0, 20.0)
+    sites, labels = profiles["backward_gain"].sites, ("Linear→relu",) * 4
+    own = tuple(value * math.sqrt(2) for value in (10.0, 20.0, 20.0, 20.0))
+    profiles["weight_gain"] = Profile("weight_gain", "gain", sites, own, labels=labels)
+    (finding,) = ug102.judge(profiles)
+    first = finding.causes[0]
+    assert first.predicted is not None
+    assert first.predicted == pytest.approx((0.85, 1.1), rel=0.03)

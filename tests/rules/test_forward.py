@@ -1,5 +1,6 @@
 """Dead, saturated and collapsed: what is judged, what is left alone, and which place is named first."""
 
+import dataclasses
 import math
 
 import pytest
@@ -162,3 +163,15 @@ def test_the_fix_is_for_the_first_cause():
         Cause("why", "rescale_weights", recurrent)
     ])
     assert suggest([Cause("why")]) == suggest([]) == ""
+
+
+def test_tokens_that_are_alike_where_the_loss_is_low_are_information():
+    facts = {"kind": "cross_entropy", "expected": math.log(5), "row_mean": 0.3}
+    loss = Profile("loss_value", "nats", (Site(""),), (0.3,), facts=facts)
+    collapsed = profile("token_cosine", 0.1, 0.5, 0.9, 0.99, 0.9999)
+    assert [found.severity for found in ug205.judge(collapsed)] == ["warning"]
+    (finding,) = ug205.judge({**collapsed, "loss_value": loss})
+    assert finding.severity == "info"
+    assert "the loss is 0.3 per row" in finding.message
+    stuck = dataclasses.replace(loss, facts=facts | {"row_mean": 1.6})
+    assert [found.severity for found in ug205.judge({**collapsed, "loss_value": stuck})] == ["warning"]

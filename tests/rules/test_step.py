@@ -114,3 +114,11 @@ def test_rounding_is_the_first_cause_in_a_narrow_dtype():
     [finding] = step("UG602", (1e-8, 1e-8, 1e-8))
     assert finding.causes[0].remedy == "lower_learning_rate"
     assert finding.causes[0].parameters["factor"] == pytest.approx(1e5)
+
+
+def test_a_step_that_is_mostly_rounded_away_is_predicted_within_the_rounding():
+    """A ratio of 1e-9 is what is left of one that may be 2^-24 larger; the prediction must hold both."""
+    [finding] = step("UG602", (1e-9, 1e-9, 1e-9), optimizer="AdamW")
+    cause = finding.causes[0]
+    factor = cause.parameters["factor"]
+    assert cause.predicted == pytest.approx((factor * 0.5e-9, factor * (1e-9 + 2.0**-24)))

@@ -1,5 +1,6 @@
 """Time: what is lost on the way is told apart from what is padded, masked, or merely small."""
 
+import dataclasses
 import math
 
 import pytest
@@ -115,3 +116,12 @@ def test_recurrent_weights_are_blamed_with_their_gain():
     first = finding.causes[0]
     assert first.parameters == {"sites": ("rnn",), "gain": 1.0, "only": "weight_hh*"}
     assert "0.577" in first.text
+
+
+def test_a_gate_that_is_nearly_shut_is_opened_as_far_as_any():
+    profiles = series(*decay(0.1, 100), gates=True)
+    shut = profiles["gate_mean"]
+    profiles["gate_mean"] = dataclasses.replace(shut, values=(0.007,) * len(shut))
+    (finding,) = ug401.judge(profiles)
+    bias = finding.causes[0].parameters["bias"]
+    assert 1 / (1 + math.exp(-bias) * 0.993 / 0.007) == pytest.approx(1 / (1 + math.exp(-4.0)))

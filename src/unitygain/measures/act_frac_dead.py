@@ -1,4 +1,4 @@
-"""act_frac_dead: how many units of an activation are zero for the whole batch."""
+"""act_frac_dead: how many units of an activation are zero and flat for the whole batch."""
 
 from unitygain._case import Case
 from unitygain._registry import measure
@@ -10,8 +10,9 @@ UNIT = "units that are zero for the whole batch, over units"
 
 @measure(unit=UNIT, needs=("activation.frac_dead",))
 def act_frac_dead(case: Case, record: Record) -> Profile | None:
-    """Fraction of the units of every activation that are exactly zero for every sample of the batch.
+    """Fraction of the units of every activation that are exactly zero, and flat, for the whole batch.
 
+    Where the output is zero and the slope is not, as in tanh(0), the gradient passes and nothing is dead.
     Units are channels for images, else the last dimension. A small batch makes units look dead that are
     only rarely active. Activations are found as operations, in whatever module they run.
 

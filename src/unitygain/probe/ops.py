@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from unitygain._types import Site, Skipped
 from unitygain.probe import losses, recurrent
-from unitygain.probe.activations import AMBIGUOUS, SLOPES, Slope, module_slope, slope
+from unitygain.probe.activations import AMBIGUOUS, SLOPES, Slope, module_slope, silenced, slope
 from unitygain.probe.leaves import in_backward, observable, unwrap
 from unitygain.probe.ledger import dtype_name
 from unitygain.probe.record import Place, Record
@@ -69,6 +69,7 @@ class Watch(TorchDispatchMode):
         self._innermost = innermost
         self._follows = ""
         self._paused = False
+        self._ended = 0
         self._counts: Counter[Call] = Counter()
         self._within: dict[Call, list[Seen]] = defaultdict(list)
         self._stack = ExitStack()
@@ -125,7 +126,7 @@ class Watch(TorchDispatchMode):
         """Note an operation under the module call that is running."""
         call = self._innermost()
         like = (tuple(tensor.shape), dtype_name(tensor))
-        seen = Seen(signal, operation, call, like, follows=self._follows, **more)
+        seen = Seen(signal, operation, call, like, follows=self._follows, calls_before=self._ended, **more)
         self.seen.append(seen)
         if call is not None:
             self._within[call].append(seen)
@@ -133,6 +134,7 @@ class Watch(TorchDispatchMode):
 
     def left(self, call: Call, args: tuple[Any, ...], output: Any) -> None:
         """Take note that a module call ended; its own activations and gates are read now."""
+        self._ended += 1
         inside = [seen for seen in self._within[call] if seen.signal in {"activation", "gate"}]
         if isinstance(call.module, recurrent.KINDS):
             recurrent.watch(self, call, args)
@@ -173,8 +175,8 @@ class Watch(TorchDispatchMode):
 
     def _describe(self, seen: Seen, bent: Slope, out: Tensor) -> None:
         if self.wanted.get("activation"):
-            numbers = slopes(bent.values, bent.steepest).unbind()
-            seen.numbers |= dict(zip(OPERATIONS["activation"], (*numbers, frac_dead(out)), strict=True))
+            numbers = (*slopes(bent.values, bent.steepest).unbind(), frac_dead(silenced(out, bent.values)))
+            seen.numbers |= dict(zip(OPERATIONS["activation"], numbers, strict=True))
 
     def _whole_module(self, call: Call, args: tuple[Any, ...], output: Any, inside: list[Seen]) -> None:
         """Let an elementwise module without parameters stand for the operations that it is made of."""
@@ -253,7 +255,7 @@ class Watch(TorchDispatchMode):
 
     def complete(self, record: Record, sites: Mapping[Call, Site], select: Select) -> Record:
         """Return the record with the watched operations added, in the order in which they ran."""
-        chosen = [s for s in self.seen if s.call is None or selects(select, s.call.path, s.call.module)]
+        chosen = [s for s in self.seen if self._counts_as_model(s, select)]
         names = _name([seen for seen in chosen if self.wanted.get(seen.signal)], sites)
         places = tuple(
             Place(site, seen.signal, seen.kind or seen.operation, *seen.like, seen.follows)
@@ -271,6 +273,12 @@ class Watch(TorchDispatchMode):
             values={**record.values, **values},
             skipped=record.skipped + notes,
         )
+
+    def _counts_as_model(self, seen: Seen, select: Select) -> bool:
+        """Whether it was chosen; an activation behind the last module is the loss's own, as a hinge."""
+        if seen.call is None:
+            return seen.signal != "activation" or seen.calls_before < self._ended
+        return selects(select, seen.call.path, seen.call.module)
 
 
 def _name(seen: list[Seen], sites: Mapping[Call, Site]) -> dict[Seen, Site]:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
-from unitygain.probe.activations import SLOPES
+from unitygain.probe.activations import SLOPES, silenced
 from unitygain.probe.cells import GATES, Cell, State, cells, unroll
 from unitygain.probe.sites import Call
 from unitygain.stats import frac_dead, mean
@@ -76,7 +76,7 @@ def _note(into: "Watch", call: Call, cell: Cell, part: str, name: str, values: T
         bent = SLOPES["relu"](values) if kind == "relu" else 1 - values.double().square()
         statistics = ("frac_saturated", "slope_rms", "frac_open", "frac_dead")
         # Only the unit dimension counts for dead units: time and batch are samples.
-        numbers = (*slopes(bent, 1.0).unbind(), frac_dead(values.flatten(0, -2)))
+        numbers = (*slopes(bent, 1.0).unbind(), frac_dead(silenced(values, bent).flatten(0, -2)))
         seen.numbers |= dict(zip(statistics, numbers, strict=True))
 
 

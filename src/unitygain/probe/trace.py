@@ -18,6 +18,10 @@ from unitygain.probe.operators import JacobianOperator
 from unitygain.probe.record import Record
 
 
+class NoGraph(RuntimeError):
+    """What was asked for cannot be differentiated, for a reason that lies in the model; says which."""
+
+
 @dataclass(frozen=True)
 class TracedBlock:
     """A block, what enters it, and what enters what follows it."""
@@ -64,17 +68,26 @@ class Trace:
         return f"left out: {site}{more} ({reason})"
 
     def require_blocks(self) -> list[TracedBlock]:
-        """Return the blocks; RuntimeError with the reason if none could be traced."""
+        """Return the blocks; NoGraph with the reason if none could be traced."""
         if not self.blocks:
-            raise RuntimeError(f"no block could be differentiated; {self.note}")
+            raise NoGraph(f"no block could be differentiated; {self.note}")
         return self.blocks
 
     def anchor_gradient(self) -> Tensor | None:
-        """Return the gradient of the loss with respect to the anchor; None where there is none."""
+        """Return the gradient of the loss with respect to the anchor; None where there is none.
+
+        Raises:
+            NoGraph: Under reentrant checkpointing, which hands out no gradient of a single tensor.
+        """
         if self.anchor is None or not self.loss.requires_grad:
             return None
         edge = self.anchor[1].edge
-        return torch.autograd.grad(self.loss, edge, retain_graph=True, allow_unused=True)[0]
+        try:
+            return torch.autograd.grad(self.loss, edge, retain_graph=True, allow_unused=True)[0]
+        except RuntimeError as error:
+            if "use_reentrant" not in str(error):
+                raise
+            raise NoGraph("checkpointing with use_reentrant=True gives no single gradients") from error
 
     def close(self) -> None:
         """Let the graph go."""

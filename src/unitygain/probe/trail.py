@@ -22,6 +22,7 @@ class Seen:
         kind: What it turned out to be, such as ``attention``.
         follows: Path of the last module with a weight matrix that had run.
         whole: Whether it stands for its module call: it is named by the module alone.
+        calls_before: How many module calls had ended when it ran.
     """
 
     signal: str
@@ -32,6 +33,7 @@ class Seen:
     kind: str = ""
     follows: str = ""
     whole: bool = False
+    calls_before: int = 0
 
 
 @dataclass(frozen=True, eq=False)

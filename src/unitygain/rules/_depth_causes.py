@@ -90,7 +90,9 @@ def blame_weights(layers: list[Layer], blocks: tuple[Site, ...], per_block: floa
     if not layers:
         return
     usual = most_common(layers)
-    gain, needed = median([layer.gain for layer in usual]), usual[0].needed
+    # The gain per block is a mean of logarithms, and so must be what the layers have to do with it.
+    needed = usual[0].needed
+    gain = from_db(sum(to_db(layer.gain) for layer in usual) / len(usual))
     each = layers_per_block(layers, blocks)
     wrong = to_db(gain / needed) * each
     name = usual[0].activation

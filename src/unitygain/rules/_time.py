@@ -15,6 +15,8 @@ from unitygain.rules._numbers import from_db, median, spell, to_db
 LEAST = 8
 # How far a gradient must have fallen before it counts as lost on the way rather than masked.
 DECAYED = -120.0
+# A gate with this much before its sigmoid is open by 0.98.
+OPEN_BIAS = 4.0
 
 
 @dataclass(frozen=True)
@@ -133,8 +135,9 @@ def _suspect(profiles: Mapping[str, Profile], passage: Passage, slope: float) ->
     site = passage.first
     gate, opening = keeping(profiles, site)
     if gate and slope < 0:
-        bias, low = 4.0, slope / 3
-        opened = 1 / (1 + math.exp(-bias) * (1 - opening) / opening)
+        closed = math.log((1 - opening) / opening) if 0 < opening < 1 else 0.0
+        bias, low = OPEN_BIAS + max(0.0, closed), slope / 3
+        opened = 1 / (1 + math.exp(closed - bias))
         yield Cause(
             f"gate: the {gate} gate is open by {spell(opening)} on average, which alone gives "
             f"{spell(opening)}x per step; opened to {spell(opened)} the decay must fall to a third or less",

@@ -11,7 +11,8 @@ Why it matters:
     classes.
 
 When it is a false alarm:
-    Inputs that are alike from the start do not fire, since the fall is judged. A trained model whose hidden
+    Inputs that are alike from the start do not fire, since the fall is judged. A model whose cross-entropy is
+    below half of a guess's has learnt all the same, and gets information only. A trained model whose hidden
     states share a large common component is caught by neither condition unless the cosine passes 0.9997; then
     centre the states before you believe it. A head with its own normalisation that subtracts the mean can
     live with it.
@@ -47,6 +48,7 @@ from unitygain._registry import rule
 from unitygain._types import Cause, Finding, Profile, Severity, Site
 from unitygain.rules._fixes import suggest
 from unitygain.rules._layers import OFFSET, parameter_rms, read_layers, within
+from unitygain.rules._losses import read_entropy
 from unitygain.rules._numbers import median, spell
 
 LEAST = 4
@@ -54,6 +56,8 @@ COLLAPSED, FALL = 3e-4, 10.0
 AVERAGED, AVERAGED_FALL, AVERAGING = 0.1, 8.0, 0.9
 FATAL = 1e-6
 ROUNDING = 2.0**-52
+# A model that is stuck at the frequencies of the classes does not come to half of the loss of a guess.
+LEARNT = 0.5
 
 
 @rule(
@@ -61,7 +65,7 @@ ROUNDING = 2.0**-52
     name="rank-collapse",
     severity="error",
     needs=("token_cosine",),
-    wants=("effective_rank", "attention_entropy", "weight_gain", "param_rms"),
+    wants=("effective_rank", "attention_entropy", "weight_gain", "param_rms", "loss_value"),
 )
 def judge(profiles: Mapping[str, Profile]) -> Iterable[Finding]:
     """Yield one finding where the tokens become the same over the trunk."""
@@ -73,14 +77,15 @@ def judge(profiles: Mapping[str, Profile]) -> Iterable[Finding]:
     limit, fall = (AVERAGED, AVERAGED_FALL) if entropy >= AVERAGING else (COLLAPSED, FALL)
     if last > limit or first < fall * last:
         return
-    severity: Severity = "error" if last <= FATAL else "warning"
+    learnt = has_learnt(profiles)
+    severity: Severity = "info" if learnt else "error" if last <= FATAL else "warning"
     likely = tuple(causes(profiles, apart, entropy))
     yield Finding(
         "UG205",
         "rank-collapse",
         severity,
         f"tokens become the same over {len(apart)} blocks: their mean cosine is {1 - last:.6g} at "
-        f"{last_site}, 1 - cosine falls from {spell(first)} to {spell(last)}",
+        f"{last_site}, 1 - cosine falls from {spell(first)} to {spell(last)}{learnt}",
         (last_site,),
         "token_cosine",
         1 - last,
@@ -90,6 +95,14 @@ def judge(profiles: Mapping[str, Profile]) -> Iterable[Finding]:
         evidence={"apart_first": first, "apart_last": last, **rank(profiles, last_site)},
         fix=suggest(likely),
     )
+
+
+def has_learnt(profiles: Mapping[str, Profile]) -> str:
+    """Say that the loss is far below that of a guess, where it is; an empty string elsewhere."""
+    read = read_entropy(profiles["loss_value"]) if "loss_value" in profiles else None
+    if read is None or not read[0] < LEARNT * read[1]:
+        return ""
+    return f"; the loss is {spell(read[0])} per row all the same, where a guess has {spell(read[1])}"
 
 
 def attention_entropy(profiles: Mapping[str, Profile], blocks: list[Site]) -> float:

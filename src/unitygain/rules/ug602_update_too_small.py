@@ -104,8 +104,8 @@ def _causes(updates: Updates, profiles: Mapping[str, Profile]) -> Iterator[Cause
             f"of {spell(factor * updates.ratio)}",
             remedy="lower_learning_rate",
             parameters={"factor": factor},
-            # An update of a few units in the last place is itself rounded by half a unit.
-            predicted=(0.5 * factor * updates.ratio, 2.0 * factor * updates.ratio),
+            # Rounding can double an entry's update at most, and can take away half a unit of the weight.
+            predicted=(0.5 * factor * updates.ratio, factor * (updates.ratio + 2 * half)),
         )
     if not updates.by_sign:
         yield Cause("gradient: it is small everywhere; look at the scale of the loss, and at UG501 and UG608")
