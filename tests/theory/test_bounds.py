@@ -159,6 +159,12 @@ def test_convolution_norms_match_explicit_operators(channels):
     assert reshaped_norm(kernel) * 0.999 <= circular_norm(kernel, (64, 64)) <= 3 * reshaped_norm(kernel)
 
 
+def test_padding_certificate_holds_where_the_circle_of_the_same_size_fails():
+    second_difference = np.array([[[-1.0, 2.0, -1.0]]])
+    padded = np.linalg.norm(2 * np.eye(3) - np.eye(3, k=1) - np.eye(3, k=-1), 2)
+    assert circular_norm(second_difference, (3,)) < padded <= zero_padded_bound(second_difference, (3,))
+
+
 def test_gram_iteration_comes_down_to_the_norm():
     kernel, size = np.random.default_rng(1).normal(size=(4, 3, 3, 3)), (8, 8)
     exact = circular_norm(kernel, size)

@@ -63,6 +63,28 @@ def test_half_stable_points_keep_variance_and_gradient(name):
         assert variance_map(name, factor * q, point.sigma_w2, point.sigma_b2) != pytest.approx(factor * q)
 
 
+def test_half_stable_points_are_reached_from_one_side():
+    point = critical("gelu")
+    assert point.q_star is not None
+    above, below = (mean_field("gelu", point.sigma_w2, point.sigma_b2, q=q).q_star for q in (10.0, 1.0))
+    # The map touches the diagonal: a rounding of 1e-16 in it moves the touch by its square root.
+    assert above == pytest.approx(point.q_star, rel=1e-6)
+    assert below < 0.9 * point.q_star
+    assert variance_map("gelu", below, point.sigma_w2, point.sigma_b2) == pytest.approx(below, rel=1e-10)
+
+
+def test_three_fixed_points_close_together_are_told_apart():
+    point = critical("gelu")
+    lifted = point.sigma_b2 + 1e-6
+    above, below = (mean_field("gelu", point.sigma_w2, lifted, q=q) for q in (10.0, 1.0))
+    assert above.q_star > point.q_star > below.q_star
+    for field in (above, below):
+        assert variance_map("gelu", field.q_star, point.sigma_w2, lifted) == pytest.approx(
+            field.q_star, rel=1e-9
+        )
+        assert field.xi_q > 0
+
+
 def test_callables_have_critical_points():
     assert critical(F.gelu).q_star == pytest.approx((3 + math.sqrt(17)) / 2, rel=1e-9)
     assert critical(torch.tanh, 0.05).sigma_w2 == pytest.approx(critical("tanh", 0.05).sigma_w2, rel=1e-9)

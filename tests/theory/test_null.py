@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from unitygain.theory import simulation
 from unitygain.theory.null import (
     GainLaw,
     PValue,
@@ -164,6 +165,22 @@ def test_simulated_p_values_stop_at_a_tenth_of_a_draw():
     assert not beyond.bound
     inside = law.p_value(math.exp(float(np.quantile(law.logs, 0.01))))
     assert inside.value == pytest.approx(0.02, rel=0.15)
+
+
+def test_simulated_p_values_count_draws():
+    law = simulated_law(np.linspace(-1, 1, 99))
+    # The fifth draw from below: five at or below it, one added for the network under test.
+    assert law.p_value(math.exp(law.logs[4])) == PValue(2 * 6 / 100, False)
+    assert law.p_value(math.exp(law.logs[-1])).value == pytest.approx(2 * 2 / 100, rel=1e-12)
+
+
+def test_orthogonal_weights_are_uniform_over_rotations():
+    drawn = simulation._draw_weights(np.random.default_rng(0), "orthogonal", (4000, 3, 3))
+    np.testing.assert_allclose(
+        drawn @ drawn.swapaxes(1, 2), np.broadcast_to(np.eye(3), drawn.shape), atol=1e-12
+    )
+    # Entries of a uniform rotation have mean 0 and variance 1/3: five standard errors of 4000 draws.
+    assert np.abs(drawn.mean(axis=0)).max() < 5 * math.sqrt(1 / 3 / 4000)
 
 
 def test_log_normal_limit():

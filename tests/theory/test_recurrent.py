@@ -5,6 +5,8 @@ import math
 import numpy as np
 import pytest
 import torch
+from scipy.optimize import brentq
+from scipy.special import ndtri
 
 from unitygain.theory.gated import gru_growth, lstm_growth
 from unitygain.theory.gates import gate_moments
@@ -127,6 +129,68 @@ def test_gru_away_from_the_origin(sigma_w2, input_variance, update_bias):
 def test_minimal_rnn(sigma_w2, sigma_v2, bias):
     runs = [run_minimal(sigma_w2, 1.0, sigma_v2, bias, seed) for seed in (0, 1)]
     agree(minimal_rnn_growth(sigma_w2, 1.0, sigma_v2, bias), runs, 0.2)
+
+
+def draws(count: int) -> list[np.ndarray]:
+    """Independent standard normals whose empirical law is exact in one dimension: shuffled quantiles."""
+    generator = np.random.default_rng(0)
+    quantiles = ndtri((np.arange(200_000) + 0.5) / 200_000)
+    return [generator.permutation(quantiles) for _ in range(count)]
+
+
+def test_lstm_terms_against_samples_of_units():
+    """The squared gain that scatters, from units drawn one by one instead of products of moments."""
+    sigma_w2, input_variance, biases = 3.0, 0.8, (1.0, -0.3, 0.4)
+    growth = lstm_growth(sigma_w2, input_variance, *biases)
+    spread = math.sqrt(sigma_w2 * growth.hidden_variance + input_variance)
+    zf, zi, zo, zg, zc = draws(5)
+    f, i, o = (sigmoid(b + spread * z) for b, z in zip(biases, (zf, zi, zo), strict=True))
+    g, dg = np.tanh(spread * zg), 1 - np.tanh(spread * zg) ** 2
+
+    def state(cell: float) -> np.ndarray:
+        return np.tanh(math.sqrt(cell) * zc)
+
+    cell = brentq(lambda c: np.mean((o * state(c)) ** 2) - growth.hidden_variance, 1e-6, 1e3)
+    c, t = math.sqrt(cell) * zc, state(cell)
+    gain = i.mean() * dg.mean() * o.mean() * np.mean(1 - t * t) * math.sqrt(sigma_w2)
+    to_cell = sigma_w2 * np.mean((c * f * (1 - f)) ** 2 + (i * dg) ** 2 + (g * i * (1 - i)) ** 2)
+    to_hidden = np.mean((o * (1 - t * t)) ** 2)
+    lingering = sigma_w2 * np.mean((t * o * (1 - o)) ** 2) / growth.per_step**2
+    scattered = f.var() - gain**2 + to_cell * to_hidden / (1 - lingering)
+    # Products of independent shuffles of 200,000: 0.5 % each at most.
+    assert growth.scattered == pytest.approx(scattered, rel=0.01)
+    assert growth.coherent == pytest.approx(f.mean() + gain, rel=0.005)
+    # The variance that stays: c' = f·c + i·g, with the part of g that follows c summed as a series.
+    step = settled_variance(cell, f, i, g, gain)
+    assert step == pytest.approx(cell, rel=0.01)
+
+
+def settled_variance(cell, f, i, g, gain):
+    fresh = np.mean((i * g) ** 2) + (f.var() - gain**2) * cell
+    keep = f.mean()
+    return fresh / math.sqrt((1 - (keep + gain) ** 2) * (1 - (keep - gain) ** 2))
+
+
+def test_gru_terms_against_samples_of_units():
+    sigma_w2, input_variance, bias_z, bias_r = 3.0, 0.8, 0.7, -0.4
+    growth = gru_growth(sigma_w2, input_variance, bias_z, bias_r)
+    hidden = growth.hidden_variance
+    spread = math.sqrt(sigma_w2 * hidden + input_variance)
+    zz, zr, zn, zh, zw = draws(5)
+    z, r = sigmoid(bias_z + spread * zz), sigmoid(bias_r + spread * zr)
+    inner = math.sqrt(np.mean(r**2) * sigma_w2 * hidden + input_variance) * zn
+    n, dn = np.tanh(inner), 1 - np.tanh(inner) ** 2
+    h, wh = math.sqrt(hidden) * zh, math.sqrt(sigma_w2 * hidden) * zw
+    gain = np.mean(1 - z) * dn.mean() * r.mean() * math.sqrt(sigma_w2)
+    through = ((1 - z) * dn * r) ** 2 + ((1 - z) * dn * wh * r * (1 - r)) ** 2
+    turned = ((h - n) * z * (1 - z)) ** 2
+    scattered = z.var() - gain**2 + sigma_w2 * np.mean(through + turned)
+    assert growth.scattered == pytest.approx(scattered, rel=0.01)
+    fresh = np.mean(((1 - z) * n) ** 2) + (z.var() - gain**2) * hidden
+    keep = z.mean()
+    assert hidden == pytest.approx(
+        fresh / math.sqrt((1 - (keep + gain) ** 2) * (1 - (keep - gain) ** 2)), rel=0.01
+    )
 
 
 def test_without_input_the_gated_cells_rest_at_the_origin():

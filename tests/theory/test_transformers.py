@@ -91,6 +91,50 @@ def test_strong_attention_is_followed_forward_only():
         transformer_gradient(stack, state)
 
 
+def test_strong_attention_prefers_the_token_itself():
+    """One block at sigma_qk2 = 1, where uniform attention would leave q at 1.89 and not 1.96."""
+    stack, found = Transformer(8, 1, sigma_qk2=1.0), []
+    while len(found) < 50 or np.std(found) / math.sqrt(len(found)) > 0.012:
+        found.append(simulate(stack, 128, 0.3)[0])
+    expected = transformer_tokens(stack, p=0.3).q[-1]
+    # Four error bars, which uniform attention misses.
+    assert (
+        abs(np.mean(found) - expected) < 0.048 < expected - transformer_tokens(Transformer(8, 1), p=0.3).q[-1]
+    )
+
+
+@pytest.mark.parametrize(
+    "stack", [Transformer(5, 3, 0.7, 0.0, 1.4), Transformer(5, 3, norm="erf", alpha=1.3)]
+)
+def test_gradient_recursion_step_by_step(stack):
+    """The same step written with probabilities: two ReLUs are open with 1/4 + asin(cosine)/2π."""
+    state = transformer_tokens(stack, q=1.5, p=0.2)
+    grid = np.arange(-8, 8, 0.05)
+    g, r = 1.0, 0.0
+    for sublayer in reversed(range(6)):
+        q, p = state.q[sublayer], state.p[sublayer]
+        qt, pt, same, across = 1.0, p / q, 1 / q, 1 / q
+        if stack.norm == "erf":
+            u, v = grid[:, None], grid
+            c = p / q
+            weight = 0.0025 * np.exp(-(u * u - 2 * c * u * v + v * v) / (2 - 2 * c * c))
+            weight /= 2 * math.pi * math.sqrt(1 - c * c)
+            x, y = (torch.from_numpy(math.sqrt(q) * z * 1.3) for z in (u, v))
+            slope = [2.6 / math.sqrt(math.pi) * torch.exp(-t * t).numpy() for t in (x, y)]
+            values = [torch.erf(t).numpy() for t in (x, y)]
+            qt, pt = (np.sum(weight * a * b) for a, b in ((values[0], values[0]), (values[0], values[1])))
+            same, across = (np.sum(weight * a * b) for a, b in ((slope[0], slope[0]), (slope[0], slope[1])))
+        if sublayer % 2:
+            g += g * stack.sigma_mlp2 * same / 2
+            r += r * stack.sigma_mlp2 * across * (0.25 + math.asin(pt / qt) / (2 * math.pi))
+        else:
+            mean = (g + 4 * r) / 5
+            g, r = g + stack.sigma_ov2 * same * mean, r + stack.sigma_ov2 * across * mean
+    found = transformer_gradient(stack, state)
+    assert found.q[0] == pytest.approx(g, rel=1e-9)
+    assert found.p[0] == pytest.approx(r, rel=1e-9)
+
+
 def test_uniform_attention_of_equal_tokens_is_a_feed_forward_pair():
     state = transformer_tokens(Transformer(16, 3), q=1.0, p=1.0)
     # All tokens equal: attention adds 1 and the MLP 1/2 per block to variance and covariance alike.

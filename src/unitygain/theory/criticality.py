@@ -24,7 +24,7 @@ class CriticalPoint:
         sigma_b2: Bias variance.
         q_star: Variance of the pre-activation there; None where every variance is a fixed point.
         half_stable: Whether the variance returns to ``q_star`` from one side only, so that a finite
-            network drifts away from it on the other.
+            network that is on the other drifts away, to another fixed point or to zero.
     """
 
     phi: str
@@ -92,7 +92,11 @@ def _critical_linear(a: Activation, sigma_b2: float | None) -> CriticalPoint:
 
 def _half_stable(a: Activation) -> CriticalPoint:
     """Where chi_perp = chi_par = 1, that is E φ'² = d(E φ²)/dq."""
-    q_star = _first_root(lambda q: variance_slope(a, q) / _slope_square(a, q) - 1)
+
+    def imbalance(q: float) -> float:
+        return expect(lambda x: a.value(x) * a.slope(x) * x, a, q) / q / _slope_square(a, q) - 1
+
+    q_star = _first_root(imbalance)
     bias = None if q_star is None else _bias_on_curve(a, q_star)
     if q_star is None or bias is None or bias < 0:
         raise ValueError(
@@ -104,6 +108,7 @@ def _half_stable(a: Activation) -> CriticalPoint:
 
 def _checked(a: Activation, q_star: float, sigma_b2: float, half_stable: bool) -> CriticalPoint:
     second_moment(a, q_star)
+    variance_slope(a, q_star)
     return CriticalPoint(a.name, 1 / slope_moment(a, q_star), sigma_b2, q_star, half_stable)
 
 

@@ -12,6 +12,7 @@ from unitygain.theory.gaussian import SECOND_ORDER, expect_checked, require_agre
 SMALLEST, LARGEST = 1e-13, 1e12
 FLAT = 0.05
 TOUCH = 1e-9
+PARTS = 8
 
 
 def fixed_variance(a: Activation, sigma_w2: float, sigma_b2: float, start: float) -> float:
@@ -60,18 +61,14 @@ def _search(a: Activation, sigma_w2: float, sigma_b2: float, here: float) -> flo
     """Walk from ln q = here in the direction in which the variance moves, up to the first fixed point."""
     value, slope = excess(a, sigma_w2, sigma_b2, here)
     sign = 1.0 if value > 0 else -1.0
-    step = sign * math.log(2.0)
-    end = math.log(LARGEST if sign > 0 else SMALLEST)
+    step, end = sign * math.log(2.0), math.log(LARGEST if sign > 0 else SMALLEST)
     while value != 0 and sign * (end - here) > 0:
         step = sign * min(abs(step), abs(end - here))
         there, there_slope = excess(a, sigma_w2, sigma_b2, here + step)
-        if value * there <= 0:
-            return find_root(lambda x: excess(a, sigma_w2, sigma_b2, x)[0], here, here + step)
-        # Towards zero at one end and away from it at the other: it may touch or cross in between.
-        if value * slope * sign < 0 < value * there_slope * sign:
-            turned = _turn(a, sigma_w2, sigma_b2, here, step)
-            if turned is not None:
-                return turned
+        if value * there <= 0 or _comes_back(value, slope, there_slope, sign):
+            found = _first_within(a, sigma_w2, sigma_b2, here, step)
+            if found is not None:
+                return found
         here, value = here + step, there
         # Flat far from 1 means that φ is a straight line at this scale: longer steps miss nothing.
         if max(abs(slope), abs(there_slope)) < FLAT and abs(here) > 4:
@@ -81,6 +78,27 @@ def _search(a: Activation, sigma_w2: float, sigma_b2: float, here: float) -> flo
         return here
     if sign > 0:
         raise ValueError(unbounded(a, sigma_w2, sigma_b2))
+    return None
+
+
+def _comes_back(value: float, slope: float, there_slope: float, sign: float) -> bool:
+    """Towards zero at one end and away from it at the other: it may touch or cross in between."""
+    return value * slope * sign < 0 < value * there_slope * sign
+
+
+def _first_within(a: Activation, sigma_w2: float, sigma_b2: float, here: float, step: float) -> float | None:
+    """The first zero or touch on the way, by parts of the step: fixed points can lie close together."""
+    sign, part = math.copysign(1.0, step), step / PARTS
+    value, slope = excess(a, sigma_w2, sigma_b2, here)
+    for _ in range(PARTS):
+        there, there_slope = excess(a, sigma_w2, sigma_b2, here + part)
+        if _comes_back(value, slope, there_slope, sign):
+            turned = _turn(a, sigma_w2, sigma_b2, here, part)
+            if turned is not None:
+                return turned
+        if value * there <= 0:
+            return find_root(lambda x: excess(a, sigma_w2, sigma_b2, x)[0], here, here + part)
+        here, value, slope = here + part, there, there_slope
     return None
 
 
