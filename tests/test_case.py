@@ -1,14 +1,16 @@
 """A Case refuses what it cannot use, draws its data once, and copies without entangling."""
 
+import random
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
 from unitygain import _case
-from unitygain._case import Case, CaseFailure
+from unitygain._case import Case, CaseFailure, random_states, reseed
 
 
 def mean_square(model: nn.Module, x: Tensor) -> Tensor:
@@ -113,6 +115,58 @@ def test_a_large_model_shares_only_its_trainable_parameters(monkeypatch: pytest.
 
 def test_batches_move_and_cast() -> None:
     case = Case(nn.Linear(4, 1), mean_square, [(torch.ones(2, 4), torch.ones(2, dtype=torch.int64))])
-    case.move_batches(None, torch.float64)
+    case.move(dtype=torch.float64)
     assert case.batches[0][0].dtype is torch.float64
     assert case.batches[0][1].dtype is torch.int64
+
+
+def test_factory_is_seeded_in_numpy_and_random_too_and_leaves_them() -> None:
+    def build() -> nn.Module:
+        model = nn.Linear(2, 1)
+        model.weight.data = torch.tensor([[np.random.rand(), random.random()]])  # noqa: NPY002
+        return model
+
+    before = np.random.get_state()[2], random.getstate()  # noqa: NPY002
+    first, again = (Case(build, mean_square, [torch.ones(1, 2)]).model for _ in range(2))
+    assert torch.equal(first.weight, again.weight)
+    assert (np.random.get_state()[2], random.getstate()) == before  # noqa: NPY002
+
+
+def test_cuda_that_has_not_started_keeps_the_seed_it_was_to_start_with(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seeds: list[int] = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: False)
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", seeds.append)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(7)
+        seeds.clear()
+        with random_states():
+            reseed(0)
+    assert seeds == [0, 7]
+
+
+def test_the_loss_may_write_into_its_batch() -> None:
+    def loss(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
+        scale = batch.pop("scale")
+        x = batch["x"].mul_(scale).requires_grad_()
+        (slope,) = torch.autograd.grad(model(x).sum(), x, create_graph=True)
+        return slope.square().mean()
+
+    batch = {"x": torch.ones(2, 4), "scale": torch.full((2, 4), 0.5)}
+    case = Case(nn.Linear(4, 1), loss, [batch])
+    first, again = (case.compute_loss(case.batches[0]).item() for _ in range(2))
+    assert first == again
+    assert set(batch) == {"x", "scale"}
+    assert torch.equal(batch["x"], torch.ones(2, 4))
+    assert not batch["x"].requires_grad
+
+
+def test_complex_tensors_keep_step_with_a_cast() -> None:
+    model = nn.Linear(4, 4, dtype=torch.complex64)
+    case = Case(model, lambda m, x: m(x).abs().mean(), [torch.ones(2, 4, dtype=torch.complex64)])
+    weight = model.weight.detach().clone()
+    case.move(dtype=torch.float64)
+    assert case.batches[0].dtype is torch.complex128
+    assert torch.equal(model.weight, weight.to(torch.complex128))

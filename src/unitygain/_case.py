@@ -2,9 +2,12 @@
 
 import copy
 import itertools
-from collections.abc import Callable, Iterable, Mapping
+import random
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
+from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
@@ -54,8 +57,9 @@ class Case:
         ValueError: If `precision` names no floating dtype or `batches` is below 1.
 
     Side effects:
-        None until `model` or `batches` is first used. Drawing batches leaves torch's global random
-        state as it was, and advances an iterator that was handed in.
+        None until `model` or `batches` is first used. Building the model and drawing batches leave the
+        global random states as they were; drawing advances an iterator that was handed in. The loss
+        gets a fresh copy of the batch each time, so that it may write into it.
 
     Example:
         >>> import torch
@@ -115,7 +119,7 @@ class Case:
 
     @property
     def model(self) -> nn.Module:
-        """The model; a factory is called once, under `seed`, with the global random state restored.
+        """The model; a factory is called once, under `seed`, with the global random states restored.
 
         Raises:
             TypeError: If the factory returns no nn.Module.
@@ -134,8 +138,8 @@ class Case:
             raise TypeError(
                 "this case holds one model instance; give a function that returns a model to draw another"
             )
-        with torch.random.fork_rng(), torch.inference_mode(False), torch.enable_grad():
-            torch.manual_seed(seed)
+        with random_states(), torch.inference_mode(False), torch.enable_grad():
+            reseed(seed)
             model = self.factory()
         if not isinstance(model, nn.Module):
             raise TypeError(f"{_name(self.factory)}() returned {_kind(model)}; expected an nn.Module")
@@ -149,21 +153,28 @@ class Case:
             ValueError: If the data holds no batch.
         """
         if self._batches is None:
-            with torch.random.fork_rng(), torch.inference_mode(False), torch.enable_grad():
+            with random_states(), torch.inference_mode(False), torch.enable_grad():
                 self._batches = tuple(itertools.islice(iter(self._data), self._draw))
             if not self._batches:
                 raise ValueError("data gave no batch; it is empty, or an iterator that was used up before")
         return self._batches
 
-    def move_batches(self, device: Any, dtype: torch.dtype | None) -> None:
-        """Move the drawn batches to `device` and cast their floating tensors to `dtype`."""
+    def move(self, device: Any = None, dtype: torch.dtype | None = None) -> None:
+        """Move the model and the drawn batches, and cast their floating tensors; complex ones keep step.
 
-        def move(value: Any) -> Any:
+        Side effects:
+            The model's tensors are replaced in place; the batches are this case's own copies.
+        """
+
+        def moved(value: Any) -> Any:
             if not isinstance(value, Tensor):
                 return value
-            return value.to(device=device, dtype=dtype if value.is_floating_point() else None)
+            kind = dtype and dtype.to_complex() if value.is_complex() else dtype
+            floating = value.is_floating_point() or value.is_complex()
+            return value.to(device=device, dtype=kind if floating else None)
 
-        self._batches = tuple(pytree.tree_map(move, batch) for batch in self.batches)
+        self.model._apply(moved)
+        self._batches = tuple(pytree.tree_map(moved, batch) for batch in self.batches)
 
     def compute_loss(self, batch: Batch) -> Tensor:
         """Run the forward pass on `batch` under the declared precision and return the scalar loss.
@@ -172,7 +183,7 @@ class Case:
             CaseFailure: If the loss is not a floating scalar tensor.
         """
         with self.autocast():
-            loss = self.loss(self.model, batch)
+            loss = self.loss(self.model, fresh(batch))
         if not isinstance(loss, Tensor):
             raise CaseFailure(f"the loss returned {_kind(loss)}; it must return a scalar tensor")
         if loss.numel() != 1:
@@ -220,6 +231,41 @@ class Case:
         twin._given = self._given if self.factory else twin._model
         twin._batches = self.batches
         return twin
+
+
+def fresh(batch: Batch) -> Batch:
+    """Return a copy of a batch: tensors without their graph, and mappings such as tokenizers return."""
+
+    def own(value: Any) -> Any:
+        if isinstance(value, Tensor):
+            return value.detach().clone().requires_grad_(value.requires_grad)
+        return copy.copy(value) if isinstance(value, MutableMapping) else value
+
+    return pytree.tree_map(own, batch)
+
+
+def reseed(seed: int) -> None:
+    """Seed every global source of random numbers (torch, CUDA, numpy, random)."""
+    torch.manual_seed(seed)
+    np.random.seed(seed % 2**32)  # noqa: NPY002 (the global state that user code draws from)
+    random.seed(seed)
+
+
+@contextmanager
+def random_states() -> Iterator[None]:
+    """Put the global random states (torch, CUDA, numpy, random) back on leaving."""
+    python, legacy = random.getstate(), np.random.get_state()  # noqa: NPY002
+    started = torch.cuda.is_available() and torch.cuda.is_initialized()
+    waiting, seed = torch.cuda.is_available() and not started, torch.initial_seed()
+    try:
+        with torch.random.fork_rng(devices=range(torch.cuda.device_count()) if started else ()):
+            yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(legacy)  # noqa: NPY002
+        if waiting:
+            # CUDA had not started: it would have begun at the seed that torch had, and does so now.
+            torch.cuda.manual_seed_all(seed)
 
 
 def _bytes(parameter: nn.Parameter) -> int:

@@ -13,6 +13,7 @@ from unitygain._case import Case, CaseFailure
 from unitygain._registry import MEASURES, RULES, Measure, Rule
 from unitygain._removal import check_causes
 from unitygain._types import SEVERITIES, Finding, Profile, Skipped
+from unitygain.probe.hooks import takes_hooks
 from unitygain.probe.isolate import isolated
 from unitygain.probe.observe import observe
 from unitygain.probe.record import Record
@@ -32,8 +33,8 @@ def diagnose(
     sites: Select = None,
     probes: int = 8,
     seed: int = 0,
-    only: Sequence[str] = (),
-    skip: Sequence[str] = (),
+    only: str | Sequence[str] = (),
+    skip: str | Sequence[str] = (),
     dtype: str | torch.dtype | None = None,
     device: str | torch.device | None = None,
     removal: bool = True,
@@ -48,7 +49,7 @@ def diagnose(
         probes: Random vectors per block for the estimates that need them.
         seed: Seed of those vectors, and of dropout.
         only: Codes of the rules to run; all when empty.
-        skip: Codes of the rules not to run.
+        skip: Codes of the rules not to run. A single code may stand alone.
         dtype: Floating dtype in which to measure (``"float64"``); the model's own when left out.
         device: Where to measure; where the model is when left out.
         removal: Whether to check the first cause of each finding by taking it away on a copy.
@@ -59,7 +60,7 @@ def diagnose(
 
     Raises:
         CaseFailure: If the user's model, loss or data raises or cannot be diagnosed.
-        ValueError: If a code is unknown, or `probes` is below 1.
+        ValueError: If a code, `dtype` or `device` is unknown, or `probes` is below 1.
 
     Side effects:
         None on the case: parameters, gradients, buffers, random states, train flags and hooks are
@@ -90,8 +91,9 @@ def diagnose(
     return Report(facts, profiles, findings, skipped, time.perf_counter() - started)
 
 
-def choose_rules(only: Sequence[str], skip: Sequence[str]) -> list[Rule]:
+def choose_rules(only: str | Sequence[str], skip: str | Sequence[str]) -> list[Rule]:
     """Return the rules with the codes in `only` (all if empty) and not in `skip`; ValueError if unknown."""
+    only, skip = ([codes] if isinstance(codes, str) else codes for codes in (only, skip))
     for code in (*only, *skip):
         if code not in RULES:
             raise ValueError(f"no rule has the code {code!r}; the codes are {', '.join(sorted(RULES))}")
@@ -100,6 +102,11 @@ def choose_rules(only: Sequence[str], skip: Sequence[str]) -> list[Rule]:
 
 def require_trainable(case: Case) -> None:
     """Refuse a model in which nothing can be diagnosed."""
+    script = next((path for path, module in case.model.named_modules() if not takes_hooks(module)), None)
+    if script is not None:
+        # Nor can it be copied: the parameters of the copy get no gradient.
+        where = f"module {script!r}" if script else "the model"
+        raise CaseFailure(f"{where} is TorchScript, which takes no hooks; give the module it was made from")
     parameters = list(case.model.parameters())
     if not any(p.requires_grad for p in parameters):
         raise CaseFailure(f"nothing to diagnose: 0 of {len(parameters)} parameters require a gradient")
@@ -109,12 +116,25 @@ def require_trainable(case: Case) -> None:
 
 
 def move(case: Case, dtype: str | torch.dtype | None, device: str | torch.device | None) -> None:
-    """Cast and move the model and the batches of an isolated case."""
-    if dtype is None and device is None:
-        return
-    kind = getattr(torch, dtype) if isinstance(dtype, str) else dtype
-    case.model.to(device=device, dtype=kind)
-    case.move_batches(device, kind)
+    """Cast and move the model and the batches of an isolated case; ValueError if one is unknown."""
+    if dtype is not None or device is not None:
+        case.move(_device(device), _dtype(dtype))
+
+
+def _dtype(name: str | torch.dtype | None) -> torch.dtype | None:
+    kind = getattr(torch, name, None) if isinstance(name, str) else name
+    if name is None or (isinstance(kind, torch.dtype) and kind.is_floating_point):
+        return kind
+    raise ValueError(
+        f"dtype {name!r} is no floating dtype; use 'float32', 'float64', 'bfloat16' or 'float16'"
+    )
+
+
+def _device(name: str | torch.device | None) -> torch.device | None:
+    try:
+        return None if name is None else torch.device(name)
+    except RuntimeError as error:
+        raise ValueError(f"device {name!r} is unknown; use 'cpu', 'cuda', 'cuda:1' or 'mps'") from error
 
 
 def measure_all(
@@ -132,8 +152,6 @@ def measure_all(
         say(index, total, item.name)
         try:
             profile = item.compute(case, record)
-        except CaseFailure:
-            raise
         except NoGraph as reason:
             skipped.append(Skipped(item.name, str(reason)))
             continue

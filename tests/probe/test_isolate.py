@@ -94,8 +94,7 @@ def test_everything_that_a_caller_may_do_in_place_is_undone():
         norm.eval()
         norm.register_buffer("passing", torch.ones(2), persistent=False)
         twin.model.inner[1] = nn.Identity()
-        twin.model.to(torch.float64)
-        twin.move_batches(None, torch.float64)
+        twin.move(dtype=torch.float64)
         twin.loss = None
     assert changes(before, fingerprint(subject.model)) == []
     assert subject.batches is batches

@@ -59,8 +59,7 @@ def act_headroom(case: Case, record: Record) -> Profile | None:
 def _observe_wide(case: Case) -> dict[Site, float]:
     twin = case.copy()
     twin.precision = None
-    twin.model.double()
-    twin.move_batches(None, torch.float64)
+    twin.move(dtype=torch.float64)
     try:
         values = observe(twin, ("output.absmax",)).values
     except CaseFailure:

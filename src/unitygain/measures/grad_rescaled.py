@@ -107,8 +107,7 @@ def _observe_wide(case: Case, seen: dict[Site, float]) -> tuple[Record, int]:
 def _observe(case: Case, dtype: torch.dtype, shift: int) -> Record:
     twin = case.copy()
     twin.precision = None
-    twin.model.to(dtype)
-    twin.move_batches(None, dtype)
+    twin.move(dtype=dtype)
     loss = twin.loss
     twin.loss = lambda model, batch: loss(model, batch).to(dtype) * 2.0**shift
     return observe(twin, ("grad.rms", "grad.exponents"))

@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable
+from contextlib import ExitStack
 from typing import Any
 
 import torch
@@ -12,11 +13,12 @@ from torch.utils import _pytree as pytree
 from unitygain.probe.assemble import GRADIENT, Sighting, assemble, junctions
 from unitygain.probe.flow import STATISTICS as FLOW
 from unitygain.probe.flow import Flow
-from unitygain.probe.hooks import Hooks, uncompiled
+from unitygain.probe.hooks import Hooks, takes_hooks, uncompiled
 from unitygain.probe.leaves import in_backward, lifted, observable, unwrap
 from unitygain.probe.ledger import Ledger, View, dtype_name, reduce
 from unitygain.probe.ops import OPERATIONS, Watch
 from unitygain.probe.record import Record
+from unitygain.probe.recurrent import KINDS
 from unitygain.probe.sites import Call, Select, Trunk, find_trunk, name_calls, selects, trains
 from unitygain.stats import STATISTICS
 
@@ -75,6 +77,8 @@ class Probe:
         self._select = sites
         self._inputs = inputs
         self._hooks = Hooks()
+        self._open = ExitStack()
+        self._recurrent = any(isinstance(module, KINDS) for module in model.modules())
         self._ledger = Ledger(self._hooks)
         self._sighting = Sighting()
         self._stack: list[Call] = []
@@ -85,19 +89,22 @@ class Probe:
         self._watch = Watch(inside, lambda: self._stack[-1] if self._stack else None) if inside else None
 
     def __enter__(self) -> "Probe":
-        self._stance = uncompiled()
-        self._stance.__enter__()
-        for path, module in self._model.named_modules():
-            self._hooks.on_call(module, self._quietly(self._before(path)), self._quietly(self._after(path)))
-        if self._watch is not None:
-            self._watch.__enter__()
+        with ExitStack() as open_:
+            open_.enter_context(uncompiled())
+            open_.callback(self._hooks.remove)
+            for path, module in self._model.named_modules():
+                before, after = self._before(path), self._after(path)
+                self._hooks.on_call(module, self._quietly(before), self._quietly(after))
+                if not takes_hooks(module):
+                    self._sighting.skipped[path or "(model)"] = "TorchScript takes no hooks"
+            if self._watch is not None:
+                open_.enter_context(self._watch)
+            # Closed in __exit__; or here, where one of these raised.
+            self._open = open_.pop_all()
         return self
 
     def __exit__(self, *error: object) -> None:
-        if self._watch is not None:
-            self._watch.__exit__(*error)
-        self._hooks.remove()
-        self._stance.__exit__(*error)
+        self._open.close()
         self._stack.clear()
         self._waiting.clear()
 
@@ -155,6 +162,8 @@ class Probe:
                 t for t, raw in zip(leaves, given, strict=True) if outermost and raw
             ):
                 self._see("input", call, f"(input {index})", tensor)
+                if tensor.ndim == 3 and not self._recurrent:
+                    self._see("sequence", call, f"(input {index})", tensor, _second_axis_first)
             if tensors:
                 self._see("entry", call, "", tensors[0])
                 if self._flow is not None:
@@ -231,7 +240,7 @@ class Probe:
             self._sighting.skipped[f"time steps of {call.path}"] = "a packed sequence mixes its time steps"
             return
         batched = tensor.ndim == 3 and module.batch_first
-        self._see("sequence", call, "", tensor, (lambda t: t.transpose(0, 1)) if batched else None)
+        self._see("sequence", call, "", tensor, _second_axis_first if batched else None)
 
     def _see(self, signal: str, call: Call, leaf: str, tensor: Tensor, view: View = None) -> None:
         junction = signal in JUNCTION
@@ -261,6 +270,10 @@ class Probe:
             if row in rows and tensor._version == version:
                 reduce(tensor, costly, self._ledger.forward[row], None)
         self._waiting.clear()
+
+
+def _second_axis_first(tensor: Tensor) -> Tensor:
+    return tensor.transpose(0, 1)
 
 
 def _wanted(collect: Iterable[str]) -> dict[str, tuple[str, ...]]:

@@ -18,6 +18,11 @@ def uncompiled() -> Any:
     return torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
 
 
+def takes_hooks(module: nn.Module) -> bool:
+    """Whether hooks can be set on a module: TorchScript refuses them."""
+    return not isinstance(module, torch.jit.ScriptModule)
+
+
 class Hooks:
     """Hooks on modules and tensors, removed together.
 
@@ -29,7 +34,12 @@ class Hooks:
         self._handles: list[RemovableHandle] = []
 
     def on_call(self, module: nn.Module, before: Before, after: After) -> None:
-        """Call `before` and `after` around each forward of `module`; `before` may replace its inputs."""
+        """Call `before` and `after` around each forward of `module`; `before` may replace its inputs.
+
+        A module that takes no hooks is left alone.
+        """
+        if not takes_hooks(module):
+            return
 
         def leave(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
             after(module, args, kwargs, output)

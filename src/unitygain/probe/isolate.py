@@ -1,17 +1,15 @@
 """Isolation: work on a copy of a Case, or in place with everything put back, and never disturb the rest."""
 
 import copy
-import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from unitygain._case import Case
+from unitygain._case import Case, random_states, reseed
 from unitygain.probe.hooks import uncompiled
 
 TABLES = ("_parameters", "_buffers", "_modules", "_non_persistent_buffers_set")
@@ -33,7 +31,7 @@ def isolated(case: Case, seed: int = 0) -> Iterator[tuple[Case, str]]:
     Side effects:
         Memory for a copy of the model (see `Case.copy` on large models).
     """
-    with random_states(case.device), torch.inference_mode(False), torch.enable_grad(), uncompiled():
+    with random_states(), torch.inference_mode(False), torch.enable_grad(), uncompiled():
         batches = case.batches
         twin, reason = None, ""
         try:
@@ -51,26 +49,6 @@ def isolated(case: Case, seed: int = 0) -> Iterator[tuple[Case, str]]:
                 copy.copy(case),
                 f"the model itself, put back afterwards; it could not be copied ({reason})",
             )
-
-
-def reseed(seed: int) -> None:
-    """Seed every global source of random numbers (torch, CUDA, numpy, random)."""
-    torch.manual_seed(seed)
-    np.random.seed(seed % 2**32)  # noqa: NPY002 (the global state that user code draws from)
-    random.seed(seed)
-
-
-@contextmanager
-def random_states(device: torch.device) -> Iterator[None]:
-    """Put the global random states back on leaving."""
-    python, legacy = random.getstate(), np.random.get_state()  # noqa: NPY002
-    devices = [device] if device.type == "cuda" else []
-    try:
-        with torch.random.fork_rng(devices=devices):
-            yield
-    finally:
-        random.setstate(python)
-        np.random.set_state(legacy)  # noqa: NPY002
 
 
 @contextmanager

@@ -141,7 +141,9 @@ class Junctions:
         """Make `first` the anchor: moved if asked, and requiring a gradient."""
         anchor = first
         if self._move is not None:
-            anchor = lift_one(self._move(first.detach()))
+            moved = self._move(first.detach())
+            # A loss may differentiate by its own input, which must stay in the graph.
+            anchor = first + (moved - first.detach()) if first.requires_grad else lift_one(moved)
         elif not first.requires_grad:
             anchor = lift_one(first)
         self.anchor = (site, self._junction(anchor))

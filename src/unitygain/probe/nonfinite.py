@@ -94,7 +94,6 @@ def find_origin(case: Case, seed: int = 0, batch: int = 0) -> Origin | None:
     Cost: one forward and backward pass, and two looks at every tensor.
     """
     with isolated(case, seed) as (twin, _):
-        torch.manual_seed(seed)
         given = _given(twin, batch)
         return given if given is not None else _run(twin, batch)
 

@@ -2,10 +2,9 @@
 
 from collections.abc import Iterable
 
-import torch
 from torch.utils._python_dispatch import _disable_current_modes
 
-from unitygain._case import Case, CaseFailure
+from unitygain._case import Case, CaseFailure, random_states, reseed
 from unitygain.probe.capture import Probe
 from unitygain.probe.record import Record
 from unitygain.probe.sites import Select
@@ -38,10 +37,9 @@ def observe(
         Gradients and buffers of the case's model; work on an isolated case.
     """
     case.model.zero_grad(set_to_none=True)
-    devices = [case.device] if case.device.type == "cuda" else []
     watch = Probe(case.model, collect, sites=sites, inputs=True)
-    with torch.random.fork_rng(devices=devices), watch as probe:
-        torch.manual_seed(seed)
+    with random_states(), watch as probe:
+        reseed(seed)
         try:
             loss = case.compute_loss(case.batches[batch])
         except CaseFailure:

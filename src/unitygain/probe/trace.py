@@ -9,10 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from unitygain._case import Case, CaseFailure
+from unitygain._case import Case, CaseFailure, random_states, reseed
 from unitygain._types import Site
 from unitygain.probe.hooks import Hooks
-from unitygain.probe.isolate import random_states, reseed
 from unitygain.probe.junctions import Junction, Junctions, Move, first_floating
 from unitygain.probe.operators import JacobianOperator
 from unitygain.probe.record import Record
@@ -183,7 +182,7 @@ def _note_shape(shapes: dict[str, tuple[int, ...]], path: str) -> Callable[..., 
 
 
 def _enter_all(stack: ExitStack, case: Case, record: Record) -> None:
-    stack.enter_context(random_states(case.device))
+    stack.enter_context(random_states())
     reseed(int(record.facts.get("seed", 0)))
     stack.enter_context(torch.enable_grad())
     stack.enter_context(buffers_kept(case.model))

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from unitygain._case import Case
+from unitygain._case import Case, random_states
 from unitygain._registry import remedy
 from unitygain.probe.hooks import Hooks
 from unitygain.remedies._snapshot import Undo, swap
@@ -70,7 +70,7 @@ def _maker(case: Case) -> str | None:
     for path, _ in case.model.named_modules():
         watch(path)
     try:
-        with torch.random.fork_rng(), torch.no_grad():
+        with random_states(), torch.no_grad():
             case.compute_loss(case.batches[0])
     finally:
         hooks.remove()

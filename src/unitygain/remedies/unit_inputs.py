@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from unitygain._case import Batch, Case
+from unitygain._case import Batch, Case, random_states
 from unitygain._registry import remedy
 from unitygain.probe.hooks import Hooks
 from unitygain.remedies._snapshot import Undo
@@ -89,7 +89,7 @@ def _entering(case: Case, batch: Batch) -> list[int]:
     hooks = Hooks()
     hooks.on_call(case.model, stop, lambda *_: None)
     try:
-        with torch.random.fork_rng(), torch.no_grad():
+        with random_states(), torch.no_grad():
             case.loss(case.model, batch)
     except _Entered:
         pass

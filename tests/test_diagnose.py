@@ -1,0 +1,76 @@
+"""The main flow: what it refuses, and what it lists instead of stopping."""
+
+import warnings
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from unitygain import Case, diagnose
+from unitygain._case import CaseFailure
+from unitygain._diagnose import choose_rules
+from unitygain._registry import MEASURES
+
+
+def mean_square(model: nn.Module, x: Tensor) -> Tensor:
+    return model(x).square().mean()
+
+
+def small() -> Case:
+    return Case(nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 1)), mean_square, [torch.ones(2, 4)])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"probes": 0}, "probes is 0; use at least 1"),
+        ({"only": ["UG1"]}, "no rule has the code 'UG1'; the codes are UG101"),
+        ({"dtype": "flaot32"}, "dtype 'flaot32' is no floating dtype; use 'float32'"),
+        ({"dtype": torch.int64}, "dtype torch.int64 is no floating dtype"),
+        ({"device": "cdua"}, "device 'cdua' is unknown; use 'cpu'"),
+    ],
+)
+def test_refuses_options_that_it_does_not_know(options, message):
+    with pytest.raises(ValueError, match=message):
+        diagnose(small(), **options)
+
+
+def test_one_code_may_stand_alone():
+    assert [rule.code for rule in choose_rules("UG101", ())] == ["UG101"]
+    assert "UG101" not in [rule.code for rule in choose_rules((), "UG101")]
+
+
+def test_torchscript_is_refused_by_name():
+    with warnings.catch_warnings():
+        # torch.jit is deprecated in newer versions of torch.
+        warnings.simplefilter("ignore")
+        inner = torch.jit.script(nn.Sequential(nn.Linear(4, 4), nn.ReLU()))
+    model = nn.Sequential(nn.Linear(4, 4), inner, nn.Linear(4, 1))
+    with pytest.raises(CaseFailure, match="module '1' is TorchScript, which takes no hooks"):
+        diagnose(Case(model, mean_square, [torch.ones(2, 4)]))
+
+
+def test_a_loss_may_differentiate_by_its_own_input():
+    def residual(model: nn.Module, x: Tensor) -> Tensor:
+        x.requires_grad_()
+        value = model(x)
+        (slope,) = torch.autograd.grad(value.sum(), x, create_graph=True)
+        return (slope + value).square().mean()
+
+    model = nn.Sequential(nn.Linear(1, 8), nn.Tanh(), nn.Linear(8, 8), nn.Tanh(), nn.Linear(8, 1))
+    report = diagnose(Case(model, residual, [torch.linspace(0, 1, 16)[:, None]]))
+    assert 0 < report.profiles["grad_direction_stability"].values[0] <= 1
+    assert not [note for note in report.skipped if "failed" in note.reason]
+
+
+def test_a_measure_that_the_model_does_not_stand_is_listed_and_the_rest_is_measured(monkeypatch):
+    def needs_a_graph(model: nn.Module, x: Tensor) -> Tensor:
+        value = model(x)
+        (slope,) = torch.autograd.grad(value.sum(), model[0].weight, create_graph=True)
+        return slope.square().mean()
+
+    monkeypatch.delenv("UNITYGAIN_STRICT", raising=False)
+    model = nn.Sequential(nn.Conv1d(2, 2, 3), nn.Tanh(), nn.Conv1d(2, 2, 3))
+    report = diagnose(Case(model, needs_a_graph, [torch.randn(2, 2, 9)]))
+    assert {note.what for note in report.skipped} >= {"conv_operator_norm"}
+    assert report.profiles.keys() >= {"grad_rms", "rms_gain"} & MEASURES.keys()
