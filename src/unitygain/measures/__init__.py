@@ -31,6 +31,7 @@ from unitygain.measures.jacobian_sigma_max import jacobian_sigma_max as jacobian
 from unitygain.measures.log_spectrum import log_spectrum as log_spectrum
 from unitygain.measures.logit_grad_absmax import logit_grad_absmax as logit_grad_absmax
 from unitygain.measures.loss_value import loss_value as loss_value
+from unitygain.measures.lyapunov_spectrum import lyapunov_spectrum as lyapunov_spectrum
 from unitygain.measures.nonfinite_origin import nonfinite_origin as nonfinite_origin
 from unitygain.measures.param_grad_frac_zero import param_grad_frac_zero as param_grad_frac_zero
 from unitygain.measures.param_grad_rms import param_grad_rms as param_grad_rms
@@ -39,6 +40,7 @@ from unitygain.measures.param_trainable import param_trainable as param_trainabl
 from unitygain.measures.rms_gain import rms_gain as rms_gain
 from unitygain.measures.time_grad_rms import time_grad_rms as time_grad_rms
 from unitygain.measures.token_cosine import token_cosine as token_cosine
+from unitygain.measures.transient_growth import transient_growth as transient_growth
 from unitygain.measures.update_ratio import update_ratio as update_ratio
 from unitygain.measures.weight_gain import weight_gain as weight_gain
 from unitygain.measures.weight_spectral_norm import weight_spectral_norm as weight_spectral_norm

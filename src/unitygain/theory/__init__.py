@@ -61,6 +61,8 @@ from unitygain.theory.gates import gate_moments as gate_moments
 from unitygain.theory.isometry import gaussian_log_condition as gaussian_log_condition
 from unitygain.theory.isometry import gaussian_product_edge as gaussian_product_edge
 from unitygain.theory.isometry import spectral_variance as spectral_variance
+from unitygain.theory.lyapunov import LyapunovSpectrum as LyapunovSpectrum
+from unitygain.theory.lyapunov import lyapunov_spectrum as lyapunov_spectrum
 from unitygain.theory.mean_field import MeanField as MeanField
 from unitygain.theory.mean_field import Propagation as Propagation
 from unitygain.theory.mean_field import correlation_map as correlation_map

@@ -15,7 +15,7 @@ Map = Callable[[Matrix], Matrix]
 # Parts of a run whose means give the interval, and the share of the run that is set aside to align.
 BATCHES = 10
 ALIGNING = 10
-# Longest stretch between two orthogonalisations: growth of 1e3 per step over it stays within float64's range.
+# Longest stretch between two orthogonalisations.
 LONGEST = 100
 
 
@@ -166,6 +166,11 @@ def _sweep(
         image = columns
         for index in range(done, done + stretch):
             image = _apply(factors[index], image, index)
+        if not np.isfinite(image).all():
+            if stretch == 1:
+                raise ValueError(f"the product with factor {done} holds NaN or infinity; it has no exponents")
+            stretch //= 2
+            continue
         turned, triangle = np.linalg.qr(image)
         logs = _log_diagonal(triangle, eps)
         if stretch > 1 and _spread(logs) > room:
@@ -190,13 +195,12 @@ def _spread(logs: Matrix) -> float:
 
 
 def _apply(factor: Matrix | Map, columns: Matrix, index: int) -> Matrix:
-    image = factor(columns) if callable(factor) else np.asarray(factor, dtype=np.float64) @ columns
+    with np.errstate(over="ignore", invalid="ignore"):
+        image = factor(columns) if callable(factor) else np.asarray(factor, dtype=np.float64) @ columns
     if image.shape != columns.shape:
         raise ValueError(
             f"factor {index} makes columns of shape {image.shape} of {columns.shape}; give square factors"
         )
-    if not np.isfinite(image).all():
-        raise ValueError(f"the product with factor {index} holds NaN or infinity; it has no exponents")
     return image
 
 
