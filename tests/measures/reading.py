@@ -26,8 +26,7 @@ def doubled(name: str) -> Case:
     """One of the small healthy cases in float64."""
     torch.manual_seed(3)
     case = HEALTHY[name]()
-    case.model.double()
-    case.move_batches(None, torch.float64)
+    case.move(dtype=torch.float64)
     return case
 
 

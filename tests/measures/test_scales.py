@@ -56,7 +56,7 @@ def test_inputs_and_their_gradient_equal_the_twin() -> None:
     case = squares(nn.Sequential(nn.Linear(5, 6), nn.Tanh(), nn.Linear(6, 2)), 4, 5)
     seen = measured(case, "input_rms", "input_mean", "input_grad_rms")
     x = case.batches[0].clone().requires_grad_()
-    (gradient,) = torch.autograd.grad(case.compute_loss(x), x)
+    (gradient,) = torch.autograd.grad(case.loss(case.model, x), x)
     assert seen["input_rms"].values == pytest.approx((rms(x),), rel=RTOL, abs=0)
     assert seen["input_mean"].values == pytest.approx((float(x.detach().mean()),), rel=RTOL, abs=1e-15)
     assert seen["input_grad_rms"].values == pytest.approx((rms(gradient),), rel=RTOL, abs=0)

@@ -32,7 +32,7 @@ def test_every_time_step_has_the_gradient_of_its_input(kind: type[nn.RNNBase], f
     case = squares(Last(kind(3, 6, batch_first=first)), *((4, STEPS, 3) if first else (STEPS, 4, 3)))
     profile = measured(case, "time_grad_rms")["time_grad_rms"]
     x = case.batches[0].clone().requires_grad_()
-    (gradient,) = torch.autograd.grad(case.compute_loss(x), x)
+    (gradient,) = torch.autograd.grad(case.loss(case.model, x), x)
     by_time = gradient.transpose(0, 1) if first else gradient
     assert profile.values == pytest.approx([rms(step) for step in by_time], rel=RTOL, abs=0)
     assert [str(site) for site in profile.sites] == [f"rnn@{t}" for t in range(STEPS)]
@@ -165,3 +165,30 @@ def test_a_packed_sequence_is_named_and_not_measured() -> None:
 
     case = squares(Packed(), 5, 2, 3)
     assert "time_grad_rms" not in measured(case, "time_grad_rms", "gate_mean")
+
+
+class ByHand(nn.Module):
+    """A recurrence of bare parameters, as in a tutorial."""
+
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self.matrix = nn.Parameter(factor * torch.eye(3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = torch.zeros_like(x[:, 0])
+        for t in range(x.shape[1]):
+            h = h @ self.matrix + x[:, t]
+        return h
+
+
+def test_a_recurrence_of_bare_parameters_shows_at_the_input() -> None:
+    profile = measured(squares(ByHand(0.5), 2, 20, 3), "time_grad_rms")["time_grad_rms"]
+    assert str(profile.sites[0]) == "(model)(input 0)@0"
+    assert profile.facts["module"] == "(model)(input 0)"
+    assert profile.facts["slope_db_per_step"] == pytest.approx(20 * math.log10(0.5), rel=1e-9)
+
+
+def test_the_input_is_no_second_series_where_a_module_has_one() -> None:
+    profile = measured(squares(Last(nn.RNN(3, 6, batch_first=True)), 4, STEPS, 3), "time_grad_rms")
+    assert {site.path for site in profile["time_grad_rms"].sites} == {"rnn"}
+    assert "time_grad_rms" not in measured(squares(ByHand(0.5), 2, 7, 3), "time_grad_rms")

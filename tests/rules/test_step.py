@@ -122,3 +122,8 @@ def test_a_step_that_is_mostly_rounded_away_is_predicted_within_the_rounding():
     cause = finding.causes[0]
     factor = cause.parameters["factor"]
     assert cause.predicted == pytest.approx((factor * 0.5e-9, factor * (1e-9 + 2.0**-24)))
+
+
+def test_a_step_that_is_rounded_away_whole_has_a_cause_in_float32_too():
+    [finding] = step("UG602", (0.0, 0.0, 0.0), optimizer="AdamW")
+    assert finding.causes[0].text.startswith("learning rate: every update is below 5.96e-08 of its weight")

@@ -125,3 +125,12 @@ def test_a_gate_that_is_nearly_shut_is_opened_as_far_as_any():
     (finding,) = ug401.judge(profiles)
     bias = finding.causes[0].parameters["bias"]
     assert 1 / (1 + math.exp(-bias) * 0.993 / 0.007) == pytest.approx(1 / (1 + math.exp(-4.0)))
+
+
+def test_a_loop_of_the_model_s_own_is_named_as_the_cause():
+    profiles = series(*decay(0.5, 60))
+    sites = tuple(Site("", leaf="(input 0)", time=time) for time in range(60))
+    facts = profiles["time_grad_rms"].facts | {"module": "(model)(input 0)"}
+    profiles["time_grad_rms"] = dataclasses.replace(profiles["time_grad_rms"], sites=sites, facts=facts)
+    (finding,) = ug401.judge(profiles)
+    assert finding.causes[0].text.startswith("recurrence: the model's own loop passes 0.5x per step back")

@@ -23,7 +23,8 @@ def time_grad_rms(case: Case, record: Record) -> Profile | None:
 
     For an `nn.RNN`, `nn.LSTM` or `nn.GRU` it is the gradient with respect to x_t. For a cell or layer that
     the model itself calls eight times or more, and that is no block of a trunk, it is the gradient at the
-    output of the t-th call. Parameter gradients hide what this shows: they sum over the steps.
+    output of the t-th call. In a model without either it is the gradient with respect to a floating input
+    of three dimensions, whose second is taken for time. Parameter gradients hide what this shows: they sum over the steps.
 
     Cost: one reduction per sequence. No side effects.
 
@@ -51,7 +52,9 @@ def time_grad_rms(case: Case, record: Record) -> Profile | None:
         >>> str(profile.sites[0]), round(profile.facts["slope_db_per_step"], 4)
         ('(model)@0', -6.0206)
     """
-    lines = [line for line in (*_sequences(record), *_calls(record)) if line]
+    # A recurrence of bare parameters shows at the model's input alone; where modules show it, they tell more.
+    modules = [line for line in (*_sequences(record), *_calls(record)) if line]
+    lines = modules or [line for line in _inputs(record) if len(line) >= CALLS]
     if not lines:
         return None
     smallest = {p.site: _smallest(p.dtype) for p in (*record.of("sequence"), *record.of("output"))}
@@ -70,6 +73,14 @@ def time_grad_rms(case: Case, record: Record) -> Profile | None:
 
 
 def _sequences(record: Record) -> list[Line]:
+    return [line for line in _by_time(record) if line and not line[0][0].leaf]
+
+
+def _inputs(record: Record) -> list[Line]:
+    return [line for line in _by_time(record) if line and line[0][0].leaf]
+
+
+def _by_time(record: Record) -> list[Line]:
     seen = record.values.get("sequence_grad.rms_by_time", {})
     return [
         tuple((Site(s.path, s.call, s.leaf, time), value) for time, value in enumerate(numbers))

@@ -76,9 +76,9 @@ class Probe:
         self._wanted = _wanted(collect)
         self._select = sites
         self._inputs = inputs
+        self._recurrent = any(isinstance(module, KINDS) for module in model.modules())
         self._hooks = Hooks()
         self._open = ExitStack()
-        self._recurrent = any(isinstance(module, KINDS) for module in model.modules())
         self._ledger = Ledger(self._hooks)
         self._sighting = Sighting()
         self._stack: list[Call] = []

@@ -1,11 +1,12 @@
 """Why a gain per block is not 1: weights, activation, normalisation, branches, each in decibels per block."""
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from unitygain._types import Cause, Profile, Site
-from unitygain.rules._layers import SCALE_FREE, SLOPE, Layer, read_layers, within
+from unitygain.rules._layers import SCALE_FREE, SLOPE, Layer, enclosing, read_layers, within
 from unitygain.rules._numbers import from_db, median, spell, to_db
 
 # What counts as a cause: a decibel per block is 12 % per block.
@@ -99,6 +100,9 @@ def blame_weights(layers: list[Layer], blocks: tuple[Site, ...], per_block: floa
     # A slope that depends on the scale of the signal comes back to its usual size with it.
     free = name in SCALE_FREE or (name in SLOPE and gain < needed)
     centre, low, high = (per_block / from_db(wrong), LOOSE_LOW, LOOSE_HIGH) if free else (1.0, *LOOSE_CURVED)
+    # Where the signal had fallen below the biases they chose which units are open; at its own gain the weights
+    # choose, and the gain is 1.
+    least, most = (min(centre, 1.0), max(centre, 1.0)) if name in SCALE_FREE else (centre, centre)
     behind = f"{name} needs {spell(needed)}" if name not in {"identity", *SLOPE} else "1 keeps the scale"
     default = " (fan_in·var = 1/3, PyTorch's default)" if abs(gain**2 - 1 / 3) < 0.02 else ""
     yield Suspect(
@@ -108,20 +112,20 @@ def blame_weights(layers: list[Layer], blocks: tuple[Site, ...], per_block: floa
             f"{spell(gain / needed)}x per layer, {spell(from_db(wrong))}x per block",
             "rescale_weights",
             {"sites": tuple(layer.site.path for layer in usual), "gain": needed},
-            (centre * low**each, centre * high**each),
+            (least * low**each, most * high**each),
         ),
     )
 
 
 def layers_per_block(layers: list[Layer], blocks: tuple[Site, ...]) -> float:
     """Return how many of the layers a block holds on average; blocks that share a layer hold it each."""
-    return sum(within(layer.site.path, block.path) for block in blocks for layer in layers) / len(blocks)
+    times = Counter(block.path for block in blocks)
+    return sum(times[above] for layer in layers for above in enclosing(layer.site.path)) / len(blocks)
 
 
 def most_common(layers: list[Layer]) -> list[Layer]:
     """Return the layers with the activation that most have."""
-    names = [layer.activation for layer in layers]
-    first = max(names, key=names.count)
+    [(first, _)] = Counter(layer.activation for layer in layers).most_common(1)
     return [layer for layer in layers if layer.activation == first]
 
 

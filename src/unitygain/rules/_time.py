@@ -15,6 +15,9 @@ from unitygain.rules._numbers import from_db, median, spell, to_db
 LEAST = 8
 # How far a gradient must have fallen before it counts as lost on the way rather than masked.
 DECAYED = -120.0
+# One matrix at gain 1, multiplied again and again: its spectral radius scatters by 1/sqrt(width) about 1, and
+# tanh at unit signals has a slope of 0.75 (-2.5 dB) on average.
+LOOSE_LOW, LOOSE_HIGH = -2.5, 1.0
 # A gate with this much before its sigmoid is open by 0.98.
 OPEN_BIAS = 4.0
 
@@ -160,7 +163,12 @@ def _suspect(profiles: Mapping[str, Profile], passage: Passage, slope: float) ->
             f"recurrent weights: sqrt(fan_in·var) = {spell(gain)}, which alone gives {spell(gain)}x per step",
             "rescale_weights",
             {"sites": (site.path,), "gain": 1.0, "only": "weight_hh*"},
-            (min(moved, 0.0) - 1.5, max(moved, 0.0) + 1.0),
+            (min(moved, 0.0) + LOOSE_LOW, max(moved, 0.0) + LOOSE_HIGH),
+        )
+    if not site.path:
+        yield Cause(
+            f"recurrence: the model's own loop passes {spell(from_db(slope))}x per step back; its recurrent "
+            "matrix is a bare parameter, whose gain belongs near 1"
         )
     if slope < 0:
         yield Cause(f"length: {passage.steps} steps at {spell(from_db(slope))}x per step")

@@ -107,6 +107,11 @@ def _causes(updates: Updates, profiles: Mapping[str, Profile]) -> Iterator[Cause
             # Rounding can double an entry's update at most, and can take away half a unit of the weight.
             predicted=(0.5 * factor * updates.ratio, factor * (updates.ratio + 2 * half)),
         )
+    if updates.ratio == 0 and not narrow:
+        yield Cause(
+            f"learning rate: every update is below {spell(2 * half)} of its weight, where {dtype} rounds it "
+            "away, so that it cannot be told how much larger the rate must be"
+        )
     if not updates.by_sign:
         yield Cause("gradient: it is small everywhere; look at the scale of the loss, and at UG501 and UG608")
 
