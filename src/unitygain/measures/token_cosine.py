@@ -1,5 +1,7 @@
 """token_cosine: how parallel the tokens are that leave every block."""
 
+import dataclasses
+
 from unitygain._case import Case
 from unitygain._registry import measure
 from unitygain._types import Profile
@@ -22,7 +24,8 @@ def token_cosine(case: Case, record: Record) -> Profile | None:
         record: A record with `exit.token_cosine`.
 
     Returns:
-        From -1 to 1 per block; NaN where a block's output has no two tokens.
+        From -1 to 1 per block; NaN where a block's output has no two tokens. Fact ``between``: tokens, or
+        inputs where the outputs have no time dimension.
         None where nothing was observed.
 
     Example:
@@ -35,4 +38,6 @@ def token_cosine(case: Case, record: Record) -> Profile | None:
         >>> [str(site) for site in profile.sites], [round(value, 6) for value in profile.values]
         (['0', '2'], [1.0, 1.0])
     """
-    return record.profile("exit.token_cosine", name="token_cosine", unit=UNIT, note=NOTE) or None
+    profile = record.profile("exit.token_cosine", name="token_cosine", unit=UNIT, note=NOTE)
+    sequences = all(len(place.shape) == 3 for place in record.of("exit"))
+    return dataclasses.replace(profile, facts={"between": "tokens" if sequences else "inputs"}) or None

@@ -47,7 +47,7 @@ from collections.abc import Iterable, Mapping
 from unitygain._registry import rule
 from unitygain._types import Cause, Finding, Profile, Severity, Site
 from unitygain.rules._fixes import suggest
-from unitygain.rules._layers import OFFSET, parameter_rms, read_layers, within
+from unitygain.rules._layers import OFFSET, parameter_rms, read_layers, within_any
 from unitygain.rules._losses import read_entropy
 from unitygain.rules._numbers import median, spell
 
@@ -80,16 +80,17 @@ def judge(profiles: Mapping[str, Profile]) -> Iterable[Finding]:
     learnt = has_learnt(profiles)
     severity: Severity = "info" if learnt else "error" if last <= FATAL else "warning"
     likely = tuple(causes(profiles, apart, entropy))
+    between = profiles["token_cosine"].facts.get("between", "tokens")
     yield Finding(
         "UG205",
         "rank-collapse",
         severity,
-        f"tokens become the same over {len(apart)} blocks: their mean cosine is {1 - last:.6g} at "
+        f"{between} become the same over {len(apart)} blocks: their mean cosine is {1 - last:.6g} at "
         f"{last_site}, 1 - cosine falls from {spell(first)} to {spell(last)}{learnt}",
         (last_site,),
         "token_cosine",
         1 - last,
-        "mean cosine between two tokens",
+        f"mean cosine between two {between}",
         1 - limit,
         causes=likely,
         evidence={"apart_first": first, "apart_last": last, **rank(profiles, last_site)},
@@ -114,11 +115,8 @@ def attention_entropy(profiles: Mapping[str, Profile], blocks: list[Site]) -> fl
 def attention(profiles: Mapping[str, Profile], blocks: list[Site]) -> list[tuple[Site, float]]:
     """Return the finite attention entropies inside the blocks."""
     profile = profiles.get("attention_entropy")
-    return [
-        (site, value)
-        for site, value in (profile.finite() if profile else ())
-        if any(within(site.path, block.path) for block in blocks)
-    ]
+    paths = {block.path for block in blocks}
+    return [item for item in (profile.finite() if profile else ()) if within_any(item[0].path, paths)]
 
 
 def rank(profiles: Mapping[str, Profile], site: Site) -> dict[str, float | str]:
@@ -158,7 +156,7 @@ def causes(
         )
     yield from biases(profiles, blocks, half[1])
     kept = (last / first) ** (1 / (len(blocks) - 1))
-    yield Cause(f"depth: {len(blocks)} blocks, each of which keeps {spell(kept)} of what tells tokens apart")
+    yield Cause(f"depth: {len(blocks)} blocks, each of which keeps {spell(kept)} of what tells them apart")
 
 
 def biases(profiles: Mapping[str, Profile], blocks: list[Site], half: float) -> Iterable[Cause]:
