@@ -1,7 +1,7 @@
 """What rules know of layers: the gain of their weights, and the one that the next activation needs."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass
 
 from unitygain._types import Profile, Site
@@ -54,11 +54,11 @@ def read_layers(profiles: Mapping[str, Profile], inside: Iterable[Site] = ()) ->
     if profile is None:
         return []
     labels = profile.labels or ("",) * len(profile)
-    paths = tuple(site.path for site in inside)
+    paths = {site.path for site in inside}
     chosen = [
         (site, value, activation_of(label))
         for (site, value), label in zip(profile.items(), labels, strict=True)
-        if math.isfinite(value) and value > 0 and (not paths or any(within(site.path, p) for p in paths))
+        if math.isfinite(value) and value > 0 and (not paths or within_any(site.path, paths))
     ]
     slopes = measured_slopes(profiles)
     needs = {name: NEEDED.get(name) or 1 / slopes.get(name, 1.0) for _, _, name in chosen}
@@ -86,6 +86,24 @@ def measured_slopes(profiles: Mapping[str, Profile]) -> dict[str, float]:
 def within(path: str, block: str) -> bool:
     """Whether `path` is `block` or lies inside it."""
     return path == block or not block or path.startswith(f"{block}.")
+
+
+def within_any(path: str, blocks: Set[str]) -> bool:
+    """Whether `path` is one of `blocks` or lies inside one; takes the same time however many there are."""
+    return any(above in blocks for above in enclosing(path))
+
+
+def enclosing(path: str) -> Iterator[str]:
+    """Yield the path and those of all modules around it, the model's own (empty) last.
+
+    Example:
+        >>> list(enclosing("layers.3.norm"))
+        ['layers.3.norm', 'layers.3', 'layers', '']
+    """
+    yield path
+    while path:
+        path = path.rpartition(".")[0]
+        yield path
 
 
 def fed_by(profiles: Mapping[str, Profile], site: Site) -> list[Site]:

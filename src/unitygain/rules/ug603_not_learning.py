@@ -43,11 +43,12 @@ A silent example:
 
 import fnmatch
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 
 from unitygain._registry import rule
 from unitygain._types import Cause, Finding, Profile, Severity, Site
+from unitygain.rules._layers import enclosing, within_any
 from unitygain.rules._parameters import is_bias, list_owners, owner, pattern
 from unitygain.rules._ranges import SMALLEST_NORMAL
 
@@ -64,11 +65,11 @@ def judge(profiles: Mapping[str, Profile]) -> Iterator[Finding]:
     trainable = [site for site, value in profiles["param_trainable"].items() if value]
     gradients = dict(profiles["param_grad_rms"].items())
     unused = [site for site in trainable if site not in gradients]
-    zero = [site for site in trainable if gradients.get(site) == 0 and not _matters_not(site, profiles)]
+    zero = [] if _matters_not(profiles) else [site for site in trainable if gradients.get(site) == 0]
     if unused:
         yield _unused(unused, len(trainable), profiles)
     if zero and len(zero) < len(trainable):
-        zero = [site for site in zero if not _behind_zero_weight(site, gradients, profiles)]
+        zero = _not_behind_zero_weights(zero, gradients, profiles)
         if zero:
             yield _without_gradient(zero, len(trainable), profiles)
     frozen = [site for site, value in profiles["param_trainable"].items() if not value]
@@ -77,9 +78,10 @@ def judge(profiles: Mapping[str, Profile]) -> Iterator[Finding]:
 
 
 def _unused(sites: list[Site], count: int, profiles: Mapping[str, Profile]) -> Finding:
-    called = {site.path for site in profiles["act_rms"].sites} if "act_rms" in profiles else set()
+    leaves = profiles["act_rms"].sites if "act_rms" in profiles else ()
     # A module that holds the parameter ran if it, or a part of it, made an output.
-    ran = [s for s in sites if any(p == owner(s) or p.startswith(owner(s) + ".") for p in called)]
+    called = {path for leaf in leaves for path in enclosing(leaf.path)}
+    ran = [site for site in sites if owner(site) in called]
     asleep = len(sites) - len(ran)
     causes = []
     if asleep:
@@ -188,33 +190,39 @@ def _common(sites: Sequence[Site]) -> str:
 
 def _odd_layers(frozen: Sequence[Site], trainable: Sequence[Site]) -> list[Site]:
     """Frozen weights that have weights of the same name pattern before and behind them that train."""
-    alike: dict[str, list[tuple[tuple[int, ...], bool]]] = defaultdict(list)
-    for sites, trains in ((frozen, False), (trainable, True)):
-        for site in sites:
-            alike[pattern(site)].append((_numbers(site), trains))
-    found = []
-    for site in frozen:
-        mates = [number for number, trains in alike[pattern(site)] if trains]
-        here = _numbers(site)
-        # Most of its kind train: a few layers left open in a frozen trunk are a choice.
-        usual = len(mates) > len(alike[pattern(site)]) / 2
-        if here and usual and not is_bias(site) and min(mates) < here < max(mates):
-            found.append(site)
-    return found
+    alike: dict[str, list[tuple[int, ...]]] = defaultdict(list)
+    for site in trainable:
+        alike[pattern(site)].append(_numbers(site))
+    still = Counter(pattern(site) for site in frozen)
+    ends = {kind: (min(numbers), max(numbers)) for kind, numbers in alike.items()}
+    # Most of its kind train: a few layers left open in a frozen trunk are a choice.
+    usual = {kind for kind, numbers in alike.items() if len(numbers) > still[kind]}
+    return [
+        site
+        for site in frozen
+        if not is_bias(site) and (kind := pattern(site)) in usual
+        if ends[kind][0] < _numbers(site) < ends[kind][1]
+    ]
 
 
 def _numbers(site: Site) -> tuple[int, ...]:
     return tuple(int(part) for part in site.path.split(".") if part.isdigit())
 
 
-def _behind_zero_weight(site: Site, gradients: Mapping[Site, float], profiles: Mapping[str, Profile]) -> bool:
-    """Whether a weight that is zero, and gets a gradient, stands behind `site` or in the same part."""
+def _not_behind_zero_weights(
+    sites: Sequence[Site], gradients: Mapping[Site, float], profiles: Mapping[str, Profile]
+) -> list[Site]:
+    """The `sites` with no weight that is zero, and gets a gradient, behind them or in the same part."""
     sizes = profiles.get("param_rms")
-    if sizes is None:
-        return False
-    order = {place: index for index, place in enumerate(sizes.sites)}
-    zeros = [p for p, v in sizes.items() if v == 0 and not is_bias(p) and gradients.get(p, 0.0) > 0]
-    return any(order[z] > order.get(site, -1) or _part(z) == _part(site) for z in zeros)
+    order = {place: index for index, place in enumerate(sizes.sites)} if sizes else {}
+    zeros = [
+        p
+        for p, v in (sizes.items() if sizes else ())
+        if v == 0 and not is_bias(p) and gradients.get(p, 0.0) > 0
+    ]
+    last = max((order[zero] for zero in zeros), default=-1)
+    parts = {_part(zero) for zero in zeros}
+    return [site for site in sites if order.get(site, -1) >= last and _part(site) not in parts]
 
 
 def _part(site: Site) -> str:
@@ -222,7 +230,7 @@ def _part(site: Site) -> str:
     return owner(site).rpartition(".")[0] or site.path
 
 
-def _matters_not(site: Site, profiles: Mapping[str, Profile]) -> bool:
+def _matters_not(profiles: Mapping[str, Profile]) -> bool:
     """Whether a zero gradient there says nothing: a non-finite pass leaves zeros and NaN anywhere."""
     broken = profiles.get("act_frac_nonfinite")
     return broken is not None and any(value > 0 for value in broken.values)
@@ -232,11 +240,10 @@ def _lost(sites: Sequence[Site], rescaled: Profile | None) -> list[Site]:
     """Modules of the parameters whose output has a gradient in float64, too small for the run's dtype."""
     if rescaled is None:
         return []
-    owners = {owner(site) for site in sites}
+    owners = {owner(site) for site in sites} - {""}
     labels = dict(zip(rescaled.sites, rescaled.labels, strict=True))
     return [
         site
         for site, value in rescaled.finite()
-        if any(site.path == path or site.path.startswith(path + ".") for path in owners)
-        and value < math.log10(SMALLEST_NORMAL.get(labels[site], 1.0))
+        if within_any(site.path, owners) and value < math.log10(SMALLEST_NORMAL.get(labels[site], 1.0))
     ]
