@@ -13,6 +13,7 @@ from typer.main import get_command
 
 from unitygain.cli._faults import ExitCode, Fault, did_you_mean, nearest, quote, tell, usage
 from unitygain.cli._output import STDOUT, guard_stdout, steady_streams
+from unitygain.cli._theory import theory_app
 
 # Typer has its own copy of click or uses the installed one, by version; this is the right class in both.
 USAGE_ERROR: type[Exception] = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "UsageError")
@@ -162,6 +163,9 @@ def explain(code: Annotated[str, typer.Argument(metavar="CODE", help="Code or na
 
     sys.stdout.write(_catalogue.explain(code))
     return ExitCode.FINE
+
+
+app.add_typer(theory_app)
 
 
 def invoke(argv: Sequence[str]) -> int:
