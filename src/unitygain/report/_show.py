@@ -75,9 +75,13 @@ def _escape(char: str) -> str:
 def number(value: object) -> str:
     """Return a number with up to four significant digits; text goes through `show`.
 
+    What rounds to 1 without being 1 is written by its distance: a cosine of all but 1 is not one of 1.
+
     Example:
         >>> number(0.41234), number(5.1e-19), number(7100416), number(float("nan")), number(-0.5)
         ('0.4123', '5.1e-19', '7,100,416', 'NaN', '-0.5')
+        >>> number(1.0), number(1 - 3.14e-6), number(1 + 2e-5), number(1 - 2**-50)
+        ('1', '1-3.1e-6', '1+2e-5', '1-8.9e-16')
     """
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return show(value)
@@ -88,9 +92,17 @@ def number(value: object) -> str:
     if 1e4 <= abs(value) < 1e7:
         return f"{value:,.0f}"
     if value == 0 or 1e-3 <= abs(value) < 1e4:
-        return f"{value + 0.0:.4g}"
-    mantissa, exponent = f"{value:.2e}".split("e")
-    return f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}"
+        text = f"{value + 0.0:.4g}"
+        return (
+            text if text != "1" or value == 1 else f"1{'+' if value > 1 else '-'}{_power(abs(value - 1), 1)}"
+        )
+    return _power(value, 2)
+
+
+def _power(value: float, digits: int) -> str:
+    mantissa, exponent = f"{value:.{digits}e}".split("e")
+    mantissa = mantissa.rstrip("0").rstrip(".") if "." in mantissa else mantissa
+    return f"{mantissa}e{int(exponent)}"
 
 
 def power(exponent: int, root: int = 10) -> str:
