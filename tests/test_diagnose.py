@@ -50,6 +50,11 @@ def test_torchscript_is_refused_by_name():
         diagnose(Case(model, mean_square, [torch.ones(2, 4)]))
 
 
+def test_a_batch_without_samples_is_refused():
+    with pytest.raises(CaseFailure, match=r"batch 0 is empty: its tensors have the shapes \(0, 4\)"):
+        diagnose(Case(nn.Linear(4, 1), lambda m, x: m(x).sum(), [torch.ones(0, 4)]))
+
+
 def test_a_loss_may_differentiate_by_its_own_input():
     def residual(model: nn.Module, x: Tensor) -> Tensor:
         x.requires_grad_()

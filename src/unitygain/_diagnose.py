@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import torch
+from torch.utils import _pytree as pytree
 
 import unitygain.measures  # noqa: F401 (importing these three rooms fills the registry)
 import unitygain.remedies  # noqa: F401
@@ -80,6 +81,7 @@ def diagnose(
     judges = choose_rules(only, skip)
     started = time.perf_counter()
     require_trainable(case)
+    require_samples(case)
     with isolated(case, seed) as (subject, worked_on):
         move(subject, dtype, device)
         say = progress or (lambda done, total, what: None)
@@ -113,6 +115,14 @@ def require_trainable(case: Case) -> None:
     meta = sum(p.is_meta for p in parameters)
     if meta:
         raise CaseFailure(f"{meta} of {len(parameters)} parameters are on meta; materialise them first")
+
+
+def require_samples(case: Case) -> None:
+    """Refuse a batch without samples: its means are NaN, and no finding would be no news."""
+    tensors = [leaf for leaf in pytree.tree_leaves(case.batches[0]) if isinstance(leaf, torch.Tensor)]
+    if tensors and all(tensor.numel() == 0 for tensor in tensors):
+        shapes = ", ".join(str(tuple(tensor.shape)) for tensor in tensors)
+        raise CaseFailure(f"batch 0 is empty: its tensors have the shapes {shapes}; give one with samples")
 
 
 def move(case: Case, dtype: str | torch.dtype | None, device: str | torch.device | None) -> None:

@@ -237,7 +237,9 @@ class Probe:
 
     def _see_sequence(self, module: nn.RNNBase, call: Call, args: tuple[Any, ...], tensor: Tensor) -> None:
         if any(isinstance(arg, PackedSequence) for arg in args):
-            self._sighting.skipped[f"time steps of {call.path}"] = "a packed sequence mixes its time steps"
+            self._sighting.skipped[f"time steps of {call.path or '(model)'}"] = (
+                "a packed sequence mixes its time steps"
+            )
             return
         batched = tensor.ndim == 3 and module.batch_first
         self._see("sequence", call, "", tensor, _second_axis_first if batched else None)

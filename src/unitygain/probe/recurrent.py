@@ -30,7 +30,7 @@ def watch(into: "Watch", call: Call, args: tuple[Any, ...]) -> None:
     if not (into.wanted.get("gate") or into.wanted.get("activation")):
         return
     if not args or isinstance(args[0], PackedSequence):
-        into.skipped[f"gates of {call.path}"] = "a packed sequence is not unrolled"
+        into.skipped[f"gates of {call.path or '(model)'}"] = "a packed sequence is not unrolled"
         return
     weight = next(module.parameters())
     x, state = (_cast(value, weight) for value in (args[0], args[1] if len(args) > 1 else None))
@@ -41,7 +41,9 @@ def watch(into: "Watch", call: Call, args: tuple[Any, ...]) -> None:
         name = part if single else f"{part} {cell.name}"
         _note(into, call, cell, part, name, torch.stack(steps))
     if isinstance(module, nn.RNNBase) and module.dropout and module.training and module.num_layers > 1:
-        into.skipped[f"dropout between the layers of {call.path}"] = "its gates are read without it"
+        into.skipped[f"dropout between the layers of {call.path or '(model)'}"] = (
+            "its gates are read without it"
+        )
 
 
 def _parts(module: nn.RNNBase | nn.RNNCellBase, x: Tensor, state: Any) -> Parts:
