@@ -89,9 +89,11 @@ def find_trunk(calls: Sequence[Call]) -> Trunk:
     most = max(weight.values())
     eligible = [chain for chain in chains if weight[id(chain)] >= HALF * most] if most else chains
     best = max(eligible, key=_preference)
-    whole = [call for call in calls if _kind(call.module) == _kind(best[0].module)]
-    following = whole[whole.index(best[-1]) + 1 :] if best[0].leaf else []
-    return Trunk(tuple(best), following[0] if following else None)
+    if not best[0].leaf:
+        return Trunk(tuple(best))
+    kind = _kind(best[0].module)
+    after = iter(calls[calls.index(best[-1]) + 1 :])
+    return Trunk(tuple(best), next((call for call in after if _kind(call.module) == kind), None))
 
 
 def _preference(chain: list[Call]) -> tuple[bool, bool, bool, int, int]:
