@@ -184,7 +184,8 @@ def _readers(start: Any, inlet: Edge, since: int) -> list[Edge]:
             elif source is not None and source not in known and source._sequence_nr() >= since:
                 known.add(source)
                 open_.append(source)
-    return found
+    # Given up, some readers are unknown, and a part would be taken for the whole.
+    return [] if open_ else found
 
 
 def _next_node() -> int:
