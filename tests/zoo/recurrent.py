@@ -111,6 +111,44 @@ def chaotic(layer: nn.RNNBase, factor: float) -> nn.RNNBase:
     return layer
 
 
+def shut(layer: nn.RNNBase | nn.RNNCellBase, bias: float) -> nn.RNNBase | nn.RNNCellBase:
+    """Shift what enters the gate that keeps the state of an LSTM or GRU, in every layer and direction."""
+    with torch.no_grad():
+        for name, parameter in layer.named_parameters():
+            if name.startswith("bias_ih"):
+                parameter[layer.hidden_size : 2 * layer.hidden_size] += bias
+    return layer
+
+
+def passing(layer: nn.RNNBase, diagonal: float, forward: float) -> nn.RNNBase:
+    """Make a step's Jacobian a chain at small signals: every unit keeps a part and feeds the next."""
+    hidden = layer.hidden_size
+    with torch.no_grad():
+        for name, parameter in layer.named_parameters():
+            parameter.zero_()
+            if "weight_ih" in name:
+                parameter.normal_(std=0.01)
+        shift = torch.diag(torch.ones(hidden - 1), 1)
+        if isinstance(layer, nn.RNN):
+            layer.weight_hh_l0.copy_(diagonal * torch.eye(hidden) + forward * shift)
+        else:  # half of the old state is kept at rest, and a quarter of the candidate's weights passes
+            rows = slice(2 * hidden, 3 * hidden)
+            layer.weight_hh_l0[rows] = 4 * ((diagonal - 0.5) * torch.eye(hidden) + forward * shift)
+    return layer
+
+
+class Both(nn.Module):
+    """A recurrent layer over the states of another, and a head on every step."""
+
+    def __init__(self, first: nn.RNNBase, second: nn.RNNBase) -> None:
+        super().__init__()
+        self.first, self.second = first, second
+        self.head = nn.Linear(second.hidden_size, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.second(self.first(x)[0])[0])
+
+
 def sick() -> list[Patient]:
     """Return the sick recurrent networks."""
     build: dict[str, tuple[Callable[[], Case], tuple[str, ...]]] = {
@@ -121,23 +159,67 @@ def sick() -> list[Patient]:
         "lstm-default-zero-300": (lambda: case(Reader(nn.LSTM(8, 16, batch_first=True)), 300), ("UG401",)),
         "gru-default-150": (lambda: case(Reader(nn.GRU(8, 32, batch_first=True)), 150), ("UG401",)),
         "relu-identity-1.2": (lambda: case(Reader(identity(1.2)), 80), ("UG402",)),
-        "tanh-chaotic": (lambda: case(Reader(noisy(4.0)), 60), ("UG402",)),
+        "tanh-chaotic": (lambda: case(Reader(noisy(4.0)), 60), ("UG402", "UG403")),
         "lstm-chaotic": (
             lambda: case(Reader(chaotic(nn.LSTM(8, 48, batch_first=True), 12.0)), 80),
-            ("UG402",),
+            ("UG402", "UG403"),
         ),
-        "gru-chaotic": (lambda: case(Reader(chaotic(nn.GRU(8, 48, batch_first=True), 12.0)), 80), ("UG402",)),
+        "gru-chaotic": (
+            lambda: case(Reader(chaotic(nn.GRU(8, 48, batch_first=True), 12.0)), 80),
+            ("UG402", "UG403"),
+        ),
         "relu-identity-1.5-padded": (lambda: case(PaddedReader(identity(1.5), 40), 40, pad=20), ("UG402",)),
     }
-    further = ("UG605", "UG601")
+    build |= forgetful()
+    further = ("UG605", "UG601", "UG404")
     patients = [
         Patient(f"rnn-{k}", "recurrent", seeded(make), codes, further) for k, (make, codes) in build.items()
     ]
+    patients += chains()
     for seed in range(2):
         width, steps = drawn(seed, (16, 64), (60, 200))
         make = seeded(lambda w=width, t=steps: case(Reader(nn.RNN(8, w, batch_first=True)), t), seed)
-        patients.append(Patient(f"rnn-tanh-drawn-{seed}", "recurrent", make, ("UG401",)))
+        patients.append(Patient(f"rnn-tanh-drawn-{seed}", "recurrent", make, ("UG401",), ("UG404",)))
     return patients
+
+
+Builds = dict[str, tuple[Callable[[], Case], tuple[str, ...]]]
+
+
+def forgetful() -> Builds:
+    """Return networks that forget: a loss at every step hides it from the gradient, or a gate is shut."""
+
+    def every(layer: nn.RNNBase, steps: int) -> Case:
+        return case(Reader(layer, every_step=True), steps)
+
+    def two(bias: float) -> Case:
+        first, second = nn.LSTM(8, 16, batch_first=True), nn.GRU(16, 16, batch_first=True)
+        return case(Both(shut(first, bias), shut(second, bias)), 12)
+
+    return {
+        "tanh-every-step-200": (lambda: every(nn.RNN(8, 24, batch_first=True), 200), ("UG404",)),
+        "lstm-every-step-250": (lambda: every(nn.LSTM(8, 24, batch_first=True), 250), ("UG404",)),
+        "gru-every-step-250": (lambda: every(nn.GRU(8, 24, batch_first=True), 250), ("UG404",)),
+        "lstm-shut-12": (lambda: every(shut(nn.LSTM(8, 24, batch_first=True), -4.0), 12), ("UG405",)),
+        "gru-shut-12": (lambda: every(shut(nn.GRU(8, 24, batch_first=True), -4.0), 12), ("UG405",)),
+        "both-shut-12": (lambda: two(-3.5), ("UG405",)),
+    }
+
+
+def chains() -> list[Patient]:
+    """Return networks of decaying units in a row, through which a gradient grows before it dies out."""
+
+    def chain(layer: nn.RNNBase, forward: float) -> Case:
+        return case(Reader(passing(layer, 0.5, forward)), 100)
+
+    build: dict[str, Callable[[], Case]] = {
+        "tanh-chain-16": lambda: chain(nn.RNN(8, 16, batch_first=True), 1.0),
+        "lstm-chain-16": lambda: chain(nn.LSTM(8, 16, batch_first=True), 0.8),
+        "gru-chain-24": lambda: chain(nn.GRU(8, 24, batch_first=True), 0.9),
+        "relu-chain-12": lambda: chain(nn.RNN(8, 12, batch_first=True, nonlinearity="relu"), 0.9),
+    }
+    further = ("UG401", "UG404", "UG601", "UG605")
+    return [Patient(f"rnn-{k}", "recurrent", seeded(make), ("UG406",), further) for k, make in build.items()]
 
 
 def healthy() -> list[Patient]:
@@ -156,6 +238,11 @@ def healthy() -> list[Patient]:
             Reader(nn.GRU(8, 16, 2, batch_first=True, bidirectional=True), every_step=True), 20
         ),
         "relu-identity-1.0": lambda: case(Reader(identity(1.0)), 60),
+        "tanh-gaussian-1.0-40": lambda: case(Reader(noisy(1.0)), 40),
+        "lstm-half-shut-16": lambda: case(
+            Reader(shut(nn.LSTM(8, 24, batch_first=True), -1.0), every_step=True), 16
+        ),
+        "tanh-delay-line": lambda: case(Reader(passing(nn.RNN(8, 24, batch_first=True), 0.0, 1.0)), 20),
     }
     patients = [Patient(f"rnn-{name}", "recurrent", seeded(make)) for name, make in build.items()]
     patients += [

@@ -23,7 +23,7 @@ from unitygain.remedies._snapshot import Undo, keep
 GATED = (nn.LSTM, nn.GRU, nn.LSTMCell, nn.GRUCell)
 
 
-@remedy(treats=("UG401",))
+@remedy(treats=("UG401", "UG404", "UG405"))
 def open_gates(case: Case, *, bias: float, sites: Select = None) -> Undo:
     """Add `bias` to the keeping gate's bias in every chosen LSTM and GRU, or cell of one, in all layers.
 

@@ -13,6 +13,10 @@ from unitygain.rules import ug206_born_dead as ug206_born_dead
 from unitygain.rules import ug301_ill_conditioned as ug301_ill_conditioned
 from unitygain.rules import ug401_vanishing_over_time as ug401_vanishing_over_time
 from unitygain.rules import ug402_exploding_over_time as ug402_exploding_over_time
+from unitygain.rules import ug403_chaotic_regime as ug403_chaotic_regime
+from unitygain.rules import ug404_memory_horizon as ug404_memory_horizon
+from unitygain.rules import ug405_gate_closed as ug405_gate_closed
+from unitygain.rules import ug406_transient_growth as ug406_transient_growth
 from unitygain.rules import ug501_precision_underflow as ug501_precision_underflow
 from unitygain.rules import ug502_precision_overflow as ug502_precision_overflow
 from unitygain.rules import ug503_float32_underflow as ug503_float32_underflow

@@ -1,0 +1,92 @@
+"""UG404: a recurrent module forgets within a small part of the sequence that it is given.
+
+What it sees:
+    The memory horizon: as many steps as it takes for exp(λ·steps) to fall to the rounding of the module's
+    dtype, λ the largest Lyapunov exponent along the data. A horizon below half of the sequence is a note,
+    below a fifth a warning; the upper end of the exponent's 95 % interval counts, which makes the horizon
+    long. Sequences of eight steps or more are judged.
+
+Why it matters:
+    Nothing that lies further back than the horizon can change what is learned, whatever the loss. Unlike
+    the gradient at the first step, which a loss at every step keeps healthy, the exponent shows it.
+
+When it is a false alarm:
+    Tasks whose answers lie in the last few steps: then the sequence can be cut. LSTM and GRU may learn to
+    open their gates in the course of training.
+
+Remedies:
+    Recurrent matrix at gain 1 (orthogonal); forget gates that start open; shorter windows.
+
+References:
+    Hochreiter, "Untersuchungen zu dynamischen neuronalen Netzen" (1991). Vogt, Puelma Touzel, Shlizerman and
+    Lajoie, "On Lyapunov exponents for RNNs" (Front. Appl. Math. Stat. 8, 2022). Tallec and Ollivier, "Can
+    recurrent neural networks warp time?" (ICLR 2018), on gates and time scales.
+
+A firing example:
+    >>> import math
+    >>> from unitygain._types import Profile, Site
+    >>> def forgetting(value: float) -> Profile:
+    ...     row = (300.0, math.log(2**23) / -value, value)
+    ...     names = ("steps", "horizon", "exponent_1")
+    ...     return Profile("lyapunov_spectrum", "nat", (Site("rnn"),), (value,), error=(0.01,),
+    ...                    columns=names, rows=(row,), labels=("tanh",))
+    >>> [(finding.code, finding.severity) for finding in judge({"lyapunov_spectrum": forgetting(-0.5)})]
+    [('UG404', 'warning')]
+
+A silent example:
+    >>> list(judge({"lyapunov_spectrum": forgetting(-0.05)}))
+    []
+"""
+
+import math
+from collections.abc import Iterable, Mapping
+
+from unitygain._registry import rule
+from unitygain._types import Cause, Finding, Profile
+from unitygain.rules._exponents import Exponent, opening_gates, read_exponents, small_weights
+from unitygain.rules._fixes import suggest
+from unitygain.rules._numbers import spell
+
+NOTE, WARNING = 1 / 2, 1 / 5
+
+
+@rule(
+    code="UG404",
+    name="memory-horizon",
+    severity="warning",
+    needs=("lyapunov_spectrum",),
+    wants=("gate_mean", "weight_gain"),
+)
+def judge(profiles: Mapping[str, Profile]) -> Iterable[Finding]:
+    """Yield one finding per recurrent cell whose memory is short for its sequence."""
+    for cell in read_exponents(profiles["lyapunov_spectrum"]):
+        if cell.farthest < NOTE * cell.steps:
+            yield report(profiles, cell)
+
+
+def report(profiles: Mapping[str, Profile], cell: Exponent) -> Finding:
+    """Return the finding for one cell."""
+    grave = cell.farthest < WARNING * cell.steps
+    share = WARNING if grave else NOTE
+    rounding = cell.horizon * -cell.value if math.isfinite(cell.value) else math.nan
+    causes = (
+        *opening_gates(profiles, cell),
+        *small_weights(profiles, cell),
+        Cause(f"length: {cell.steps} steps where memory lasts {spell(cell.horizon)}"),
+    )
+    return Finding(
+        "UG404",
+        "memory-horizon",
+        "warning" if grave else "info",
+        f"memory reaches back {spell(cell.horizon)} of {cell.steps} steps: the largest exponent is "
+        f"{cell.spelled()}, and before that nothing of a gradient stands above rounding",
+        (cell.site,),
+        "lyapunov_spectrum",
+        cell.value,
+        profiles["lyapunov_spectrum"].unit,
+        -rounding / (share * cell.steps),
+        interval=(cell.low, cell.high),
+        causes=causes,
+        fix=suggest(causes),
+        evidence={"steps": cell.steps, "horizon": cell.horizon, "farthest": cell.farthest},
+    )
