@@ -175,3 +175,11 @@ def test_tokens_that_are_alike_where_the_loss_is_low_are_information():
     assert "the loss is 0.3 per row" in finding.message
     stuck = dataclasses.replace(loss, facts=facts | {"row_mean": 1.6})
     assert [found.severity for found in ug205.judge({**collapsed, "loss_value": stuck})] == ["warning"]
+
+
+def test_the_bias_right_before_a_dead_activation_is_blamed_and_not_a_larger_one_further_back():
+    sites = tuple(Site(str(index)) for index in range(4))
+    biases = Profile("param_rms", "rms", (Site("0.bias"), Site("2.bias")), (0.3, 0.1))
+    outputs = profile("act_rms", 0.4, 0.2, 0.1, 0.0, sites=sites)
+    (born,) = ug206.judge(profile("act_frac_dead", 1.0, sites=(sites[3],)) | outputs | {"param_rms": biases})
+    assert born.causes[0].parameters == {"sites": ("2",)}

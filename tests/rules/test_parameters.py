@@ -196,3 +196,11 @@ def test_zero_gradients_of_many_parameters_are_weighed_without_comparing_all_wit
     assert len(found.sites) == count - 1
     # Linear cost is a fifth of a second; comparing all with all is 4e8 comparisons, a minute and more.
     assert time.process_time() - started < 10
+
+
+def test_a_bias_that_sums_to_zero_behind_a_weight_that_learns_is_no_dead_path():
+    names = {LAYERS[0]: 0.1, "head.weight": 0.1, "head.bias": 0.0}
+    assert learning(dict.fromkeys(names, 1.0), names) == []
+    names["head.weight"] = 0.0
+    [finding] = learning(dict.fromkeys(names, 1.0), names)
+    assert finding.severity == "warning"

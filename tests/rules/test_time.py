@@ -134,3 +134,14 @@ def test_a_loop_of_the_model_s_own_is_named_as_the_cause():
     profiles["time_grad_rms"] = dataclasses.replace(profiles["time_grad_rms"], sites=sites, facts=facts)
     (finding,) = ug401.judge(profiles)
     assert finding.causes[0].text.startswith("recurrence: the model's own loop passes 0.5x per step back")
+
+
+def test_a_layer_that_a_loop_calls_at_every_step_is_blamed_with_its_gain():
+    profiles = series(*decay(0.5, 60), path="cell")
+    layer = Profile("weight_gain", "gain", (Site("cell"), Site("head")), (0.577, 1.0), labels=("Linear",) * 2)
+    (finding,) = ug401.judge({**profiles, "weight_gain": layer})
+    first = finding.causes[0]
+    assert first.text.startswith("recurrent weights: sqrt(fan_in·var) = 0.577 in cell")
+    assert first.parameters == {"sites": ("cell",), "gain": 1.0}
+    assert first.predicted is not None
+    assert first.predicted[0] < 20 * math.log10(0.5 / 0.577) < first.predicted[1]

@@ -24,7 +24,8 @@ def time_grad_rms(case: Case, record: Record) -> Profile | None:
     For an `nn.RNN`, `nn.LSTM` or `nn.GRU` it is the gradient with respect to x_t. For a cell or layer that
     the model itself calls eight times or more, and that is no block of a trunk, it is the gradient at the
     output of the t-th call. In a model without either it is the gradient with respect to a floating input
-    of three dimensions, whose second is taken for time. Parameter gradients hide what this shows: they sum over the steps.
+    of three dimensions, whose second is taken for time. Parameter gradients hide what this shows: they sum
+    over the steps.
 
     Cost: one reduction per sequence. No side effects.
 

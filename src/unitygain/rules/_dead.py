@@ -28,7 +28,7 @@ def explain_dead(profiles: Mapping[str, Profile], site: Site, limit: float) -> I
         > 0
     ]
     if heavy:
-        bias, whole, ahead = max(heavy)
+        bias, whole, ahead = heavy[0]
         yield Cause(
             f"biases: rms {spell(bias)} in {ahead}, of a pre-activation of rms {spell(whole)} in all",
             "zero_biases",

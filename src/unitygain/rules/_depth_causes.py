@@ -100,8 +100,8 @@ def blame_weights(layers: list[Layer], blocks: tuple[Site, ...], per_block: floa
     # A slope that depends on the scale of the signal comes back to its usual size with it.
     free = name in SCALE_FREE or (name in SLOPE and gain < needed)
     centre, low, high = (per_block / from_db(wrong), LOOSE_LOW, LOOSE_HIGH) if free else (1.0, *LOOSE_CURVED)
-    # Where the signal had fallen below the biases they chose which units are open; at its own gain the weights
-    # choose, and the gain is 1.
+    # Where the signal had fallen below the biases, they chose which units are open. At their own gain the
+    # weights choose, and the gain is 1.
     least, most = (min(centre, 1.0), max(centre, 1.0)) if name in SCALE_FREE else (centre, centre)
     behind = f"{name} needs {spell(needed)}" if name not in {"identity", *SLOPE} else "1 keeps the scale"
     default = " (fan_in·var = 1/3, PyTorch's default)" if abs(gain**2 - 1 / 3) < 0.02 else ""

@@ -18,6 +18,8 @@ DECAYED = -120.0
 # One matrix at gain 1, multiplied again and again: its spectral radius scatters by 1/sqrt(width) about 1, and
 # tanh at unit signals has a slope of 0.75 (-2.5 dB) on average.
 LOOSE_LOW, LOOSE_HIGH = -2.5, 1.0
+# Layers of one loop whose gains differ by less: which of them carries the state makes no difference.
+ALIKE = 1.2
 # A gate with this much before its sigmoid is open by 0.98.
 OPEN_BIAS = 4.0
 
@@ -165,6 +167,7 @@ def _suspect(profiles: Mapping[str, Profile], passage: Passage, slope: float) ->
             {"sites": (site.path,), "gain": 1.0, "only": "weight_hh*"},
             (min(moved, 0.0) + LOOSE_LOW, max(moved, 0.0) + LOOSE_HIGH),
         )
+    yield from _bare_layers(profiles, site, slope)
     if not site.path:
         yield Cause(
             f"recurrence: the model's own loop passes {spell(from_db(slope))}x per step back; its recurrent "
@@ -172,6 +175,25 @@ def _suspect(profiles: Mapping[str, Profile], passage: Passage, slope: float) ->
         )
     if slope < 0:
         yield Cause(f"length: {passage.steps} steps at {spell(from_db(slope))}x per step")
+
+
+def _bare_layers(profiles: Mapping[str, Profile], site: Site, slope: float) -> Iterable[Cause]:
+    """Yield the weights of the layers that a hand-written loop calls at every step, where they are alike."""
+    repeated = {step.path for step in profiles["time_grad_rms"].sites}
+    layers = [layer for layer in read_layers(profiles) if layer.site.path in repeated]
+    gains = [layer.gain for layer in layers if "weight_" not in f"{layer.site}"]
+    if not gains or site.path not in repeated or max(gains) > ALIKE * min(gains):
+        return
+    gain = median(gains)
+    if gain < 0.9 if slope < 0 else gain > 1.1:
+        moved = slope - to_db(gain)
+        yield Cause(
+            f"recurrent weights: sqrt(fan_in·var) = {spell(gain)} in {', '.join(sorted(repeated))}, which "
+            f"alone gives {spell(gain)}x per step",
+            "rescale_weights",
+            {"sites": tuple(layer.site.path for layer in layers), "gain": 1.0},
+            (min(moved, 0.0) + LOOSE_LOW, max(moved, 0.0) + LOOSE_HIGH),
+        )
 
 
 def stated_slope(profile: Profile, passage: Passage) -> float:

@@ -69,6 +69,9 @@ def judge(profiles: Mapping[str, Profile]) -> Iterator[Finding]:
     if unused:
         yield _unused(unused, len(trainable), profiles)
     if zero and len(zero) < len(trainable):
+        reached = {owner(site) for site, value in gradients.items() if value > 0 and not is_bias(site)}
+        # Behind a weight that gets one, what sums to zero in a bias are the samples, as in a balanced hinge.
+        zero = [site for site in zero if not (is_bias(site) and owner(site) in reached)]
         zero = _not_behind_zero_weights(zero, gradients, profiles)
         if zero:
             yield _without_gradient(zero, len(trainable), profiles)
