@@ -62,9 +62,10 @@ def _decades(low: float, high: float, height: float) -> Scale:
     first = math.ceil(bottom / step) * step
     ticks = tuple((float(at), power(at)) for at in range(first, top + 1, step))
     if top - bottom <= 2:
+        # Read as text, a power that is out of range becomes infinity or 0 instead of an error.
         finer = ((at + math.log10(part), at, part) for at in range(bottom, top) for part in (2, 5))
-        ticks = tuple((float(at), number(10.0**at)) for at in range(bottom, top + 1))
-        ticks += tuple((where, number(part * 10.0**at)) for where, at, part in finer)
+        ticks = tuple((float(at), number(float(f"1e{at}"))) for at in range(bottom, top + 1))
+        ticks += tuple((where, number(float(f"{part}e{at}"))) for where, at, part in finer)
     return Scale(bottom, top, height, True, ticks)
 
 
