@@ -282,3 +282,22 @@ def test_a_loss_without_gradient_is_refused() -> None:
     case = Case(nn.Linear(4, 1), loss=lambda m, x: m(x).detach().sum(), data=[torch.randn(2, 4)])
     with pytest.raises(CaseFailure, match="the loss has no gradient"), isolated(case) as (subject, _):
         observe(subject, ("output.rms",))
+
+
+def test_a_model_without_a_trunk_says_so() -> None:
+    class Bare(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weights = nn.ParameterList(torch.eye(3) for _ in range(5))
+
+        def forward(self, x: Tensor) -> Tensor:
+            for weight in self.weights:
+                x = torch.tanh(x @ weight)
+            return x
+
+    with Probe(Bare()) as probe:
+        probe._model(torch.ones(2, 3)).sum().backward()
+    assert "gain over depth" in {gap.what for gap in probe.record().skipped}
+    with Probe(nn.Sequential(*(nn.Linear(3, 3) for _ in range(5)))) as probe:
+        probe._model(torch.ones(2, 3)).sum().backward()
+    assert "gain over depth" not in {gap.what for gap in probe.record().skipped}

@@ -44,6 +44,10 @@ def assemble(model: nn.Module, sighting: Sighting, ledger: Ledger, wanted: Wante
             if call in chosen or signal in {"input", "logits"}:
                 record.add(signal, call, dataclasses.replace(sites[call], leaf=leaf), ledger, row)
     record.add_parameters(model)
+    if not trunk.blocks:
+        record.skipped["gain over depth"] = (
+            "no module that repeats was found; bare parameters are not followed"
+        )
     notes = tuple(Skipped(what, reason) for what, reason in record.skipped.items())
     return Record(
         places=tuple(record.places),
