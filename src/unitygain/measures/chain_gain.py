@@ -2,7 +2,7 @@
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Set
 
 from unitygain._case import Case
 from unitygain._registry import measure
@@ -134,7 +134,7 @@ def _norm_log(operator: LinearOperator, steps: int, seed: int, parts: Sequence[J
 def _weight_logs(case: Case, record: Record, seed: int) -> dict[Site, Log]:
     """Sum of log10 of the norms of the weights in every block."""
     norms: dict[str, OperatorNorm] = {}
-    inside = [site.path for site in record.blocks]
+    inside = {site.path for site in record.blocks}
     chosen = {
         path: module for path, module in convolutions(case.model).items() if _within(path, inside) is not None
     }
@@ -152,8 +152,11 @@ def _weight_logs(case: Case, record: Record, seed: int) -> dict[Site, Log]:
     return {site: _total(logs[site.path]) for site in record.blocks}
 
 
-def _within(path: str, blocks: Sequence[str]) -> str | None:
-    return next((block for block in blocks if f"{path}.".startswith(f"{block}.")), None)
+def _within(path: str, blocks: Set[str]) -> str | None:
+    """Return the block that a module is in, from the names of those that it is in."""
+    parts = path.split(".")
+    names = (".".join(parts[:length]) for length in range(1, len(parts) + 1))
+    return next((name for name in names if name in blocks), None)
 
 
 def _log(value: float, error: float) -> Log:

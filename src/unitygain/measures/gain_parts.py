@@ -1,7 +1,8 @@
 """gain_parts: what the backward gain of every block is made of."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from unitygain._case import Case
@@ -44,6 +45,35 @@ class _Step:
     past: float
     out: float
     places: list[Place]
+
+
+class _Ran:
+    """The activations and softmaxes that ran, found by their site and by the weights that they follow."""
+
+    def __init__(self, record: Record) -> None:
+        fractions = record.values.get("activation.frac_open", {})
+        self._open = {p.site: fractions[p.site][0] for p in record.of("activation") if p.site in fractions}
+        self._following: dict[str, dict[str, list[Site]]] = {}
+        for signal in ("activation", "softmax"):
+            behind = self._following[signal] = defaultdict(list)
+            for place in record.of(signal):
+                if place.site.leaf:
+                    behind[place.note].append(place.site)
+
+    def between(self, weights: set[str]) -> str:
+        """What ran since these weights in no module of its own: an activation, attention, or another."""
+        for signal, kind in (("activation", "activation"), ("softmax", "attention")):
+            if not weights.isdisjoint(self._following[signal].keys()):
+                return kind
+        return "other"
+
+    def open_fraction(self, steps: Sequence[_Step]) -> float:
+        """Mean open fraction over the activations in these steps; NaN without one."""
+        sites = {place.site for step in steps for place in step.places}
+        for path in {site.path for site in sites}:
+            sites.update(self._following["activation"].get(path, ()))
+        inside = [self._open[site] for site in sites if site in self._open]
+        return math.fsum(inside) / len(inside) if inside else math.nan
 
 
 @measure(unit=UNIT, needs=NEEDS)
@@ -90,7 +120,8 @@ def gain_parts(case: Case, record: Record) -> Profile | None:
     steps = _steps(record)
     if not any(str(site) in steps for site in blocks):
         return None
-    rows = [_split(record, steps.get(str(site), []), entries[site], exits[site]) for site in blocks]
+    ran = _Ran(record)
+    rows = [_split(ran, steps.get(str(site), []), entries[site], exits[site]) for site in blocks]
     values = tuple(entries[site] / exits[site] if exits[site] else math.nan for site in blocks)
     return Profile("gain_parts", UNIT, tuple(blocks), values, columns=COLUMNS, rows=tuple(rows), note=NOTE)
 
@@ -111,7 +142,7 @@ def _steps(record: Record) -> dict[str, list[_Step]]:
     return {block: list(steps.values()) for block, steps in found.items()}
 
 
-def _split(record: Record, steps: Sequence[_Step], entry: float, exit_: float) -> tuple[float, ...]:
+def _split(ran: _Ran, steps: Sequence[_Step], entry: float, exit_: float) -> tuple[float, ...]:
     sizes_ = [entry, exit_, *(size for step in steps for size in (step.total, step.through, step.out))]
     if not steps or not all(math.isfinite(size) and size > 0 for size in sizes_):
         return (math.nan,) * len(COLUMNS)
@@ -124,18 +155,10 @@ def _split(record: Record, steps: Sequence[_Step], entry: float, exit_: float) -
         factors[step.kind] *= step.through / step.out
         factors["merge"] *= step.total / step.through
         gap = step.out / (exit_ if following is None else following.total)
-        factors[_between(record, weights)] *= gap
+        factors[ran.between(weights)] *= gap
     skip, branch = _paths(steps, exit_)
-    opened = _open_fraction(record, steps)
+    opened = ran.open_fraction(steps)
     return (*(factors[kind] for kind in FACTORS), skip, branch, opened, factors["merge"], factors["other"])
-
-
-def _between(record: Record, weights: set[str]) -> str:
-    """What ran since these weights in no module of its own: an activation, attention, or something else."""
-    for signal in ("activation", "softmax"):
-        if any(place.site.leaf and place.note in weights for place in record.of(signal)):
-            return "activation" if signal == "activation" else "attention"
-    return "other"
 
 
 def _paths(steps: Sequence[_Step], exit_: float) -> tuple[float, float]:
@@ -146,15 +169,3 @@ def _paths(steps: Sequence[_Step], exit_: float) -> tuple[float, float]:
     ends = [*(fork.total for fork in forks[1:]), exit_]
     skip = math.prod(fork.past / end for fork, end in zip(forks, ends, strict=True))
     return skip, math.hypot(*(fork.through / end for fork, end in zip(forks, ends, strict=True)))
-
-
-def _open_fraction(record: Record, steps: Sequence[_Step]) -> float:
-    sites = {place.site for step in steps for place in step.places}
-    paths = {site.path for site in sites}
-    fractions: Mapping[Site, tuple[float, ...]] = record.values.get("activation.frac_open", {})
-    inside = [
-        fractions[place.site][0]
-        for place in record.of("activation")
-        if place.site in fractions and (place.site in sites or (place.site.leaf and place.note in paths))
-    ]
-    return math.fsum(inside) / len(inside) if inside else math.nan

@@ -111,9 +111,10 @@ class Flow:
         """Return the record with the units that a gradient came through; each one's note is its block."""
         places: list[Place] = []
         values: dict[str, dict[Site, tuple[float, ...]]] = defaultdict(dict)
+        blocks = set(record.blocks)
         for unit in self._units:
             numbers = {**unit.inlet.numbers, **unit.out}
-            if len(numbers) != len(STATISTICS) - 1 or sites[unit.block] not in record.blocks:
+            if len(numbers) != len(STATISTICS) - 1 or sites[unit.block] not in blocks:
                 continue
             _, _, dtype, shape = self._inlets[unit.call]
             site = sites[unit.call]

@@ -1,5 +1,6 @@
 """The loss as the operations show it: what enters it, p - y, and what a uniform prediction would cost."""
 
+import itertools
 import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -42,7 +43,7 @@ def watch(into: "Watch", name: str, args: tuple[Any, ...], kwargs: dict[str, Any
         _soft(into, args)
     elif name == "xlogy":
         # Only a divergence from the target has this term: its value at a uniform prediction is not ln C.
-        for seen in into.seen[-1:]:
+        for seen in itertools.islice(reversed(into.seen), 1):
             if seen.operation == "soft_cross_entropy":
                 seen.operation = "kl_div"
                 seen.numbers["expected"] = math.nan

@@ -185,8 +185,11 @@ class JacobianOperator:
     @cached_property
     def _transposed(self) -> tuple[Tensor, Tensor | None]:
         """A cotangent and Jᵀ of it, with a graph between them; None where the two are not connected."""
-        cotangent = torch.zeros_like(self._output.copy, requires_grad=True)
         with torch.enable_grad():
+            # Zeros that stand above the output in the graph: autograd looks for a leaf in all that the model
+            # computed before this block, which in a deep model costs more than the product.
+            nowhere = torch.zeros((), dtype=torch.bool, device=self._output.device)
+            cotangent = torch.where(nowhere, self._output.copy, 0.0)
             (transposed,) = torch.autograd.grad(
                 self._output.copy, self._input.edge, cotangent, create_graph=True, allow_unused=True
             )

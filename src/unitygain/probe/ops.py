@@ -64,7 +64,7 @@ class Watch(TorchDispatchMode):
         super().__init__()
         self.wanted = wanted
         self.trail = Trail()
-        self.seen: list[Seen] = []
+        self.seen: dict[Seen, None] = {}
         self.skipped: dict[str, str] = {}
         self._innermost = innermost
         self._follows = ""
@@ -127,7 +127,7 @@ class Watch(TorchDispatchMode):
         call = self._innermost()
         like = (tuple(tensor.shape), dtype_name(tensor))
         seen = Seen(signal, operation, call, like, follows=self._follows, calls_before=self._ended, **more)
-        self.seen.append(seen)
+        self.seen[seen] = None
         if call is not None:
             self._within[call].append(seen)
         return seen
@@ -185,10 +185,10 @@ class Watch(TorchDispatchMode):
             return
         if not (observable(args[0]) and observable(output)) or args[0].is_complex():
             return
-        bent = module_slope(module, args[0], output)
-        if bent is None:
+        if (bent := module_slope(module, args[0], output)) is None:
             return
-        self.seen = [seen for seen in self.seen if seen not in inside]
+        for one in inside:
+            del self.seen[one]
         seen = self.add("activation", type(module).__name__, output, whole=True)
         seen.call = call
         self._describe(seen, bent, output)
