@@ -15,6 +15,8 @@ UNIT = "largest norm of J v over norm of v"
 TOP = 5
 # The matrix itself is made, where nothing else works, up to this many rows: one backward pass each.
 DENSE_SIDE = 512
+# So few rows are had in one batched backward pass, which costs less than a step or two of Golub-Kahan.
+EXACT_ROWS = 64
 
 
 @measure(unit=UNIT, passes="2 x steps x blocks, steps at most 18 on large blocks")
@@ -23,7 +25,8 @@ def jacobian_sigma_max(case: Case, record: Record) -> Profile | None:
 
     The batch is taken as one vector. Each step is one J·v and one Jᵀ·u; it stops when the error bars of
     the first five are below 1e-6 of their values, or after 18 steps on Jacobians with more than 4096 rows
-    and columns (300 on smaller ones). A singular value that occurs several times is counted once.
+    and columns (300 on smaller ones). A singular value that occurs several times is counted once there. A
+    Jacobian of at most 64 rows is computed whole, in one batched backward pass.
 
     Where an operation has no double backward pass, J·v cannot be had: then a Jacobian of up to 512 rows is
     computed whole, and a larger one gets lower bounds from backward passes alone. Labels say which.
@@ -81,6 +84,9 @@ def jacobian_sigma_max(case: Case, record: Record) -> Profile | None:
 
 def _top(jacobian: JacobianOperator, seed: int) -> tuple[tuple[float, ...], float, str]:
     """The largest singular values, the error of the first, and how they were found."""
+    if jacobian.shape[0] <= EXACT_ROWS:
+        values, error = dense_values(jacobian, TOP)
+        return values, error, "from the whole matrix"
     if jacobian.double_backward:
         found = golub_kahan(jacobian, TOP, steps=affordable_steps(jacobian), seed=seed)
         return found.values, found.errors[0], f"Golub-Kahan, {found.steps} steps"
