@@ -4,6 +4,8 @@ import dataclasses
 import math
 
 import pytest
+import torch
+from torch import nn
 
 from unitygain._types import Cause, Profile, Site
 from unitygain.rules import ug203_dead_units as ug203
@@ -159,9 +161,18 @@ def test_the_fix_is_for_the_first_cause():
     for remedy, (parameters, code) in tries.items():
         assert code in suggest([Cause("why", remedy, parameters)])
     recurrent = {"sites": ("rnn",), "gain": 1.0, "only": "weight_hh*"}
-    assert "orthogonal_(model.get_submodule('rnn').weight_hh_l0)" in suggest([
-        Cause("why", "rescale_weights", recurrent)
-    ])
+    for cell in (nn.RNN(2, 3, num_layers=2), nn.RNNCell(2, 3)):
+        model = nn.ModuleDict({"rnn": cell})
+        exec(suggest([Cause("why", "rescale_weights", recurrent)]), {"model": model, "nn": nn})
+        matrix = next(p for name, p in cell.named_parameters() if name.startswith("weight_hh"))
+        torch.testing.assert_close(matrix @ matrix.T, torch.eye(3), rtol=1e-5, atol=1e-6)
+    for cell in (nn.LSTM(2, 3), nn.GRUCell(2, 3)):
+        before = next(p for name, p in cell.named_parameters() if name.startswith("bias_ih")).detach().clone()
+        model = nn.ModuleDict({"rnn": cell})
+        code = suggest([Cause("why", "open_gates", {"sites": ("rnn",), "bias": 4.0})])
+        exec(code, {"model": model, "torch": torch})
+        after = next(p for name, p in cell.named_parameters() if name.startswith("bias_ih")).detach()
+        assert (after - before).abs().nonzero().flatten().tolist() == [3, 4, 5]
     assert suggest([Cause("why")]) == suggest([]) == ""
 
 
@@ -183,3 +194,13 @@ def test_the_bias_right_before_a_dead_activation_is_blamed_and_not_a_larger_one_
     outputs = profile("act_rms", 0.4, 0.2, 0.1, 0.0, sites=sites)
     (born,) = ug206.judge(profile("act_frac_dead", 1.0, sites=(sites[3],)) | outputs | {"param_rms": biases})
     assert born.causes[0].parameters == {"sites": ("2",)}
+
+
+def test_units_that_are_starved_are_explained_where_the_dying_begins():
+    sites = tuple(Site(str(index)) for index in range(4))
+    biases = Profile("param_rms", "rms", (Site("0.bias"), Site("2.bias")), (30.0, 0.1))
+    outputs = profile("act_rms", 31.0, 0.01, 0.1, 0.001, sites=sites)
+    dead = profile("act_frac_dead", 0.85, 0.97, sites=(sites[1], sites[3]))
+    (finding,) = ug203.judge(dead | outputs | {"param_rms": biases})
+    assert str(finding.sites[0]) == "3"
+    assert finding.causes[0].parameters == {"sites": ("0",)}

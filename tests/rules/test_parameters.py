@@ -201,6 +201,8 @@ def test_zero_gradients_of_many_parameters_are_weighed_without_comparing_all_wit
 def test_a_bias_that_sums_to_zero_behind_a_weight_that_learns_is_no_dead_path():
     names = {LAYERS[0]: 0.1, "head.weight": 0.1, "head.bias": 0.0}
     assert learning(dict.fromkeys(names, 1.0), names) == []
+    made = {LAYERS[0]: 0.1, "head.parametrizations.weight.original": 0.1, "head.bias": 0.0}
+    assert learning(dict.fromkeys(made, 1.0), made) == []
     names["head.weight"] = 0.0
     [finding] = learning(dict.fromkeys(names, 1.0), names)
     assert finding.severity == "warning"

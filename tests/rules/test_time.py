@@ -145,3 +145,20 @@ def test_a_layer_that_a_loop_calls_at_every_step_is_blamed_with_its_gain():
     assert first.parameters == {"sites": ("cell",), "gain": 1.0}
     assert first.predicted is not None
     assert first.predicted[0] < 20 * math.log10(0.5 / 0.577) < first.predicted[1]
+
+
+def test_the_layers_of_one_loop_are_one_finding():
+    names = ("i2h", "h2h", "act")
+    parts = [series(*decay(0.5, 60), path=name)["time_grad_rms"] for name in names]
+    sites = tuple(site for part in parts for site in part.sites)
+    values = tuple(value for part in parts for value in part.values)
+    merged = dataclasses.replace(parts[2], sites=sites, values=values)
+    gains = Profile("weight_gain", "gain", (Site("i2h"), Site("h2h")), (0.56, 0.58), labels=("Linear",) * 2)
+    (finding,) = ug401.judge({"time_grad_rms": merged, "weight_gain": gains})
+    assert [site.path for site in finding.sites] == ["act", "i2h", "h2h"]
+    assert finding.fact == "slope_db_per_step"
+    assert "in i2h, h2h" in finding.causes[0].text
+    assert "cannot be told" in finding.causes[0].note
+    ends = (Site("i2h.weight_hh_l0"), Site("h2h.weight_hh_l0"))
+    own = dataclasses.replace(gains, sites=ends)
+    assert len(list(ug401.judge({"time_grad_rms": merged, "weight_gain": own}))) == 3

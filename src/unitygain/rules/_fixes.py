@@ -8,10 +8,14 @@ from unitygain.rules._numbers import spell
 WEIGHTS = """for module in model.modules():  # weights with standard deviation gain / sqrt(fan_in)
     if isinstance(module, (nn.Linear, nn.Conv2d)):
         nn.init.normal_(module.weight, std={gain} / module.weight[0].numel() ** 0.5)"""
-RECURRENT = "nn.init.orthogonal_(model.get_submodule({path!r}).weight_hh_l0)  # gain 1"
+RECURRENT = """for name, weight in model.get_submodule({path!r}).named_parameters():
+    if name.startswith("weight_hh"):
+        nn.init.orthogonal_(weight)  # gain 1"""
 GATES = """cell = model.get_submodule({path!r})  # the gate that keeps the state starts open
 with torch.no_grad():
-    cell.bias_ih_l0[cell.hidden_size : 2 * cell.hidden_size] += {bias}"""
+    for name, offset in cell.named_parameters():
+        if name.startswith("bias_ih"):
+            offset[cell.hidden_size : 2 * cell.hidden_size] += {bias}"""
 BRANCHES = "x = x + {factor} * branch(x)  # 1 / sqrt(2 * number of blocks), in every block"
 BIASES = "nn.init.zeros_(model.get_submodule({path!r}).bias)"
 NORM = "x = x + block(x)  # give each block with a norm a skip path"

@@ -19,8 +19,9 @@ def pattern(site: Site) -> str:
 
 
 def owner(site: Site) -> str:
-    """Return the path of the module that holds the parameter."""
-    return site.path.rpartition(".")[0]
+    """Return the path of the module that holds the parameter, be it one of a parametrised weight."""
+    module, parametrised, _ = site.path.partition(".parametrizations.")
+    return module if parametrised else module.rpartition(".")[0]
 
 
 def list_names(sites: Sequence[Site] | Iterable[str]) -> str:

@@ -60,7 +60,9 @@ def judge(profiles: Mapping[str, Profile]) -> Iterable[Finding]:
         return
     site, value = found[0]
     more = f", and {MANY} or more at {len(found) - 1} other places" if len(found) > 1 else ""
-    likely = tuple(explain_dead(profiles, site, MANY))
+    # What comes behind dead units is starved by them: the cause is looked for where they begin.
+    start = next(place for place, dead in profiles["act_frac_dead"].items() if dead >= MANY)
+    likely = tuple(explain_dead(profiles, start, MANY))
     yield Finding(
         "UG203",
         "dead-units",

@@ -46,7 +46,15 @@ from unitygain._registry import rule
 from unitygain._types import Finding, Profile, Severity
 from unitygain.rules._fixes import suggest
 from unitygain.rules._numbers import from_db, spell
-from unitygain.rules._time import Passage, describe, explain_time, judged, keeping, read_passages
+from unitygain.rules._time import (
+    Passage,
+    describe,
+    explain_time,
+    judged,
+    keeping,
+    one_per_loop,
+    read_passages,
+)
 
 DECAY, FATAL = -60.0, -200.0
 ROUNDED_AWAY, GATED_DECAY = -144.0, -300.0
@@ -61,12 +69,14 @@ MOSTLY = 0.6
     wants=("gate_mean", "weight_gain"),
 )
 def judge(profiles: Mapping[str, Profile]) -> Iterable[Finding]:
-    """Yield one finding per recurrent module whose gradient does not reach the first step."""
+    """Yield one finding per recurrent module, or loop, whose gradient does not reach the first step."""
+    lost = []
     for passage in read_passages(profiles["time_grad_rms"]):
-        gated = bool(keeping(profiles, passage.first)[0])
-        limit = ROUNDED_AWAY if gated else DECAY
+        limit = ROUNDED_AWAY if keeping(profiles, passage.first)[0] else DECAY
         if passage.across <= limit and passage.slope < 0 and passage.share >= MOSTLY and passage.gradual:
-            yield report(profiles, passage, limit, grade(passage, gated=gated))
+            lost.append(passage)
+    for loop in one_per_loop(profiles, lost):
+        yield report(profiles, loop, gated=bool(keeping(profiles, loop[0].first)[0]))
 
 
 def grade(passage: Passage, *, gated: bool) -> Severity:
@@ -80,17 +90,18 @@ def grade(passage: Passage, *, gated: bool) -> Severity:
     return "error" if passage.across <= FATAL else "warning"
 
 
-def report(profiles: Mapping[str, Profile], passage: Passage, limit: float, severity: Severity) -> Finding:
-    """Return the finding for one passage."""
+def report(profiles: Mapping[str, Profile], loop: tuple[Passage, ...], *, gated: bool) -> Finding:
+    """Return the finding for one module or loop, with the numbers of its first passage."""
+    passage, limit = loop[0], ROUNDED_AWAY if gated else DECAY
     start = "exactly 0" if passage.lost else f"{spell(from_db(passage.across))} of that at the last step"
     causes = explain_time(profiles, passage)
     return Finding(
         "UG401",
         "vanishing-over-time",
-        severity,
+        grade(passage, gated=gated),
         f"the gradient at the first step is {start}: {describe(profiles['time_grad_rms'], passage)}; it "
         f"reaches back {passage.horizon()} steps to a thousandth",
-        (passage.first,),
+        tuple(other.first for other in loop),
         "time_grad_rms",
         **judged(profiles["time_grad_rms"], passage, limit),
         causes=causes,

@@ -41,7 +41,7 @@ from unitygain._registry import rule
 from unitygain._types import Finding, Profile, Severity
 from unitygain.rules._fixes import suggest
 from unitygain.rules._numbers import from_db, spell
-from unitygain.rules._time import Passage, describe, explain_time, judged, read_passages
+from unitygain.rules._time import Passage, describe, explain_time, judged, one_per_loop, read_passages
 
 GROWTH = 60.0
 FATAL = 100.0
@@ -56,14 +56,19 @@ MOSTLY = 0.6
     wants=("weight_gain", "gate_mean"),
 )
 def judge(profiles: Mapping[str, Profile]) -> Iterable[Finding]:
-    """Yield one finding per recurrent module whose gradient grows towards the first step."""
-    for passage in read_passages(profiles["time_grad_rms"]):
-        if passage.across >= GROWTH and passage.slope > 0 and passage.share >= MOSTLY:
-            yield report(profiles, passage)
+    """Yield one finding per recurrent module, or loop, whose gradient grows towards the first step."""
+    grown = [
+        passage
+        for passage in read_passages(profiles["time_grad_rms"])
+        if passage.across >= GROWTH and passage.slope > 0 and passage.share >= MOSTLY
+    ]
+    for loop in one_per_loop(profiles, grown):
+        yield report(profiles, loop)
 
 
-def report(profiles: Mapping[str, Profile], passage: Passage) -> Finding:
-    """Return the finding for one passage."""
+def report(profiles: Mapping[str, Profile], loop: tuple[Passage, ...]) -> Finding:
+    """Return the finding for one module or loop, with the numbers of its first passage."""
+    passage = loop[0]
     severity: Severity = "error" if passage.across >= FATAL else "warning"
     causes = explain_time(profiles, passage)
     return Finding(
@@ -72,7 +77,7 @@ def report(profiles: Mapping[str, Profile], passage: Passage) -> Finding:
         severity,
         f"the gradient at the first step is {spell(from_db(passage.across))}x that at the last: "
         f"{describe(profiles['time_grad_rms'], passage)}",
-        (passage.first,),
+        tuple(other.first for other in loop),
         "time_grad_rms",
         **judged(profiles["time_grad_rms"], passage, GROWTH),
         causes=causes,
