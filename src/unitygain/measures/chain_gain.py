@@ -8,12 +8,13 @@ from unitygain._case import Case
 from unitygain._registry import measure
 from unitygain._types import Profile, Site
 from unitygain.probe.chain import Chain, chain_of
+from unitygain.probe.few import trace_few
 from unitygain.probe.golub_kahan import affordable_steps, golub_kahan
 from unitygain.probe.hutchinson import rms_gain_of
 from unitygain.probe.one_sided import lower_bounds
 from unitygain.probe.operators import JacobianOperator, LinearOperator
 from unitygain.probe.record import Record
-from unitygain.probe.trace import TracedBlock, buffers_kept, entering, trace
+from unitygain.probe.trace import TracedBlock, buffers_kept, entering
 from unitygain.probe.weights import OperatorNorm, convolution_norm, convolutions, matrices, matrix_norm
 
 UNIT = "log10 of norm out over norm in, whole trunk"
@@ -35,7 +36,8 @@ def chain_gain(case: Case, record: Record) -> Profile | None:
     says so. The typical gain is ‖J‖_F/√rows, the worst one ‖J‖ of the true chain. The three differ by
     orders of magnitude: a product of norms says little about the chain.
 
-    Products of Jacobians are taken block by block, each at its own scale, so that no gain is too small or
+    Of a large batch whose samples do not mix the first are taken, and the note says how many. Products of
+    Jacobians are taken block by block, each at its own scale, so that no gain is too small or
     too large for the dtype.
 
     Cost: one forward pass (two with convolutions); probes + 2·steps backward passes through the trunk, 16
@@ -69,7 +71,7 @@ def chain_gain(case: Case, record: Record) -> Profile | None:
         return None
     seed = int(record.facts.get("seed", 0))
     by_weights = _weight_logs(case, record, seed)
-    with trace(case, record) as live:
+    with trace_few(case, record) as live:
         blocks = live.require_blocks()
         chain = chain_of(blocks, seed)
         factors = chain.factors or tuple(block.jacobian() for block in blocks)

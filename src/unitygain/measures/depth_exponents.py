@@ -10,9 +10,9 @@ from unitygain._registry import measure
 from unitygain._types import Profile, Site
 from unitygain.probe.chain import chain_of
 from unitygain.probe.columns import Matrix, apply_columns
+from unitygain.probe.few import trace_few
 from unitygain.probe.operators import JacobianOperator
 from unitygain.probe.record import Record
-from unitygain.probe.trace import trace
 from unitygain.theory.lyapunov import LyapunovSpectrum, lyapunov_spectrum
 
 UNIT = "largest exponent, nat per block"
@@ -65,7 +65,7 @@ def depth_exponents(case: Case, record: Record) -> Profile | None:
     if len(record.blocks) < FEWEST:
         return None
     seed = int(record.facts.get("seed", 0))
-    with trace(case, record) as live:
+    with trace_few(case, record) as live:
         blocks = live.require_blocks()
         parts = chain_of(blocks, seed).factors
         if len(parts) < FEWEST or {side for part in parts for side in part.shape} != {parts[0].shape[0]}:

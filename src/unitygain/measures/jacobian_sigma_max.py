@@ -5,11 +5,11 @@ import math
 from unitygain._case import Case
 from unitygain._registry import measure
 from unitygain._types import Profile
+from unitygain.probe.few import trace_few
 from unitygain.probe.golub_kahan import affordable_steps, golub_kahan
 from unitygain.probe.one_sided import dense_values, lower_bounds
 from unitygain.probe.operators import JacobianOperator
 from unitygain.probe.record import Record
-from unitygain.probe.trace import trace
 
 UNIT = "largest norm of J v over norm of v"
 TOP = 5
@@ -23,7 +23,8 @@ EXACT_ROWS = 64
 def jacobian_sigma_max(case: Case, record: Record) -> Profile | None:
     """Largest singular values of every block's Jacobian, by Golub-Kahan bidiagonalisation.
 
-    The batch is taken as one vector. Each step is one J·v and one Jᵀ·u; it stops when the error bars of
+    The batch is taken as one vector, or its first samples where it is large and they do not mix (the
+    note then says how many). Each step is one J·v and one Jᵀ·u; it stops when the error bars of
     the first five are below 1e-6 of their values, or after 18 steps on Jacobians with more than 4096 rows
     and columns (300 on smaller ones). A singular value that occurs several times is counted once there. A
     Jacobian of at most 64 rows is computed whole, in one batched backward pass.
@@ -31,7 +32,8 @@ def jacobian_sigma_max(case: Case, record: Record) -> Profile | None:
     Where an operation has no double backward pass, J·v cannot be had: then a Jacobian of up to 512 rows is
     computed whole, and a larger one gets lower bounds from backward passes alone. Labels say which.
 
-    Cost: one forward pass; 2 products per step and block, 3 more to set up and test J·v. No side effects.
+    Cost: one forward pass (four on a large batch); 2 products per step and block, 3 more to set up and
+    test J·v. No side effects.
 
     Args:
         case: An isolated case.
@@ -61,7 +63,7 @@ def jacobian_sigma_max(case: Case, record: Record) -> Profile | None:
     if not record.blocks:
         return None
     seed = int(record.facts.get("seed", 0))
-    with trace(case, record) as live:
+    with trace_few(case, record) as live:
         blocks = live.require_blocks()
         found = [_top(block.jacobian(), seed + index) for index, block in enumerate(blocks)]
         notes = [blocks[0].jacobian().batch_note, live.note]

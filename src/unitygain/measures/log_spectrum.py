@@ -11,9 +11,9 @@ from unitygain._registry import measure
 from unitygain._types import Profile, Site
 from unitygain.probe.chain import chain_of
 from unitygain.probe.columns import apply_columns, factor_of_sample
+from unitygain.probe.few import trace_few
 from unitygain.probe.operators import JacobianOperator
 from unitygain.probe.record import Record
-from unitygain.probe.trace import trace
 from unitygain.theory.products import ProductSpectrum, leading_log_singular_values, log_singular_values
 
 UNIT = "log10 of largest over smallest singular value"
@@ -36,8 +36,8 @@ def log_spectrum(case: Case, record: Record) -> Profile | None:
 
     Where a sample has at most 512 numbers between all blocks, the blocks' Jacobians of the first sample
     are computed whole, and the spectrum is complete, however far it spreads. Otherwise the 8 leading
-    directions of the whole batch are followed, and there is no condition number. With a coupled batch the
-    whole batch is one sample.
+    directions of the batch are followed (of its first samples where it is large and they do not mix), and
+    there is no condition number. With a coupled batch the whole batch is one sample.
 
     Cost: one forward pass and as many batched backward passes as a sample has numbers; otherwise 8 J·v,
     8 Jᵀ·u of the trunk and 2 to test. No side effects.
@@ -72,7 +72,7 @@ def log_spectrum(case: Case, record: Record) -> Profile | None:
     if not record.blocks:
         return None
     seed = int(record.facts.get("seed", 0))
-    with trace(case, record) as live:
+    with trace_few(case, record) as live:
         blocks = live.require_blocks()
         chain = chain_of(blocks, seed)
         spectrum, dimension, note = _spectrum(chain.parts, seed)

@@ -43,6 +43,9 @@ class Trace:
         anchor: The first floating input of the model, or what enters the first block where the model
             has none, by name; None where there is neither.
         loss: The loss, with its graph.
+
+    Attributes:
+        samples: A sentence on the samples that were taken; empty where it is the whole batch.
     """
 
     def __init__(
@@ -56,15 +59,16 @@ class Trace:
         self.gaps = gaps
         self.anchor = anchor
         self.loss = loss
+        self.samples = ""
 
     @property
     def note(self) -> str:
-        """A sentence on the blocks that are missing; empty where none is."""
+        """What is missing: blocks, and samples; empty where nothing is."""
         if not self.gaps:
-            return ""
+            return self.samples
         site, reason = next(iter(self.gaps.items()))
         more = f" and {len(self.gaps) - 1} more" if len(self.gaps) > 1 else ""
-        return f"left out: {site}{more} ({reason})"
+        return "; ".join(filter(None, [self.samples, f"left out: {site}{more} ({reason})"]))
 
     def require_blocks(self) -> list[TracedBlock]:
         """Return the blocks; NoGraph with the reason if none could be traced."""
@@ -149,11 +153,20 @@ def entering(case: Case, record: Record, paths: Iterable[str], batch: int = 0) -
         for path in paths:
             hooks.on_call(modules[path], _note_shape(shapes, path), lambda *_: None)
 
+    glance(case, record, watch, batch)
+    return shapes
+
+
+def glance(case: Case, record: Record, watch: Callable[[Hooks], None], batch: int = 0) -> None:
+    """Run one forward pass without a graph, as `trace` runs it, under the hooks that `watch` sets.
+
+    Raises:
+        CaseFailure: If the model or loss raises.
+    """
     with ExitStack() as stack:
         _enter_all(stack, case, record)
         stack.enter_context(torch.no_grad())
         _forward(case, batch, watch)
-    return shapes
 
 
 @contextmanager
