@@ -14,6 +14,7 @@ from unitygain._case import Case, CaseFailure
 from unitygain._registry import MEASURES, RULES, Measure, Rule
 from unitygain._removal import check_causes
 from unitygain._types import SEVERITIES, Finding, Profile, Skipped
+from unitygain.probe.few import choose_samples
 from unitygain.probe.hooks import takes_hooks
 from unitygain.probe.isolate import isolated
 from unitygain.probe.observe import observe
@@ -156,6 +157,8 @@ def measure_all(
     say(0, total, "forward and backward")
     needs = dict.fromkeys(key for m in wanted for key in m.needs)
     record = observe(case, needs, sites=sites, probes=probes, seed=seed)
+    if any(m.active for m in wanted):
+        record = choose_samples(case, record)
     profiles: dict[str, Profile] = {}
     skipped = list(record.skipped)
     for index, item in enumerate(sorted(wanted, key=lambda m: m.active), start=1):

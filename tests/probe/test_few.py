@@ -143,3 +143,13 @@ def test_a_measure_says_which_samples_it_took():
     profile = jacobian_sigma_max(case, record)
     assert profile is not None
     assert "on the first 7 samples of 20" in profile.note
+
+
+def test_a_record_is_asked_once():
+    case, record = sampled("mlp", 20)
+    record = few.choose_samples(case, record)
+    assert record.facts["first samples of batch 0"] == 7
+    ran = []
+    case.model.register_forward_pre_hook(lambda *_: ran.append(1))
+    assert taken(case, record) == 7
+    assert len(ran) == 1

@@ -3,7 +3,7 @@
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -19,26 +19,8 @@ from unitygain.stats import norm
 
 # Numbers between two blocks beyond which fewer samples are taken: 4 of the demo's, 1 of GPT-2-small's.
 ENTRIES = 1 << 15
+FACT = "first samples of batch {}"
 Entries = dict[str, list[Tensor]]
-
-
-@dataclass(frozen=True)
-class _Few:
-    """The case with the first samples alone, their axis between the blocks, and how many there are."""
-
-    case: Case
-    axis: int
-    kept: int
-    samples: int
-
-    @property
-    def note(self) -> str:
-        """A sentence on what was taken."""
-        which = "first sample" if self.kept == 1 else f"first {self.kept} samples"
-        return (
-            f"on the {which} of {self.samples}: samples that do not mix have a block each in the batch's "
-            "Jacobian, and the largest over the whole batch may be larger"
-        )
 
 
 @contextmanager
@@ -49,7 +31,7 @@ def trace_few(case: Case, record: Record, batch: int = 0) -> Iterator[Trace]:
     least. That is done only where it is the same computation, which is tried: without dropout the first
     samples must enter every block alone as they do among all, and no gradient may pass from one sample to
     another. A coupled batch (batch normalisation in train mode), one whose tensors do not all begin with the
-    samples, and a model that cannot run on fewer are traced whole.
+    samples, and a model that cannot run on fewer or in eval mode are traced whole.
 
     Args:
         case: An isolated case.
@@ -63,40 +45,59 @@ def trace_few(case: Case, record: Record, batch: int = 0) -> Iterator[Trace]:
         CaseFailure: If the model or loss raises on the whole batch.
 
     Cost: beside the trace, a forward pass in eval mode of the whole batch; one of the samples taken, and
-    another of at least two of them with two backward passes through the blocks.
+    another of at least two of them with two backward passes through the blocks. Nothing where
+    `choose_samples` has asked before.
 
     Side effects:
         As `trace`. Train flags are put back.
     """
-    few = _choose(case, record, batch)
-    if few is None:
+    kept = int(choose_samples(case, record, batch).facts[FACT.format(batch)])
+    if not kept:
         with trace(case, record, batch) as live:
             yield live
         return
-    with trace(few.case, record) as live:
-        live.samples = few.note
+    with trace(_first(case, batch, kept), record) as live:
+        live.samples = _note_on(kept, _samples(case.batches[batch]))
         yield live
 
 
-def _choose(case: Case, record: Record, batch: int) -> _Few | None:
-    """Return what to take; None where it must be, or may as well be, the whole batch."""
+def choose_samples(case: Case, record: Record, batch: int = 0) -> Record:
+    """Return the record with the fact on how many samples `trace_few` takes, so that it asks but once.
+
+    The fact ``"first samples of batch 0"`` is 0 where it must be, or may as well be, the whole batch.
+    """
+    fact = FACT.format(batch)
+    if fact in record.facts:
+        return record
+    try:
+        kept = _choose(case, record, batch)
+    except CaseFailure:
+        kept = 0
+    return replace(record, facts={**record.facts, fact: float(kept)})
+
+
+def _choose(case: Case, record: Record, batch: int) -> int:
     samples = _samples(case.batches[batch])
-    if samples < 2 or 0 < _largest(record) <= ENTRIES:
-        return None
+    if samples < 2 or not record.blocks or 0 < _largest(record) <= ENTRIES:
+        return 0
     whole = _entries(case, record, batch)
     largest = max((tensor.numel() for seen in whole.values() for tensor in seen), default=0)
     if largest <= ENTRIES:
-        return None
+        return 0
     kept = max(1, ENTRIES * samples // largest)
     first = _first(case, batch, kept)
-    try:
-        axis = _axis(whole, _entries(first, record, 0), samples, kept)
-        pair = first if kept > 1 else _first(case, batch, 2)
-        if axis is None or not _separate(pair, record, axis):
-            return None
-    except CaseFailure:
-        return None
-    return _Few(first, axis, kept, samples)
+    axis = _axis(whole, _entries(first, record, 0), samples, kept)
+    # One sample alone cannot show that it mixes with others.
+    pair = first if kept > 1 else _first(case, batch, 2)
+    return kept if axis is not None and _separate(pair, record, axis) else 0
+
+
+def _note_on(kept: int, samples: int) -> str:
+    which = "first sample" if kept == 1 else f"first {kept} samples"
+    return (
+        f"on the {which} of {samples}: samples that do not mix have a block each in the batch's Jacobian, "
+        "and the largest over the whole batch may be larger"
+    )
 
 
 def _samples(batch: Batch) -> int:
