@@ -9,7 +9,10 @@ import torch
 from probe.trunks import Trunk, naive_jacobians, recorded
 from torch import Tensor, nn
 
+from unitygain._case import Case
 from unitygain.measures.depth_exponents import depth_exponents
+from unitygain.probe.observe import observe
+from unitygain.probe.trace import NoGraph
 
 
 def trunk(count: int = 12, width: int = 10) -> tuple[nn.Module, Tensor]:
@@ -63,3 +66,12 @@ def test_blocks_that_change_their_size_have_none():
 def test_few_blocks_have_none():
     model, x = trunk(3)
     assert depth_exponents(*recorded(model, x)) is None
+
+
+def test_a_jacobian_that_is_not_finite_is_a_gap() -> None:
+    model = nn.Sequential(*(nn.Linear(3, 3) for _ in range(20))).double()
+    with torch.no_grad():
+        model[7].weight.fill_(math.inf)
+    case = Case(model, loss=lambda m, x: m(x).sum(), data=[torch.ones(2, 3, dtype=torch.float64)])
+    with pytest.raises(NoGraph, match="UG901"):
+        depth_exponents(case, observe(case, []))

@@ -162,3 +162,8 @@ def test_the_layers_of_one_loop_are_one_finding():
     ends = (Site("i2h.weight_hh_l0"), Site("h2h.weight_hh_l0"))
     own = dataclasses.replace(gains, sites=ends)
     assert len(list(ug401.judge({"time_grad_rms": merged, "weight_gain": own}))) == 3
+
+
+def test_growth_of_a_gated_cell_with_small_weights_has_a_cause_as_well():
+    (finding,) = ug402.judge(series(*decay(1.3, 40), gates=True))
+    assert [cause.text for cause in finding.causes] == ["length: 40 steps at 1.3x per step"]

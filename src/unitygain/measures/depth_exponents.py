@@ -13,7 +13,8 @@ from unitygain.probe.columns import Matrix, apply_columns
 from unitygain.probe.few import trace_few
 from unitygain.probe.operators import JacobianOperator
 from unitygain.probe.record import Record
-from unitygain.theory.lyapunov import LyapunovSpectrum, lyapunov_spectrum
+from unitygain.probe.trace import NoGraph
+from unitygain.theory.lyapunov import LyapunovSpectrum, NotFinite, lyapunov_spectrum
 
 UNIT = "largest exponent, nat per block"
 SITE = Site("", leaf=".(trunk)")
@@ -45,7 +46,7 @@ def depth_exponents(case: Case, record: Record) -> Profile | None:
         or where something passes around them.
 
     Raises:
-        RuntimeError: If no block has a graph, as under reentrant checkpointing.
+        NoGraph: If no block has a graph, as under reentrant checkpointing, or a Jacobian is not finite.
 
     Example:
         >>> import torch
@@ -70,7 +71,10 @@ def depth_exponents(case: Case, record: Record) -> Profile | None:
         parts = chain_of(blocks, seed).factors
         if len(parts) < FEWEST or {side for part in parts for side in part.shape} != {parts[0].shape[0]}:
             return None
-        found, who = _spectrum(parts, seed)
+        try:
+            found, who = _spectrum(parts, seed)
+        except NotFinite as reason:
+            raise NoGraph(f"the trunk's Jacobian is not finite (UG901): {reason}") from reason
     return Profile(
         "depth_exponents",
         UNIT,

@@ -11,7 +11,8 @@ from unitygain._registry import measure
 from unitygain._types import Profile
 from unitygain.probe.record import Record
 from unitygain.probe.steps import Walk, walk
-from unitygain.theory.lyapunov import LyapunovSpectrum
+from unitygain.probe.trace import NoGraph
+from unitygain.theory.lyapunov import LyapunovSpectrum, NotFinite
 from unitygain.theory.lyapunov import lyapunov_spectrum as find_spectrum
 
 UNIT = "largest exponent, nat per step"
@@ -120,7 +121,10 @@ def _spectrum(walked: Walk, seed: int) -> LyapunovSpectrum:
     size = walked.size
     count = size if size <= WHOLE else LEADING
     start = np.random.default_rng(seed).standard_normal((size, count))
-    return find_spectrum(walked.backward(), start)
+    try:
+        return find_spectrum(walked.backward(), start)
+    except NotFinite as reason:
+        raise NoGraph(f"a step's Jacobian is not finite (UG901): {reason}") from reason
 
 
 def _facts(followed: Sequence[Followed]) -> dict[str, float | str]:

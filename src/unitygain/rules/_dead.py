@@ -28,7 +28,9 @@ def explain_dead(profiles: Mapping[str, Profile], site: Site, limit: float) -> I
         > 0
     ]
     if heavy:
-        bias, whole, ahead = heavy[0]
+        # Of the leaves around an activation that is a function call, any may be the one that feeds it.
+        outputs = profiles.get("act_rms")
+        bias, whole, ahead = heavy[0] if outputs is not None and site in outputs.sites else max(heavy)
         yield Cause(
             f"biases: rms {spell(bias)} in {ahead}, of a pre-activation of rms {spell(whole)} in all",
             "zero_biases",

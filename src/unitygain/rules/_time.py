@@ -191,8 +191,7 @@ def _suspect(profiles: Mapping[str, Profile], passage: Passage, slope: float) ->
             f"recurrence: the model's own loop passes {spell(from_db(slope))}x per step back; its recurrent "
             "matrix is a bare parameter, whose gain belongs near 1"
         )
-    if slope < 0:
-        yield Cause(f"length: {passage.steps} steps at {spell(from_db(slope))}x per step")
+    yield Cause(f"length: {passage.steps} steps at {spell(from_db(slope))}x per step")
 
 
 def _bare_layers(profiles: Mapping[str, Profile], site: Site, slope: float) -> Iterable[Cause]:

@@ -19,6 +19,10 @@ ALIGNING = 10
 LONGEST = 100
 
 
+class NotFinite(ValueError):
+    """A factor makes NaN or infinity of finite columns, so that the product has no exponents."""
+
+
 @dataclass(frozen=True)
 class LyapunovSpectrum:
     """The exponents of a sequence of Jacobians.
@@ -168,7 +172,7 @@ def _sweep(
             image = _apply(factors[index], image, index)
         if not np.isfinite(image).all():
             if stretch == 1:
-                raise ValueError(f"the product with factor {done} holds NaN or infinity; it has no exponents")
+                raise NotFinite(f"the product with factor {done} holds NaN or infinity; it has no exponents")
             stretch //= 2
             continue
         turned, triangle = np.linalg.qr(image)
