@@ -25,7 +25,7 @@ from unitygain.probe.isolate import isolated
 from unitygain.probe.observe import observe
 
 CORE = ("act_rms", "act_frac_nonfinite", "grad_rms", "param_rms", "param_grad_rms")
-ROUNDS = 7
+ROUNDS = 5
 
 
 def make_case() -> Case:
@@ -103,7 +103,7 @@ def main() -> None:
     for name in ("core", "passive"):
         results[f"time_{name}_over_plain"] = ratio(counted, name, "plain")
     singles = {f"one:{name}": timed(lambda name=name: passive(case, (name,))) for name in everything()}
-    alone = interleave({"plain": timed(lambda: plain(case)), **singles}, 3)
+    alone = interleave({"plain": timed(lambda: plain(case)), **singles}, 1)
     results["time_each_over_plain"] = {k[4:]: ratio(alone, k, "plain") for k in singles}
     bytes_ = {arm: peak(arm) for arm in ("plain", "core", "passive")}
     results["peak_bytes"] = bytes_

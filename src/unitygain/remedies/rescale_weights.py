@@ -20,7 +20,12 @@ from unitygain.remedies._weights import find_weights
 from unitygain.stats import rms
 
 
-@remedy(treats=("UG101", "UG102", "UG103", "UG104", "UG201", "UG202", "UG204", "UG401", "UG402", "UG403", "UG404", "UG406"))
+@remedy(
+    treats=(
+        *("UG101", "UG102", "UG103", "UG104", "UG201", "UG202"),
+        *("UG204", "UG401", "UG402", "UG403", "UG404", "UG406"),
+    )
+)
 def rescale_weights(case: Case, *, sites: Select = None, gain: float = 1.0, only: str = "*") -> Undo:
     """Scale the chosen weights to sqrt(fan_in · mean square) = `gain`.
 
