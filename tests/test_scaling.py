@@ -5,6 +5,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from types import FrameType
+from typing import Any
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from unitygain._case import Case
 from unitygain._diagnose import choose_rules, judge, measure_all
 from unitygain._registry import MEASURES
 from unitygain.probe.isolate import isolated
+from unitygain.probe.observe import observe
 from unitygain.probe.operators import JacobianOperator
 
 
@@ -80,6 +82,34 @@ def test_work_grows_linearly_with_the_sites():
     # Three times the blocks. A loop over all sites at every site would run nine times as often.
     steep = {name: (few[name], count) for name, count in many.items() if count > 4 * few[name] + 100}
     assert not steep
+
+
+class Parts(nn.Module):
+    """A model whose parts the loss calls one by one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cell = nn.Linear(4, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.cell(x)
+
+
+def by_parts(steps: int) -> None:
+    def loss(model: Any, x: Tensor) -> Tensor:
+        for _ in range(steps):
+            x = torch.tanh(model.cell(x))
+        return x.square().mean()
+
+    case = Case(Parts(), loss=loss, data=[torch.randn(4, 4)])
+    needs = [key for item in MEASURES.values() if not item.active for key in item.needs]
+    observe(case, needs)
+
+
+def test_work_grows_linearly_with_the_calls_from_outside():
+    by_parts(4)
+    few, many = (calls(lambda n=n: by_parts(n)) for n in (40, 120))
+    assert not {name: (few[name], n) for name, n in many.items() if n > 4 * few[name] + 100}
 
 
 def test_a_product_with_one_block_does_not_look_through_the_model():

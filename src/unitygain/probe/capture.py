@@ -26,6 +26,7 @@ DEFAULT = ("output.rms", "output.frac_nonfinite", "grad.rms", "parameter.rms", "
 JUNCTION = ("entry", "exit")
 # Taken at the trunk alone, not wherever a block might begin; their tensors are kept until the model has run.
 COSTLY = frozenset({"token_cosine", "effective_rank"})
+SETTLED = 8
 
 
 class Probe:
@@ -82,6 +83,7 @@ class Probe:
         self._ledger = Ledger(self._hooks)
         self._sighting = Sighting()
         self._stack: list[Call] = []
+        self._outermost = 0
         self._by_path: dict[str, list[Call]] = defaultdict(list)
         self._waiting: dict[int, tuple[Tensor, int]] = {}
         inside = {signal: names for signal, names in self._wanted.items() if signal in OPERATIONS}
@@ -209,7 +211,10 @@ class Probe:
             if self._watch is not None:
                 self._watch.left(call, args, output)
             if call.parent is None:
-                self._settle()
+                self._outermost += 1
+                # Each looks at all calls so far; a loss that calls parts of the model one by one makes many.
+                if self._outermost <= SETTLED:
+                    self.settle()
 
         return leave
 
@@ -260,8 +265,8 @@ class Probe:
         if now != wanted:
             self._waiting[row] = (tensor, tensor._version)
 
-    def _settle(self) -> None:
-        """Reduce what is costly at the trunk alone, which is known once the model has run."""
+    def settle(self) -> None:
+        """Reduce what is costly at the trunk alone: known once all has run, due before the backward pass."""
         calls = [c for c in self._sighting.calls if selects(self._select, c.path, c.module)]
         trunk = find_trunk(calls) if self._waiting or self._flow else Trunk()
         if self._flow is not None:

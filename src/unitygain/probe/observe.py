@@ -54,6 +54,7 @@ def observe(
         try:
             # The operation watch looks at the forward pass alone.
             with _disable_current_modes():
+                probe.settle()
                 loss.backward()
         except Exception as error:
             raise CaseFailure.during(error, "", batch) from error
