@@ -1,6 +1,6 @@
 """Cost of the passive diagnosis of GPT-2-small against one plain forward and backward pass.
 
-    python benchmarks/passive.py
+    python benchmarks/passive.py [--each]
 
 Time: the arms in turn, ratios per round. Memory: each arm in a process of its own, the peak beyond
 what the process held with the model built.
@@ -25,7 +25,7 @@ from unitygain.probe.isolate import isolated
 from unitygain.probe.observe import observe
 
 CORE = ("act_rms", "act_frac_nonfinite", "grad_rms", "param_rms", "param_grad_rms")
-ROUNDS = 5
+ROUNDS = 3
 
 
 def make_case() -> Case:
@@ -102,9 +102,10 @@ def main() -> None:
     results: dict[str, object] = {"seconds_plain": sorted(counted["plain"])[len(counted["plain"]) // 2]}
     for name in ("core", "passive"):
         results[f"time_{name}_over_plain"] = ratio(counted, name, "plain")
-    singles = {f"one:{name}": timed(lambda name=name: passive(case, (name,))) for name in everything()}
-    alone = interleave({"plain": timed(lambda: plain(case)), **singles}, 1)
-    results["time_each_over_plain"] = {k[4:]: ratio(alone, k, "plain") for k in singles}
+    if "--each" in sys.argv:
+        singles = {f"one:{name}": timed(lambda name=name: passive(case, (name,))) for name in everything()}
+        alone = interleave({"plain": timed(lambda: plain(case)), **singles}, 1)
+        results["time_each_over_plain"] = {k[4:]: ratio(alone, k, "plain") for k in singles}
     bytes_ = {arm: peak(arm) for arm in ("plain", "core", "passive")}
     results["peak_bytes"] = bytes_
     results["peak_over_plain"] = {arm: bytes_[arm] / bytes_["plain"] for arm in ("core", "passive")}
