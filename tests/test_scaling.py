@@ -1,9 +1,11 @@
 """What a diagnosis costs grows with the model as the model does, counted in calls: no clock decides."""
 
+import subprocess
 import sys
 import time
 from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -132,6 +134,36 @@ def test_a_product_with_one_block_does_not_look_through_the_model():
         return min(each)
 
     assert seconds(1499) < 5 * seconds(0)
+
+
+DEEP = """
+import sys, threading
+import torch
+from test_scaling import chain
+from unitygain._registry import MEASURES
+from unitygain.probe.observe import observe
+import unitygain.measures
+
+def run():
+    case = chain(250)
+    record = observe(case, [key for item in MEASURES.values() for key in item.needs])
+    MEASURES["grad_direction_stability"].compute(case, record)
+    MEASURES["rms_gain"].compute(case, record)
+    print("done")
+
+torch.set_num_threads(1)
+threading.stack_size(1 << 18)
+thread = threading.Thread(target=run)
+thread.start()
+thread.join()
+"""
+
+
+def test_a_deep_graph_is_let_go_without_overflowing_the_stack():
+    # As on the usual stack of 8 MB with 32 times as many blocks. An overflow ends the process.
+    command = [sys.executable, "-c", DEEP]
+    ended = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=False)
+    assert ended.stdout.strip() == "done", ended.stderr[-2000:]
 
 
 @pytest.mark.slow

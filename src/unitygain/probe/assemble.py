@@ -9,14 +9,34 @@ from torch import Tensor, nn
 from torch.nn.parameter import UninitializedParameter
 
 from unitygain._types import Site, Skipped
+from unitygain.probe.flow import STATISTICS as FLOW
 from unitygain.probe.ledger import UNSEEN, Ledger, dtype_name, reduce
+from unitygain.probe.ops import OPERATIONS
 from unitygain.probe.record import Numbers, Place, Record
 from unitygain.probe.sites import Call, Select, Trunk, find_trunk, name_calls, selects
+from unitygain.stats import STATISTICS
 
 GRADIENT = {"output": "grad", "entry": "entry_grad", "exit": "exit_grad", "input": "input_grad"}
 GRADIENT |= {"sequence": "sequence_grad", "logits": "logits_grad"}
 Wanted = Mapping[str, tuple[str, ...]]
 Key = tuple[Call, str]
+
+
+def read_wanted(collect: Iterable[str]) -> dict[str, tuple[str, ...]]:
+    """Return the statistics by signal of names such as ``grad.rms``; ValueError if one is not known."""
+    wanted: dict[str, list[str]] = defaultdict(list)
+    signals = {*GRADIENT, *GRADIENT.values(), "parameter", "parameter_grad"}
+    special = {**OPERATIONS, "flow": FLOW}
+    inside = [f"{signal}.{name}" for signal, names in special.items() for name in names]
+    for key in dict.fromkeys(collect):
+        signal, _, statistic = key.partition(".")
+        if statistic not in (STATISTICS if signal in signals else special.get(signal, ())):
+            raise ValueError(
+                f"collect has {key!r}; write signal.statistic with a signal of {', '.join(sorted(signals))} "
+                f"and a statistic of {', '.join(STATISTICS)}, or one of {', '.join(inside)}"
+            )
+        wanted[signal].append(statistic)
+    return {signal: tuple(names) for signal, names in wanted.items()}
 
 
 @dataclass

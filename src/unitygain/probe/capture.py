@@ -10,8 +10,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 from torch.utils import _pytree as pytree
 
-from unitygain.probe.assemble import GRADIENT, Sighting, assemble, junctions
-from unitygain.probe.flow import STATISTICS as FLOW
+from unitygain.probe.assemble import GRADIENT, Sighting, assemble, junctions, read_wanted
 from unitygain.probe.flow import Flow
 from unitygain.probe.hooks import Hooks, takes_hooks, uncompiled
 from unitygain.probe.leaves import in_backward, lifted, observable, unwrap
@@ -20,7 +19,6 @@ from unitygain.probe.ops import OPERATIONS, Watch
 from unitygain.probe.record import Record
 from unitygain.probe.recurrent import KINDS
 from unitygain.probe.sites import Call, Select, Trunk, find_trunk, name_calls, selects, trains
-from unitygain.stats import STATISTICS
 
 DEFAULT = ("output.rms", "output.frac_nonfinite", "grad.rms", "parameter.rms", "parameter_grad.rms")
 JUNCTION = ("entry", "exit")
@@ -74,7 +72,7 @@ class Probe:
         if not isinstance(model, nn.Module):
             raise TypeError(f"model is a {type(model).__name__}; give an nn.Module")
         self._model = model
-        self._wanted = _wanted(collect)
+        self._wanted = read_wanted(collect)
         self._select = sites
         self._inputs = inputs
         self._recurrent = any(isinstance(module, KINDS) for module in model.modules())
@@ -135,6 +133,11 @@ class Probe:
             record = self._watch.complete(record, sites, self._select)
         return record if self._flow is None else self._flow.complete(record, sites)
 
+    def forget(self) -> None:
+        """Let go of the graph, which must have no other holder (see `Flow.forget`)."""
+        if self._flow is not None:
+            self._flow.forget()
+
     def _quietly(self, hook: Callable[..., Any]) -> Callable[..., Any]:
         """Keep what a hook computes from the operation watch."""
         if self._watch is None:
@@ -153,7 +156,7 @@ class Probe:
                 return None
             outermost = not self._stack
             replaced = None
-            given = [observable(t) and t.grad_fn is None for t in pytree.tree_leaves((args, kwargs))]
+            given = [observable(t) and t.is_leaf for t in pytree.tree_leaves((args, kwargs))]
             if outermost and self._inputs and torch.is_grad_enabled():
                 args, kwargs = replaced = lifted(args, kwargs)
             call = self._begin(path, module)
@@ -281,19 +284,3 @@ class Probe:
 
 def _second_axis_first(tensor: Tensor) -> Tensor:
     return tensor.transpose(0, 1)
-
-
-def _wanted(collect: Iterable[str]) -> dict[str, tuple[str, ...]]:
-    wanted: dict[str, list[str]] = defaultdict(list)
-    signals = {*GRADIENT, *GRADIENT.values(), "parameter", "parameter_grad"}
-    special = {**OPERATIONS, "flow": FLOW}
-    inside = [f"{signal}.{name}" for signal, names in special.items() for name in names]
-    for key in dict.fromkeys(collect):
-        signal, _, statistic = key.partition(".")
-        if statistic not in (STATISTICS if signal in signals else special.get(signal, ())):
-            raise ValueError(
-                f"collect has {key!r}; write signal.statistic with a signal of {', '.join(sorted(signals))} "
-                f"and a statistic of {', '.join(STATISTICS)}, or one of {', '.join(inside)}"
-            )
-        wanted[signal].append(statistic)
-    return {signal: tuple(names) for signal, names in wanted.items()}

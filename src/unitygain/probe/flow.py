@@ -107,6 +107,14 @@ class Flow:
         self._hooks.on_arrival(*self._outlets[call], _keep(unit))
         self._units.append(unit)
 
+    def forget(self) -> None:
+        """Let the graph go, from its end: a node that Python has seen frees those before it by recursion.
+
+        So a deep graph that goes at once overflows the stack; call this when nothing else holds it.
+        """
+        while self._inlets:
+            self._inlets.popitem()
+
     def complete(self, record: Record, sites: Mapping[Call, Site]) -> Record:
         """Return the record with the units that a gradient came through; each one's note is its block."""
         places: list[Place] = []

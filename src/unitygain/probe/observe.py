@@ -59,4 +59,7 @@ def observe(
         except Exception as error:
             raise CaseFailure.during(error, "", batch) from error
         probe.note(loss=loss.item(), batch=batch, probes=probes, seed=seed)
-        return probe.record()
+        record = probe.record()
+        del loss
+        probe.forget()
+        return record

@@ -93,8 +93,10 @@ class Trace:
             raise NoGraph("checkpointing with use_reentrant=True gives no single gradients") from error
 
     def close(self) -> None:
-        """Let the graph go."""
-        self.blocks, self.anchor, self.loss = [], None, torch.empty(0)
+        """Let the graph go, from its end and block by block: a deep one at once overflows the stack."""
+        self.loss = torch.empty(0)
+        self.blocks = []
+        self.anchor = None
 
 
 @contextmanager
