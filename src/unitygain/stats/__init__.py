@@ -23,6 +23,7 @@ from unitygain.stats.counts import (
     frac_zero,
 )
 from unitygain.stats.dtypes import NUMBER_RANGES, UNDERFLOW_DTYPES, NumberRange, repairing_loss_scale
+from unitygain.stats.gradients import GradientStats, combined_norm, gradient_stats, with_gradient
 from unitygain.stats.scale import absmax, mean, norm, rms
 
 STATISTICS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -46,18 +47,22 @@ __all__ = [
     "NUMBER_RANGES",
     "STATISTICS",
     "UNDERFLOW_DTYPES",
+    "GradientStats",
     "NumberRange",
     "absmax",
+    "combined_norm",
     "effective_rank",
     "exponents",
     "frac_dead",
     "frac_nonfinite",
     "frac_underflow",
     "frac_zero",
+    "gradient_stats",
     "mean",
     "norm",
     "repairing_loss_scale",
     "rms",
     "rms_by_time",
     "token_cosine",
+    "with_gradient",
 ]
