@@ -10,6 +10,7 @@ from report import odd_reports, sample_report
 
 from unitygain._types import Profile, Site
 from unitygain.report import Report
+from unitygain.report._tables import tables
 
 pytestmark = pytest.mark.browser
 
@@ -23,6 +24,11 @@ REPORTS = {
     "healthy": odd_reports.make_healthy_report(),
     "hostile": odd_reports.make_hostile_report(),
 }
+
+
+def wait_for_rows(opened: Any) -> None:
+    """Wait until no opened table is without its rows, which are unpacked after it was opened."""
+    opened.at("details[data-table][open]:not(:has(tr))").first.wait_for(state="detached")
 
 
 def inked(opened: Any, selector: str) -> int:
@@ -49,6 +55,7 @@ def test_axe_finds_nothing(look: Look, name: str, scheme: str) -> None:
 
     opened = look(REPORTS[name], scheme)
     opened.page.evaluate("document.querySelectorAll('details').forEach((one, k) => { one.open = k < 6 })")
+    wait_for_rows(opened)
     # axe is put into the page for this check alone, beside the page's own policy.
     found = Axe().run(opened.page).response["violations"]
     assert [(rule["id"], [node["html"][:120] for node in rule["nodes"][:3]]) for rule in found] == []
@@ -170,7 +177,24 @@ def test_the_copy_button_copies_the_fix(look: Look) -> None:
     assert opened.at(".said").inner_text() == "Code copied"
 
 
-def test_the_page_says_everything_without_a_script(browser: Any, tmp_path: Any) -> None:
+def test_a_table_is_filled_when_it_is_opened(look: Look) -> None:
+    opened = look(SMALL)
+    table = next(k for k, table in enumerate(tables(SMALL.profiles)) if len(table.rows) > 1)
+    expected = tables(SMALL.profiles)[table]
+    summary = opened.at(f"details[data-table='{table}'] summary")
+    assert opened.at("details[data-table] td").count() == 0
+    summary.focus()
+    opened.page.keyboard.press("Enter")
+    wait_for_rows(opened)
+    opened.page.keyboard.press("Enter")
+    opened.page.keyboard.press("Enter")
+    script = "table => [...table.rows].map(row => [...row.cells].map(cell => cell.textContent))"
+    shown = opened.at(f"details[data-table='{table}'] table").evaluate(script)
+    assert shown == [expected.headings, *expected.rows]
+    assert opened.said == []
+
+
+def test_the_page_says_what_matters_without_a_script(browser: Any, tmp_path: Any) -> None:
     path = SMALL.save(tmp_path / "still.html")
     context = browser.new_context(java_script_enabled=False)
     page = context.new_page()
@@ -178,6 +202,7 @@ def test_the_page_says_everything_without_a_script(browser: Any, tmp_path: Any) 
     assert page.locator("#chart-gain path.bar").count() == 2
     assert not page.locator(".copy").first.is_visible()
     assert "0.61x per block" in page.locator(".lede").inner_text()
+    assert "need JavaScript" in page.locator("#tables").inner_text()
     context.close()
 
 
@@ -187,6 +212,9 @@ def test_hostile_text_is_only_text(look: Look) -> None:
     opened.at("#chart-gain .plot").focus()
     opened.page.keyboard.press("ArrowRight")
     assert opened.at(".tip b").inner_text() == '"><img src=x onerror=window.hacked=1>.1'
+    opened.page.evaluate("document.querySelectorAll('details').forEach(one => { one.open = true })")
+    wait_for_rows(opened)
+    assert opened.at("#tables th").filter(has_text="<img src=x onerror").count() > 0
     assert opened.at("img").count() == 0
     assert opened.page.evaluate("window.hacked") is None
     assert len(opened.asked) == 1

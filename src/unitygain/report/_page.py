@@ -18,7 +18,7 @@ from unitygain.report._panels import charts, three_numbers
 from unitygain.report._ruler import Ruler, ruler
 from unitygain.report._show import number, places, show, show_text, signed
 from unitygain.report._svg import draw
-from unitygain.report._tables import tables
+from unitygain.report._tables import pack, tables
 from unitygain.report._text import duration, letter, outcome
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ def render_page(report: "Report") -> str:
     painted = heats(report.profiles)
     script = _asset("report.js")
     data = _shared({item.key: item.payload() for item in (*drawn, *painted)})
+    listed = tables(report.profiles)
     return _template().render(
         style=_asset("report.css"),
         script=script,
@@ -53,7 +54,8 @@ def render_page(report: "Report") -> str:
         words=_WORDS,
         figures=_figures(drawn, painted, ruler(three_numbers(report.profiles))),
         draw=draw,
-        tables=tables(report.profiles),
+        tables=listed,
+        rows=pack(listed),
         skipped=[(show(item.what), show_text(item.reason, 400)) for item in report.skipped],
         seconds=duration(report.seconds),
         profiles=len(report.profiles),

@@ -1,6 +1,9 @@
 """Every profile as a table: profiles over the same sites share one, a column each."""
 
-from collections.abc import Iterator, Mapping
+import base64
+import json
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from unitygain._types import Profile, Site
@@ -41,6 +44,12 @@ def tables(profiles: Mapping[str, Profile]) -> list[Table]:
     for profile in profiles.values():
         groups.setdefault(profile.sites, []).append(profile)
     return [_table(sites, members) for sites, members in groups.items()]
+
+
+def pack(drawn: Sequence[Table]) -> str:
+    """Return the headings and rows of all tables as compressed JSON in base64, which holds no markup."""
+    text = json.dumps([[table.headings, *table.rows] for table in drawn], separators=(",", ":"))
+    return base64.b64encode(zlib.compress(text.encode(), 9)).decode()
 
 
 def _table(sites: tuple[Site, ...], members: list[Profile]) -> Table:

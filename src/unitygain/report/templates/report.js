@@ -205,6 +205,34 @@
     paint();
   }
 
+  // The rows of all tables are packed; they are unpacked once, when the first table is opened.
+  let unpacked = null;
+  async function unpack() {
+    const bytes = Uint8Array.from(atob(document.getElementById("rows").textContent), (char) => char.charCodeAt(0));
+    const plain = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"));
+    return JSON.parse(await new Response(plain).text());
+  }
+  async function fill(details) {
+    unpacked ??= unpack();
+    const [headings, ...rows] = (await unpacked)[details.dataset.table];
+    const table = details.querySelector("table");
+    if (table.rows.length) return;
+    const write = (row, tag, text, scope) => {
+      const cell = document.createElement(tag);
+      cell.textContent = text;
+      if (scope) cell.scope = scope;
+      row.append(cell);
+    };
+    const head = table.createTHead().insertRow();
+    for (const heading of headings) write(head, "th", heading, "col");
+    const body = table.createTBody();
+    for (const [site, ...cells] of rows) {
+      const row = body.insertRow();
+      write(row, "th", site, "row");
+      for (const cell of cells) write(row, "td", cell);
+    }
+  }
+
   async function copy(button) {
     const code = button.parentElement.querySelector("code");
     try {
@@ -223,6 +251,9 @@
 
   document.querySelectorAll(".plot[data-chart]").forEach(chart);
   document.querySelectorAll("canvas[data-heat]").forEach(heat);
+  document.querySelectorAll("details[data-table]").forEach((details) => {
+    details.addEventListener("toggle", () => fill(details));
+  });
   document.querySelectorAll("button.copy").forEach((button) => {
     button.hidden = false;
     button.addEventListener("click", () => copy(button));
