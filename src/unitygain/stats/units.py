@@ -1,0 +1,101 @@
+"""Norms of the slices of a tensor, and norms other than the Euclidean."""
+
+import math
+
+import torch
+from jaxtyping import Float64
+from torch import Tensor
+
+from unitygain.stats.layouts import entries, magnitude
+from unitygain.stats.scale import absmax, power_of_two
+from unitygain.stats.shards import is_sharded, local_piece
+
+_BLOCK = 1 << 18
+
+
+def unit_norms(tensor: Tensor, dim: int | None) -> Float64[Tensor, "..."]:
+    """L2 norm of every slice of a dense tensor along `dim`, in float64, at the slices' own scale.
+
+    Cost: about ten passes in float64, some slices at a time. On a DTensor: those of the slices that lie
+    on this rank, which must be whole.
+
+    Args:
+        tensor: Strided, floating or complex.
+        dim: The dimension that indexes the units; None takes the tensor as one unit.
+
+    Returns:
+        Same number of dimensions, all of size 1 but `dim`, so that it broadcasts against the tensor
+        (against the local piece of a DTensor).
+
+    Raises:
+        ValueError: If the tensor is sparse, or a DTensor whose units are cut.
+
+    Example:
+        >>> import torch
+        >>> unit_norms(torch.tensor([[3.0, 4.0], [0.0, 2.0]]), 0).tolist()
+        [[5.0], [2.0]]
+    """
+    if tensor.layout is not torch.strided:
+        raise ValueError(f"a tensor of layout {tensor.layout} has no units; make it dense or leave it out")
+    with torch.no_grad():
+        values = _local(tensor.detach(), dim)
+        if dim is None or values.ndim == 0:
+            rows, shape = values.reshape(1, -1), [1] * values.ndim
+        else:
+            rows = values.movedim(dim, 0).flatten(1) if values.ndim > 1 else values.reshape(-1, 1)
+            shape = [1] * values.ndim
+            shape[dim] = values.shape[dim]
+        if rows.numel() == 0:
+            return torch.zeros(shape, dtype=torch.float64, device=values.device)
+        some = rows.split(max(1, _BLOCK // rows.shape[1]))
+        return torch.cat([_row_norms(block) for block in some]).reshape(shape)
+
+
+def power_norm(tensor: Tensor, *, p: float) -> Float64[Tensor, ""]:
+    """p-norm (Σ|x|^p)^(1/p) of all entries, in float64 of entries divided by the largest.
+
+    Cost: about four passes in float64; the power costs most of it. On a DTensor: two all-gathers of one
+    number per sharded mesh dimension.
+
+    Args:
+        tensor: Any shape, dtype, layout and device.
+        p: Above 0; infinity gives absmax.
+
+    Returns:
+        In the tensor's unit, on its device; 0 without entries.
+
+    Example:
+        >>> import torch
+        >>> power_norm(torch.tensor([1.0, -2.0, 3.0]), p=1).item()
+        6.0
+    """
+    part = entries(tensor)
+    if part.total == 0:
+        return part.constant(0.0)
+    largest = absmax(tensor)
+    if math.isinf(p):
+        return largest
+    scale = torch.where(largest > 0, largest, 1.0)
+    here = part.constant(0.0)
+    for block in part.blocks():
+        here = here + (magnitude(block) / scale).pow(p).sum()
+    return part.gather(here * part.times).sum().pow(1 / p) * scale
+
+
+def _local(tensor: Tensor, dim: int | None) -> Tensor:
+    if not is_sharded(tensor):
+        return tensor
+    local, groups = local_piece(tensor)
+    cut = [place.dim for place in tensor.placements if place.is_shard()]  # pyright: ignore[reportAttributeAccessIssue]
+    if groups and (dim is None or any(place != dim for place in cut)):
+        raise ValueError(
+            f"a DTensor of shape {tuple(tensor.shape)} is cut along dimensions {cut}, its units lie along "
+            f"{dim}; leave it out, or cut it along its units"
+        )
+    return local
+
+
+def _row_norms(rows: Tensor) -> Float64[Tensor, " rows"]:
+    sizes = magnitude(rows)
+    scale = power_of_two(sizes.amax(1, keepdim=True))
+    return torch.linalg.vector_norm(sizes / scale, dim=1) * scale[:, 0]
