@@ -109,7 +109,10 @@ def spectrum(profiles: Profiles) -> Chart | None:
     values = profile.rows[0]
     names = [f"singular value {k}" for k in range(len(values))]
     panel = Panel("log10 of the singular value", (Series("log10", "back", values),), height=230)
-    about = f"{show(profile.unit)}: {number(profile.values[0])}."
+    value = profile.values[0]
+    about = (
+        f"{show(profile.unit)}: {'not known' if math.isnan(value) else number(value)}. {show(profile.note)}"
+    )
     return Chart(
         "spectrum", "Spectrum of the whole chain", about, "singular value, largest first", names, (panel,),
         prefix="singular value ",
