@@ -30,8 +30,12 @@ def test_cosine_reads_both_in_the_same_order():
 
 
 def test_cosine_of_sparse_tensors_counts_repeated_indices_once():
-    sparse = torch.sparse_coo_tensor(torch.tensor([[0, 0, 2]]), torch.tensor([1.0, 2.0, 4.0]), (4,))
-    other = torch.sparse_coo_tensor(torch.tensor([[0, 2]]), torch.tensor([3.0, 0.0]), (4,))
+    sparse = torch.sparse_coo_tensor(
+        torch.tensor([[0, 0, 2]]), torch.tensor([1.0, 2.0, 4.0]), (4,), check_invariants=True
+    )
+    other = torch.sparse_coo_tensor(
+        torch.tensor([[0, 2]]), torch.tensor([3.0, 0.0]), (4,), check_invariants=True
+    )
     assert cosine(sparse, other).item() == pytest.approx(0.6)
 
 
