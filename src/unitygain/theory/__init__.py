@@ -30,7 +30,6 @@ from unitygain.theory.bounds import decayed_radius as decayed_radius
 from unitygain.theory.bounds import euler_growth as euler_growth
 from unitygain.theory.bounds import largest_euler_step as largest_euler_step
 from unitygain.theory.bounds import layer_norm_bound as layer_norm_bound
-from unitygain.theory.bounds import least_sigma_max as least_sigma_max
 from unitygain.theory.bounds import rms_norm_bound as rms_norm_bound
 from unitygain.theory.bounds import softmax_bound as softmax_bound
 from unitygain.theory.bounds import softmax_gain as softmax_gain
@@ -112,3 +111,6 @@ from unitygain.theory.transformers import attention_logits as attention_logits
 from unitygain.theory.transformers import rank_collapse_floor as rank_collapse_floor
 from unitygain.theory.transformers import transformer_gradient as transformer_gradient
 from unitygain.theory.transformers import transformer_tokens as transformer_tokens
+from unitygain.theory.volumes import least_condition as least_condition
+from unitygain.theory.volumes import least_sigma_max as least_sigma_max
+from unitygain.theory.volumes import shear_norm as shear_norm

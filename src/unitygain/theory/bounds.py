@@ -211,20 +211,6 @@ def largest_euler_step(eigenvalues: ArrayLike) -> float:
     return float(max(0.0, (-2 * np.real(moving) / np.abs(moving) ** 2).min())) if moving.size else math.inf
 
 
-def least_sigma_max(log_det: float, dimension: int) -> float:
-    """Return the least σ_max that a map with this log|det| has: exp(log_det/dimension). There is no largest.
-
-    diag(10, 0.1) has determinant 1: a flow's volume says nothing of its worst direction.
-
-    Raises:
-        ValueError: If a number is out of range.
-
-    References:
-        |det| is the product of the singular values, at most σ_max^dimension.
-    """
-    return math.exp(require_finite("log_det", log_det) / require_count("dimension", dimension))
-
-
 def _eigenvalues(eigenvalues: ArrayLike) -> np.ndarray:
     values = np.asarray(eigenvalues, dtype=np.complex128).ravel()
     if not values.size or not np.isfinite(values).all():
