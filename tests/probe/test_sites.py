@@ -180,3 +180,18 @@ def test_sites_choose_what_is_reported(sites: object) -> None:
 
 def test_no_trunk_in_a_single_layer() -> None:
     assert look(nn.Linear(4, 2), torch.randn(3, 4)).blocks == ()
+
+
+class Scale(nn.Module):
+    """A layer whose only parameter is a single number without axes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.factor = nn.Parameter(torch.tensor(0.9))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.factor * x
+
+
+def test_layers_of_a_single_number_are_a_trunk() -> None:
+    assert names(look(nn.Sequential(Scale(), Scale(), Scale()), torch.randn(3, 4))) == ["0", "1", "2"]

@@ -149,7 +149,7 @@ def _without_head(chain: list[Call]) -> list[Call]:
     if len(chain) > 2 and chain[-1].leaf:
         shapes = [tuple(p.shape) for p in chain[-1].module.parameters(recurse=False)][:1]
         before = [tuple(p.shape) for p in chain[-2].module.parameters(recurse=False)][:1]
-        if shapes and before and shapes[0][0] != before[0][0]:
+        if shapes and before and shapes[0][:1] != before[0][:1]:
             return chain[:-1]
     return chain
 
