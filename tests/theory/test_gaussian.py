@@ -102,13 +102,17 @@ def test_two_quadratures_that_disagree_are_named_with_both_values():
     assert slope_moment(told, 1.0) == pytest.approx(ndtr(-0.3), rel=1e-12)
 
 
-def test_closed_form_coefficients_of_a_piecewise_linear_activation():
-    told = ACTIVATIONS["hardtanh"]
-    # The same function without its jumps goes the general way.
-    untold = Activation("hardtanh", told.value, told.slope, told.kinks)
-    for q in (0.01, 0.7, 30.0):
-        closed, summed = pair(told, q).energies, pair(untold, q).energies
-        np.testing.assert_allclose(closed, summed, rtol=1e-8, atol=1e-14 * closed.sum())
+@pytest.mark.parametrize("gap", [1e-6, 0.02, 1.0, 2.0])
+@pytest.mark.parametrize("q", [0.01, 0.7, 300.0])
+@pytest.mark.parametrize("name", ["elu", "selu", "hardtanh"])
+def test_closed_curvature_matches_a_double_integral(name, q, gap):
+    told = ACTIVATIONS[name]
+    # The same function without what it says of its curvature goes the general way.
+    untold = Activation(name, told.value, told.slope, told.kinks)
+    closed, summed = pair(told, q), pair(untold, q)
+    assert closed.parting(gap) == pytest.approx(summed.parting(gap), rel=1e-10)
+    floor = 1e-10 * closed.slope
+    assert closed.cross_slope(gap) == pytest.approx(summed.cross_slope(gap), rel=0, abs=floor)
 
 
 def test_what_grows_faster_than_a_gaussian_falls_is_refused():

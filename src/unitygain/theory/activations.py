@@ -29,6 +29,7 @@ class Activation:
         rays: Slopes below and above zero of a φ that is linear on each side (ReLU 0, 1), else None.
         jumps: What the slope jumps by at each kink, for a φ that is linear between its kinks.
         width: Length around zero over which φ may bend; sets how fine a quadrature is there.
+        exponential: (scale, alpha) of a φ that is scale·x above zero and scale·alpha·(exp(x) - 1) below.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Activation:
     rays: tuple[float, float] | None = None
     jumps: tuple[float, ...] = ()
     width: float = 1.0
+    exponential: tuple[float, float] | None = None
 
 
 def find_activation(
@@ -197,14 +199,14 @@ def _mish_slope(x: Array) -> Array:
     return t + x * (1 - t * t) * special.expit(x)
 
 
-def _elu(alpha: float, scale: float) -> tuple[Function, Function]:
+def _elu(name: str, scale: float, alpha: float) -> Activation:
     def value(x: Array) -> Array:
         return scale * np.where(x > 0, x, alpha * np.expm1(np.minimum(x, 0.0)))
 
     def slope(x: Array) -> Array:
         return scale * np.where(x > 0, 1.0, alpha * np.exp(np.minimum(x, 0.0)))
 
-    return value, slope
+    return Activation(name, value, slope, (0.0,), exponential=(scale, alpha))
 
 
 def _sigmoid_slope(x: Array) -> Array:
@@ -224,8 +226,8 @@ ACTIVATIONS: dict[str, Activation] = {
         Activation("gelu_tanh", _gelu_tanh, _gelu_tanh_slope),
         Activation("silu", lambda x: x * special.expit(x), _silu_slope),
         Activation("mish", lambda x: x * np.tanh(_softplus(x)), _mish_slope),
-        Activation("elu", *_elu(1.0, 1.0), (0.0,)),
-        Activation("selu", *_elu(SELU_ALPHA, SELU_SCALE), (0.0,)),
+        _elu("elu", 1.0, 1.0),
+        _elu("selu", SELU_SCALE, SELU_ALPHA),
         Activation("tanh", np.tanh, lambda x: 1 - np.tanh(x) ** 2),
         Activation("erf", special.erf, lambda x: 2 / math.sqrt(math.pi) * np.exp(-x * x)),
         Activation("sin", np.sin, np.cos),

@@ -16,9 +16,9 @@ from unitygain.theory.gaussian import (
     expect_checked,
     hermite_energies,
     panels,
-    piecewise_linear_energies,
     require_agreement,
 )
+from unitygain.theory.kinks import has_curvature, parting_and_cross_slope, settle
 
 Array = NDArray[np.float64]
 CONVERGED = 1e-11
@@ -48,6 +48,8 @@ class Pair:
         """Return E φ² - E φ(u)φ(v) = ½·E(φ(u) - φ(v))²."""
         if self.phi.rays is not None:
             return self.q * _linear_parting(self.phi.rays, gap)
+        if has_curvature(self.phi):
+            return self.moments(gap)[0]
         k = np.arange(TERMS)
         kept = -np.expm1(k * math.log1p(-gap)) if gap < 1 else 1.0 - (1.0 - gap) ** k
         total = float(self.energies @ kept)
@@ -65,6 +67,8 @@ class Pair:
             return _linear_cross_slope(self.phi.rays, gap)
         if gap == 0:
             return self.slope
+        if has_curvature(self.phi):
+            return self.moments(gap)[1]
         k = np.arange(1, TERMS)
         own = self.energies[1:] * k / self.q
         missing = max(0.0, self.slope - float(own.sum()))
@@ -72,6 +76,30 @@ class Pair:
         if missing * abs(1 - gap) ** (TERMS - 1) <= CONVERGED * self.slope:
             return total
         return self.slope - _integrate_parting(self.phi.slope, self.phi, self.q, gap)
+
+    def moments(self, gap: float) -> tuple[float, float]:
+        """Return `parting` and `cross_slope`, which share their work where they have a closed form."""
+        if not has_curvature(self.phi):
+            return self.parting(gap), self.cross_slope(gap)
+        numbers = (np.array([x]) for x in (self.q, self.slope, gap))
+        parting, cross = parting_and_cross_slope(self.phi, *numbers)
+        return float(parting[0]), float(cross[0])
+
+    def fixed_gap(self, sigma_w2: float) -> tuple[float, float]:
+        """Return the gap at which the correlation settles in the chaotic phase, and the map's slope there.
+
+        Args:
+            sigma_w2: Weight variance times fan-in; q is taken as the fixed point.
+        """
+
+        def lift(gaps: Array) -> tuple[Array, Array]:
+            gap = float(gaps[0])
+            parting, cross = self.moments(gap)
+            kept = sigma_w2 * parting / (self.q * gap)
+            return np.array([1 - kept]), np.array([(kept - sigma_w2 * cross) / gap])
+
+        gap = float(settle(lift, 1)[0])
+        return gap, sigma_w2 * self.cross_slope(gap)
 
 
 def pair(phi: Activation, q: float) -> Pair:
@@ -82,10 +110,8 @@ def pair(phi: Activation, q: float) -> Pair:
     """
     second = expect_checked(lambda x: phi.value(x) ** 2, phi, q, "the second moment")
     slope = expect_checked(lambda x: phi.slope(x) ** 2, phi, q, "the slope moment")
-    if phi.rays is not None:
+    if phi.rays is not None or has_curvature(phi):
         return Pair(phi, q, second, slope, np.empty(0))
-    if phi.jumps:
-        return Pair(phi, q, second, slope, piecewise_linear_energies(phi, q))
     energies = hermite_energies(phi.value, phi, q)
     coarse = hermite_energies(phi.value, phi, q, ORDER)
     worst = int(np.argmax(np.abs(energies - coarse)))
@@ -132,24 +158,29 @@ def _integrate_parting(f: Function, phi: Activation, q: float, gap: float) -> fl
 
 
 def _double_integral(f: Function, phi: Activation, q: float, gap: float, order: int) -> float:
-    scale, along, across = math.sqrt(q), math.sqrt(1 - gap / 2), math.sqrt(gap / 2)
-    along = max(along, 1e-300)
+    scale, along, across = math.sqrt(q), max(math.sqrt(1 - gap / 2), 1e-300), math.sqrt(gap / 2)
     centres = np.unique([0.0, *phi.kinks]) / scale
-    finest = math.floor(math.log2(min(phi.width / scale, across, 1.0)))
-    halves = 2.0 ** np.arange(finest, 1)
-    near = np.concatenate([-halves[::-1], [0.0], halves])
-    moved = (centres[:, None] / along + near).ravel()
-    outer = np.unique(np.concatenate([moved[np.abs(moved) < EDGE], np.arange(-EDGE, EDGE + 1)]))
-    a, weight = panels(outer, order)
-    # In b the function bends where u or v passes a centre: panels widen from there.
-    step = phi.width / (scale * across)
-    spread = step * 2.0 ** np.arange(0, max(1, math.ceil(math.log2(max(1.0, 1 / step))) + 1))
-    spread = np.concatenate([-spread[::-1], [0.0], spread]) if step < 1 else np.zeros(1)
-    bends = np.abs(centres - along * a[:, None]) / across
-    fixed = np.broadcast_to(np.arange(0, EDGE + 1), (len(a), int(EDGE) + 1))
-    shifted = np.clip((bends[:, :, None] + spread).reshape(len(a), -1), 0.0, EDGE)
-    b, inner = panels(np.sort(np.concatenate([fixed, shifted], axis=1), axis=1), order)
-    centre, apart = along * a[:, None], across * b
+    finest = phi.width / scale
+    # In b the mean over a bends where half differences reach the width of φ or half the way between kinks.
+    meets = np.abs(centres[:, None] - centres).ravel() / (2 * across)
+    outer = np.unique(
+        np.concatenate([_halves(finest / across), meets[meets < EDGE], [1.0, 2.0, 3.5, 6.0, EDGE]])
+    )
+    b, weight = panels(outer, order)
+    # In a the integrand bends where u or v passes a centre: panels widen from there.
+    spread = _halves(finest)
+    spread = np.concatenate([-spread[::-1], spread[1:]])
+    shifts = across * b[:, None] * np.array([-1.0, 1.0])
+    bends = (centres[:, None] + shifts[:, None, :]).reshape(len(b), -1)
+    near = np.clip((bends[:, :, None] + spread).reshape(len(b), -1) / along, -EDGE, EDGE)
+    fixed = np.broadcast_to(np.arange(-EDGE, EDGE + 1), (len(b), 2 * int(EDGE) + 1))
+    a, inner = panels(np.sort(np.concatenate([fixed, near], axis=1), axis=1), order)
+    centre, apart = along * a, across * b[:, None]
     difference = f(scale * (centre + apart)) - f(scale * (centre - apart))
-    rows = (inner * density(b) * difference**2).sum(axis=1)
-    return float((weight * density(a)) @ rows)
+    rows = (inner * density(a) * difference**2).sum(axis=1)
+    return float((weight * density(b)) @ rows)
+
+
+def _halves(finest: float) -> Array:
+    """0, then panels that widen by halves from `finest` to 1."""
+    return np.concatenate([[0.0], 2.0 ** np.arange(min(0, math.floor(math.log2(finest))), 1)])

@@ -116,21 +116,3 @@ def hermite_energies(f: Function, phi: Activation, q: float, order: int = SECOND
     splits = tuple(kink / scale for kink in phi.kinks if kink and scale > 0)
     z, _ = nodes(order, depth, splits)
     return (_hermite_table(order, depth, splits) @ f(scale * z)) ** 2
-
-
-def piecewise_linear_energies(phi: Activation, q: float) -> Array:
-    """Return a_k² of a φ that is linear between its kinks, in closed form.
-
-    Integrating by parts twice leaves a_k = √q·Σ jump·density(t)·He_(k-2)(t)/√k! over kinks at t = x/√q.
-    """
-    t = np.array(phi.kinks) / math.sqrt(q)
-    weight = np.array(phi.jumps) * math.sqrt(q) * density(t)
-    last, now = np.zeros_like(t), weight
-    found = np.empty(TERMS)
-    found[0] = expect(phi.value, phi, q)
-    found[1] = math.sqrt(q) * expect(phi.slope, phi, q)
-    for k in range(TERMS - 2):
-        # now = weight·He_k(t)/√k!, and √k!/√(k + 2)! turns it into the coefficient of He_(k + 2).
-        found[k + 2] = now.sum() / math.sqrt((k + 1) * (k + 2))
-        last, now = now, (t * now - math.sqrt(k) * last) / math.sqrt(k + 1)
-    return found**2

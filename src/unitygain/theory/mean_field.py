@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from unitygain.theory._given import require_correlation, require_count, require_positive, require_variance
 from unitygain.theory.activations import Activation, find_activation
-from unitygain.theory.correlation import Pair, pair
+from unitygain.theory.correlation import pair
 from unitygain.theory.gaussian import expect_checked
 from unitygain.theory.variance import fixed_variance, variance_slope
 
@@ -166,7 +166,7 @@ def mean_field(phi: Phi, sigma_w2: float, sigma_b2: float = 0.0, q: float = 1.0)
     chi_1 = sigma_w2 * slope_moment(a, q_star)
     c_star, chi_c = 1.0, chi_1
     if chi_1 > 1 + AT_CRITICAL and q_star > 0:
-        gap, chi_c = _fixed_gap(pair(a, q_star), sigma_w2)
+        gap, chi_c = pair(a, q_star).fixed_gap(sigma_w2)
         c_star = 1 - gap
     phase: Phase = "critical" if abs(chi_1 - 1) <= AT_CRITICAL else "chaotic" if chi_1 > 1 else "ordered"
     xi_q, xi_c, xi_grad = (_length(rate) for rate in (abs(chi_q), chi_c, chi_1))
@@ -214,24 +214,6 @@ def propagate(
         gaps.append(sigma_w2 * both.parting(gaps[-1]) / following)
         variances.append(following)
     return Propagation(np.array(variances), np.array(gaps), np.array(gains))
-
-
-def _fixed_gap(both: Pair, sigma_w2: float) -> tuple[float, float]:
-    """The gap 1 - c at which the correlation settles in the chaotic phase, and the map's slope there.
-
-    The map is convex in c on [0, 1], its Hermite coefficients being squares, and has a second fixed
-    point at 1: Newton's steps from c = 0 never pass the lower one.
-    """
-    gap, rate = 1.0, sigma_w2 * both.cross_slope(1.0)
-    for _ in range(200):
-        # c* = 0 where nothing lifts it: an odd φ without bias.
-        lift = gap - sigma_w2 * both.parting(gap) / both.q
-        step = lift / (1 - rate) if rate < 1 else 0.0
-        if not step > 1e-15 * gap:
-            break
-        gap -= step
-        rate = sigma_w2 * both.cross_slope(gap)
-    return gap, rate
 
 
 def _length(rate: float) -> float:

@@ -1,0 +1,128 @@
+"""Two inputs through an activation with kinks, in closed form but for one integral over an angle.
+
+Where the slope jumps, the Hermite series of an activation falls as a power, far too slowly for two inputs
+that are nearly alike. Its curvature φ'', in which a jump of the slope is a point mass, has closed moments.
+"""
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import erfcx
+
+from unitygain.theory.activations import Activation
+from unitygain.theory.gaussian import density, panels
+
+Array = NDArray[np.float64]
+ORDER, TAIL_ORDER = 16, 12
+# Between two kinks at a distance d the curvature rises as exp(-d²/2θ²): that takes panels of its own.
+HALVINGS = 6
+
+
+def has_curvature(phi: Activation) -> bool:
+    """Return whether the moments of φ'' are known in closed form."""
+    return bool(phi.jumps) or phi.exponential is not None
+
+
+def parting_and_cross_slope(phi: Activation, q: Array, slope: Array, gap: Array) -> tuple[Array, Array]:
+    """Return ½·E(φ(u) - φ(v))² and E φ'(u)φ'(v) for u, v of variance q and correlation 1 - gap.
+
+    With c = cos θ the derivative of E φ'φ' by θ is minus the `curvature`, and that of E φφ by c is
+    q·E φ'φ' (Price's theorem), so that both are integrals of the curvature from 0 to θ.
+
+    Args:
+        phi: An activation with a closed curvature.
+        q: Variances, shape (n,).
+        slope: E φ'(u)², shape (n,).
+        gap: 1 - c, shape (n,).
+
+    References:
+        R. Price, A useful theorem for nonlinear devices having Gaussian inputs, 1958.
+    """
+    angle = 2 * np.arcsin(np.sqrt(np.minimum(gap, 2.0) / 2))
+    finest = np.log2(np.maximum(1.0, angle * np.sqrt(q))).max(initial=0.0)
+    depth = math.ceil(finest) + (HALVINGS if len(phi.kinks) > 1 else 0)
+    edges = np.concatenate([[0.0], 2.0 ** np.arange(-depth, 1)])
+    if angle.max(initial=0.0) > 2:
+        # Near π the curvature of opposite kinks is as steep as near 0.
+        edges = np.concatenate([0.5 * edges, 1 - 0.5 * edges[-2::-1]])
+    share, weight = panels(edges, ORDER)
+    inner = angle[:, None] * share
+    curved = curvature(phi, q[:, None], inner) * (angle[:, None] * weight)
+    # cos θ' - cos θ, without the difference of two numbers near 1.
+    lever = 2 * np.sin(0.5 * (angle[:, None] + inner)) * np.sin(0.5 * (angle[:, None] - inner))
+    return q * (gap * slope - (lever * curved).sum(1)), slope - curved.sum(1)
+
+
+def curvature(phi: Activation, q: Array, angle: Array) -> Array:
+    """Return q·sin θ·E φ''(u)φ''(v) for u, v of variance q and correlation cos θ."""
+    if phi.exponential is not None:
+        return _exponential(*phi.exponential, q, angle)
+    return _piecewise_linear(phi, q, angle)
+
+
+def _piecewise_linear(phi: Activation, q: Array, angle: Array) -> Array:
+    """Densities of u and v at the kinks, times what the slope jumps by there."""
+    total = np.zeros(np.broadcast_shapes(q.shape, angle.shape))
+    near, far = 8 * np.sin(angle / 2) ** 2, 8 * np.cos(angle / 2) ** 2
+    for one, jump in zip(phi.kinks, phi.jumps, strict=True):
+        for other, again in zip(phi.kinks, phi.jumps, strict=True):
+            exponent = (one + other) ** 2 / (q * far)
+            if one != other:
+                exponent = exponent + (one - other) ** 2 / (q * near)
+            total += jump * again * np.exp(-exponent)
+    return total / (2 * math.pi)
+
+
+def _exponential(scale: float, alpha: float, q: Array, angle: Array) -> Array:
+    """ELU: a jump of scale·(1 - alpha) at zero, and scale·alpha·exp(x) below it."""
+    jump, height = scale * (1 - alpha), scale * alpha
+    spread = np.sqrt(q) * np.sin(angle)
+    tail = 0.5 * erfcx(spread / math.sqrt(2))
+    mixed = 2 * jump * height * spread / math.sqrt(2 * math.pi) * tail
+    return jump**2 / (2 * math.pi) + mixed + height**2 * q * np.sin(angle) * _both_tails(q, angle)
+
+
+def _both_tails(q: Array, angle: Array) -> Array:
+    """E exp(u + v) where both are negative, as an expectation of a normal tail over half their difference."""
+    tangent, pull = np.tan(angle / 2)[..., None], 2 * np.sqrt(q[..., None]) * np.cos(angle / 2)[..., None]
+    depth = math.ceil(math.log2(max(1.0, float((tangent * (1 + pull)).max(initial=0.0)))))
+    x, weight = panels(
+        np.concatenate([[0.0], 2.0 ** np.arange(-min(depth, 40), 1), [2.5, 4.5, 9.0]]), TAIL_ORDER
+    )
+    a = tangent * x
+    tail = 0.5 * np.exp(-0.5 * a * a - pull * a) * erfcx((a + pull) / math.sqrt(2))
+    return tail @ (2 * weight * density(x))
+
+
+def settle(lift: Callable[[Array], tuple[Array, Array]], count: int) -> Array:
+    """Return the gaps 1 - c at which correlations settle in the chaotic phase.
+
+    A map of gaps is concave, so that (gap - its image)/gap rises with the gap, from below zero in chaos. In
+    √gap it is nearly a straight line, kinks or not, and Newton's steps from 1 take few turns.
+
+    Args:
+        lift: From gaps to 1 - image/gap and its derivative by the gap, shapes (n,).
+        count: How many gaps, n.
+    """
+    low, high, gap = np.zeros(count), np.ones(count), np.ones(count)
+    done = np.zeros(count, dtype=bool)
+    for _ in range(60):
+        value, slope = lift(gap)
+        # At 1 nothing lifts the correlation: an odd φ without bias.
+        done |= (gap == 1.0) & (value <= 1e-15)
+        low, high = np.where(value < 0, gap, low), np.where(value < 0, high, gap)
+        root = np.sqrt(gap)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            turned = root - value / (2 * root * slope)
+        below, above = np.sqrt(low), np.sqrt(high)
+        inside = (turned >= below) & (turned <= above)
+        next_gap = np.where(inside, turned, 0.75 * below + 0.25 * above) ** 2
+        # Newton's error after a step is about that step's square.
+        small = np.abs(next_gap - gap) <= 1e-9 * gap
+        gap = np.where(done, gap, next_gap)
+        done |= small
+        if done.all():
+            break
+    return gap
