@@ -1,0 +1,184 @@
+"""Rehearsal: a short, seeded training of a copy of a Case; what threshold searches and trials are made of."""
+
+import copy
+import inspect
+import itertools
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from unitygain._case import Batch, Case, CaseFailure, fresh, random_states, reseed
+from unitygain.probe.hooks import uncompiled
+
+Clip = Callable[[Iterable[nn.Parameter]], Any]
+Watch = Callable[[int, float], Any]
+
+
+@dataclass(frozen=True)
+class Rehearsal:
+    """What a short training did.
+
+    Args:
+        losses: The loss of every step, taken before the step.
+        final: Mean loss over all drawn batches after the last step; infinite where it is not finite.
+        stopped: Why it ended before its last step; empty where it did not.
+    """
+
+    losses: tuple[float, ...]
+    final: float
+    stopped: str = ""
+
+    @property
+    def steps(self) -> int:
+        """Steps that were taken or begun."""
+        return len(self.losses)
+
+
+def rehearse(
+    case: Case,
+    steps: int,
+    *,
+    seed: int = 0,
+    redraw: int | None = None,
+    clip: Clip | None = None,
+    watch: Watch | None = None,
+) -> Rehearsal:
+    """Train a copy of `case` for a few steps on its drawn batches, in their order and again from the first.
+
+    A plain step is zero_grad, loss, backward, clip, optimizer step, schedule step, under the case's precision
+    (float16 with a gradient scaler, whose gradients are unscaled before the clip). A case with its own step
+    takes that one instead; it must call ``case.clip`` for a clip to take part. An optimizer that needs a
+    closure (LBFGS) gets the first three as one.
+
+    Args:
+        case: Declares a loss, data and an optimizer; it is not changed.
+        steps: How many steps to take.
+        seed: Seed of the random numbers that the training draws (dropout).
+        redraw: Seed under which the case's factory draws the initialisation again; as it is when left out.
+        clip: What clips the gradient, in place of ``case.clip``.
+        watch: Called with (step, loss) after every step; a true return value ends the rehearsal.
+
+    Returns:
+        The losses; a loss that is not finite ends the rehearsal.
+
+    Raises:
+        ValueError: If `steps` is below 1, the case declares no optimizer, or `redraw` meets an optimizer
+            instance, which holds one model's parameters.
+        CaseFailure: If the case cannot be copied or its own code raises.
+
+    Cost: `steps` training steps, one forward pass per drawn batch, and memory for one copy of the model,
+    its gradients and its optimizer's state. Random states are afterwards what they were.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> model = nn.Linear(1, 1, bias=False)
+        >>> _ = nn.init.ones_(model.weight)
+        >>> case = Case(model, loss=lambda m, x: m(x).square().mean(), data=[torch.ones(2, 1)],
+        ...             optimizer=lambda p: torch.optim.SGD(p, 0.25))
+        >>> rehearse(case, 3)
+        Rehearsal(losses=(1.0, 0.25, 0.0625), final=0.015625, stopped='')
+    """
+    if steps < 1:
+        raise ValueError(f"steps is {steps}; take at least 1")
+    if case.optimizer is None:
+        raise ValueError(
+            "the case declares no optimizer, so nothing can be trained; give Case(optimizer=...)"
+        )
+    with random_states(), torch.inference_mode(False), torch.enable_grad(), uncompiled():
+        twin = _twin(case, redraw)
+        twin.clip = clip or case.clip
+        reseed(seed)
+        return _train(twin, steps, watch)
+
+
+def _twin(case: Case, redraw: int | None) -> Case:
+    if redraw is not None:
+        if isinstance(case.optimizer, torch.optim.Optimizer):
+            raise ValueError(
+                "the case holds an optimizer of one model, and another is to be drawn; "
+                "give a function such as lambda params: torch.optim.AdamW(params)"
+            )
+        twin = copy.copy(case)
+        twin._model = case.build(redraw)
+        return twin
+    try:
+        return case.copy()
+    except Exception as error:
+        raise CaseFailure(
+            f"the case cannot be copied, so nothing can be tried on it: {type(error).__name__}: {error}; "
+            "give a function that returns a new model"
+        ) from error
+
+
+def _train(twin: Case, steps: int, watch: Watch | None) -> Rehearsal:
+    step = _own_step(twin) if twin.step is not None else _plain_step(twin)
+    losses: list[float] = []
+    for number, (index, batch) in enumerate(
+        itertools.islice(itertools.cycle(enumerate(twin.batches)), steps)
+    ):
+        try:
+            loss = float(step(batch))
+        except CaseFailure:
+            raise
+        except Exception as error:
+            raise CaseFailure.during(error, "", index) from error
+        losses.append(loss)
+        if not math.isfinite(loss):
+            return Rehearsal(tuple(losses), math.inf, f"the loss is {loss} at step {number}")
+        if watch is not None and watch(number, loss):
+            return Rehearsal(tuple(losses), _mean_loss(twin), f"ended by its watch at step {number}")
+    return Rehearsal(tuple(losses), _mean_loss(twin))
+
+
+def _own_step(twin: Case) -> Callable[[Batch], Tensor]:
+    assert twin.step is not None
+    twin.optimizer = twin.build_optimizer()
+    own = twin.step
+    return lambda batch: torch.as_tensor(own(twin, fresh(batch))).detach()
+
+
+def _plain_step(twin: Case) -> Callable[[Batch], Tensor]:
+    optimizer = twin.build_optimizer()
+    assert optimizer is not None
+    twin.optimizer = optimizer
+    schedule = twin.schedule(optimizer) if twin.schedule is not None else None
+    scaler = torch.amp.GradScaler(twin.device.type, enabled=twin.precision == "float16")
+
+    def evaluate(batch: Batch) -> Tensor:
+        optimizer.zero_grad()
+        loss = twin.compute_loss(batch)
+        scaler.scale(loss).backward()
+        if twin.clip is not None:
+            scaler.unscale_(optimizer)
+            twin.clip(twin.model.parameters())
+        return loss.detach()
+
+    def step(batch: Batch) -> Tensor:
+        if _needs_closure(optimizer):
+            loss = optimizer.step(lambda: evaluate(batch))  # pyright: ignore[reportCallIssue, reportArgumentType]
+        else:
+            loss = evaluate(batch)
+            scaler.step(optimizer)
+            scaler.update()
+        if schedule is not None:
+            schedule.step()
+        return loss  # pyright: ignore[reportReturnType]
+
+    return step
+
+
+def _needs_closure(optimizer: torch.optim.Optimizer) -> bool:
+    """Whether the optimizer evaluates the loss itself, several times a step, as LBFGS does."""
+    closure = inspect.signature(optimizer.step).parameters.get("closure")
+    return closure is not None and closure.default is inspect.Parameter.empty
+
+
+def _mean_loss(twin: Case) -> float:
+    with torch.no_grad():
+        losses = [float(twin.compute_loss(batch)) for batch in twin.batches]
+    return math.fsum(losses) / len(losses) if all(map(math.isfinite, losses)) else math.inf
