@@ -4,6 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from unitygain import clip as clip
     from unitygain import measures as measures
     from unitygain import remedies as remedies
     from unitygain import rules as rules
@@ -32,7 +33,7 @@ _HOMES = {
     "remedy": "unitygain._registry",
     "rule": "unitygain._registry",
 }
-_ROOMS = ("measures", "remedies", "rules", "theory")
+_ROOMS = ("clip", "measures", "remedies", "rules", "theory")
 
 __all__ = [
     "Case",
@@ -41,6 +42,7 @@ __all__ = [
     "Profile",
     "Record",
     "Report",
+    "clip",
     "diagnose",
     "measure",
     "measures",

@@ -15,6 +15,7 @@ PUBLIC = [
     "Profile",
     "Record",
     "Report",
+    "clip",
     "diagnose",
     "measure",
     "measures",

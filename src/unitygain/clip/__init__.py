@@ -1,0 +1,14 @@
+"""Clips: what is called between backward and step, and cuts gradients that are too large.
+
+A clip is a value: ``by_global_norm(1.0)`` makes one, ``chain`` puts several into one, printing it shows
+what it does in which order, and calling it on parameters clips their gradients and returns a `ClipReport`.
+docs/clipping.md has a table of all of them.
+"""
+
+from unitygain.clip._clip import Clip as Clip
+from unitygain.clip._clip import chain as chain
+from unitygain.clip._report import ClipReport as ClipReport
+from unitygain.clip.by_global_norm import by_global_norm as by_global_norm
+from unitygain.clip.by_group import by_group as by_group
+from unitygain.clip.by_tensor_norm import by_tensor_norm as by_tensor_norm
+from unitygain.clip.by_value import by_value as by_value

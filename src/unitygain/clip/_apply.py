@@ -1,0 +1,165 @@
+"""The one place that writes to gradients: what the rules of a chain decided, and no more than that."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from jaxtyping import Float64
+from torch import Tensor
+
+from unitygain.clip._gradients import Gradients
+from unitygain.clip._rule import Bend, Decision
+from unitygain.stats import gradient_stats
+from unitygain.stats.pairs import cosine
+from unitygain.stats.shards import is_sharded
+
+_multiply_each = torch._foreach_mul_  # pyright: ignore[reportPrivateImportUsage]
+_SIXTEEN_BITS = (torch.float16, torch.bfloat16)
+
+
+class Application:
+    """The gradients of a step while a chain changes them.
+
+    Factors wait until the end, or until a rule reads entries, and are then written in one multiplication.
+    Nothing is written to a gradient that stays as it is; on an accelerator, where looking would wait for
+    the device, it is multiplied by exactly 1. If a gradient is not finite nothing is written at all (there:
+    multiplied by 1).
+
+    Args:
+        seen: The gradients as they came.
+        bends: How many rules of the chain change entries.
+
+    Attributes:
+        seen: The gradients as the next rule sees them.
+        cosines: Cosine of each tensor to the gradient that came.
+        fired: Whether anything changed.
+    """
+
+    def __init__(self, seen: Gradients, bends: int) -> None:
+        self.seen = seen
+        self.cosines = torch.ones_like(seen.norm)
+        self.fired = torch.zeros((), dtype=torch.bool, device=seen.norm.device)
+        self._looks = seen.norm.device.type == "cpu"
+        self._waiting: Tensor | None = None
+        self._bends = bends
+        self._came: dict[int, Tensor] = {}
+
+    def take(self, decision: Decision) -> None:
+        """Count a decision in: factors wait, a change of entries is made."""
+        if isinstance(decision, Bend):
+            self.write()
+            self._bend(replace(decision, fires=decision.fires & self.seen.finite))
+            return
+        factors = torch.where(self.seen.finite, decision, 1.0)
+        self._waiting = factors if self._waiting is None else self._waiting * factors
+        self.fired = self.fired | (factors != 1).any()
+        seen = self.seen
+        absmax = None if seen.absmax is None else seen.absmax * factors
+        self.seen = replace(seen, norm=seen.norm * factors, absmax=absmax)
+
+    def write(self) -> None:
+        """Multiply the gradients by the factors that wait."""
+        factors, self._waiting = self._waiting, None
+        if factors is None or not self.seen.parameters:
+            return
+        gradients = [self.seen.gradient(i) for i in range(len(self.seen.parameters))]
+        if self._looks:
+            multiply(gradients, factors.expand(len(gradients)).tolist())
+        else:
+            multiply_unseen(gradients, factors)
+
+    def _bend(self, bend: Bend) -> None:
+        self._bends -= 1
+        self.fired = self.fired | bend.fires.any()
+        chosen = range(len(self.seen.parameters))
+        if self._looks:
+            fires = bend.fires.tolist()
+            chosen = [i for i in chosen if fires[i]]
+        after = {i: self._change(i, bend) for i in chosen}
+        if not after:
+            return
+        stats = gradient_stats([self.seen.gradient(i) for i in after], absmax=self.seen.absmax is not None)
+        self.seen = replace(
+            self.seen,
+            norm=_replaced(self.seen.norm, after, stats.norm),
+            absmax=None if stats.absmax is None else _replaced(self.seen.absmax, after, stats.absmax),
+        )
+        home = self.cosines.device
+        cosines = torch.stack([turned.to(home, non_blocking=True) for turned in after.values()])
+        self.cosines = _replaced(self.cosines, after, cosines)
+
+    def _change(self, index: int, bend: Bend) -> Float64[Tensor, ""]:
+        """Write the new entries of a gradient, and return its cosine to the one that came."""
+        gradient = self.seen.gradient(index)
+        came = self._came.get(index)
+        if came is None:
+            came = gradient.clone()
+        new = bend.change(index)
+        if not self._looks:
+            new = torch.where(bend.fires[index].to(new.device), new, own_piece(gradient))
+        own_piece(gradient).copy_(new)
+        if self._bends:
+            self._came[index] = came
+        turned = cosine(came, gradient)
+        # A tensor that was cut to nothing, or held nothing, has no angle and adds nothing to the whole.
+        return torch.where(turned.isnan(), 1.0, turned)
+
+
+def multiply(gradients: Sequence[Tensor], factors: Sequence[float]) -> None:
+    """Multiply gradients in place, those whose factor is not 1 alone.
+
+    A Python number keeps its precision where a tensor of it would be rounded to a 16-bit gradient's dtype.
+    """
+    pairs = [(g, f) for g, f in zip(gradients, factors, strict=True) if f != 1]
+    plain = [(g, f) for g, f in pairs if g.layout is torch.strided and not is_sharded(g) and _fits(f, g)]
+    if plain:
+        _multiply_each([g for g, _ in plain], [f for _, f in plain])
+    done = {id(g) for g, _ in plain}
+    for gradient, factor in pairs:
+        if id(gradient) not in done:
+            for part in (factor,) if _fits(factor, gradient) else _split(factor):
+                own_piece(gradient).mul_(part)
+
+
+def multiply_unseen(gradients: Sequence[Tensor], factors: Float64[Tensor, "..."]) -> None:
+    """Multiply gradients in place by factors that nobody looks at: no device is waited for."""
+    plain = [g for g in gradients if g.layout is torch.strided and not is_sharded(g)]
+    together = factors.ndim == 0 and len(plain) == len(gradients)
+    if together and len({(g.device, g.dtype) for g in plain}) == 1 and plain[0].dtype not in _SIXTEEN_BITS:
+        _multiply_each(plain, factors.to(plain[0].device, non_blocking=True))
+        return
+    for gradient, factor in zip(gradients, factors.expand(len(gradients)).unbind(), strict=True):
+        piece = own_piece(gradient)
+        factor = factor.to(piece.device, non_blocking=True)
+        if piece.dtype in _SIXTEEN_BITS:
+            piece.copy_(piece.float() * factor)
+        else:
+            piece.mul_(factor)
+
+
+def own_piece(gradient: Tensor) -> Tensor:
+    """Return the memory of a gradient that lies on this rank."""
+    return gradient.to_local() if is_sharded(gradient) else gradient  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def _replaced(numbers: Tensor | None, after: dict[int, Tensor], new: Tensor) -> Tensor:
+    assert numbers is not None, "absmax is either read always or never"
+    new = new.to(numbers.device, non_blocking=True)
+    if len(after) == numbers.numel():
+        return new
+    index = torch.tensor(list(after)).to(numbers.device, non_blocking=True)
+    return numbers.index_copy(0, index, new)
+
+
+def _fits(factor: float, gradient: Tensor) -> bool:
+    """Whether the factor is a normal number of the dtype that the multiplication is made in."""
+    dtype = torch.float64 if gradient.dtype in {torch.float64, torch.complex128} else torch.float32
+    return factor == 0 or abs(factor) >= torch.finfo(dtype).smallest_normal
+
+
+def _split(factor: float) -> tuple[float, float]:
+    """Two factors with the same product, the first a power of two."""
+    _, exponent = math.frexp(factor)
+    half = math.ldexp(1.0, exponent // 2)
+    return half, factor / half

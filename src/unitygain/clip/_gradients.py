@@ -1,0 +1,122 @@
+"""What a rule sees of the gradients of a step: names, tensors, and one number or two of each."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float64
+from torch import Tensor, nn
+
+from unitygain.stats import gradient_stats
+
+Parameters = nn.Module | Tensor | Iterable[Tensor] | Iterable[tuple[str, Tensor]]
+Timestep = int | Sequence[int] | Tensor | None
+
+
+@dataclass(frozen=True)
+class Gradients:
+    """The gradients of a step as a rule sees them, those before it in the chain already counted in.
+
+    Args:
+        names: Of the parameters that have a gradient; empty strings where no names were given.
+        parameters: The same parameters, each once.
+        slots: The place of each among all parameters that were given; those without a gradient keep theirs,
+            so that what is remembered of a tensor never moves to another.
+        given: Number of all parameters that were given.
+        norm: L2 norm of each gradient.
+        absmax: Largest |x| of each, where a rule of the chain needs it.
+        finite: Whether every entry of every gradient is finite.
+        step: Number of calls before this one.
+        timestep: The diffusion time, or those of the batch, if the call said so.
+    """
+
+    names: tuple[str, ...]
+    parameters: tuple[Tensor, ...]
+    slots: tuple[int, ...]
+    given: int
+    norm: Float64[Tensor, " tensors"]
+    absmax: Float64[Tensor, " tensors"] | None
+    finite: Bool[Tensor, ""]
+    step: int = 0
+    timestep: Timestep = None
+
+    def gradient(self, index: int) -> Tensor:
+        """Return the gradient of a parameter, which a rule must not write to."""
+        gradient = self.parameters[index].grad
+        assert gradient is not None, "only parameters with a gradient are listed"
+        return gradient
+
+    def number(self, value: float) -> Float64[Tensor, ""]:
+        """Return `value` where the norms are."""
+        return torch.full((), value, dtype=torch.float64, device=self.norm.device)
+
+    def numbers(self, values: Sequence[float]) -> Float64[Tensor, " tensors"]:
+        """Return `values` where the norms are, without waiting for that device."""
+        return torch.tensor(values, dtype=torch.float64).to(self.norm.device, non_blocking=True)
+
+    def pick(self, remembered: Float64[Tensor, " given"]) -> Float64[Tensor, " tensors"]:
+        """Return of one number per parameter those of the parameters that have a gradient now."""
+        return remembered if len(self.slots) == self.given else remembered.index_select(0, self._index())
+
+    def put(
+        self, remembered: Float64[Tensor, " given"], values: Float64[Tensor, " tensors"]
+    ) -> Float64[Tensor, " given"]:
+        """Return `remembered` with the numbers of the parameters that have a gradient now replaced."""
+        return values if len(self.slots) == self.given else remembered.index_copy(0, self._index(), values)
+
+    def require_names(self, rule: str) -> tuple[str, ...]:
+        """Return the names.
+
+        Raises:
+            ValueError: If the parameters came without.
+        """
+        if not all(self.names):
+            raise ValueError(
+                f"{rule} chooses parameters by name, and they came without; "
+                "pass the model or model.named_parameters()"
+            )
+        return self.names
+
+    def _index(self) -> Tensor:
+        return torch.tensor(self.slots).to(self.norm.device, non_blocking=True)
+
+
+def read(parameters: Parameters, *, absmax: bool, step: int, timestep: Timestep) -> Gradients:
+    """Read the gradients of `parameters` in one pass; each parameter counts once, None not at all.
+
+    Raises:
+        TypeError: If something among the parameters is no tensor.
+    """
+    once: dict[int, tuple[str, Tensor]] = {}
+    for name, parameter in _named(parameters):
+        once.setdefault(id(parameter), (name, parameter))
+    listed = list(once.values())
+    slots = tuple(slot for slot, (_, parameter) in enumerate(listed) if parameter.grad is not None)
+    chosen = tuple(listed[slot][1] for slot in slots)
+    stats = gradient_stats([p.grad for p in chosen if p.grad is not None], absmax=absmax)
+    return Gradients(
+        names=tuple(listed[slot][0] for slot in slots),
+        parameters=chosen,
+        slots=slots,
+        given=len(listed),
+        norm=stats.norm,
+        absmax=stats.absmax,
+        finite=stats.finite.all(),
+        step=step,
+        timestep=timestep,
+    )
+
+
+def _named(parameters: Parameters) -> list[tuple[str, Tensor]]:
+    if isinstance(parameters, nn.Module):
+        return list(parameters.named_parameters())
+    if isinstance(parameters, Tensor):
+        return [("", parameters)]
+    named = [given if isinstance(given, tuple) else ("", given) for given in parameters]
+    for name, parameter in named:
+        if not isinstance(parameter, Tensor):
+            raise TypeError(
+                f"parameter {name!r} is a {type(parameter).__name__}; "
+                "give tensors, (name, tensor) pairs, or a model"
+            )
+    return named
