@@ -5,12 +5,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from unitygain import clip as clip
+    from unitygain import detectors as detectors
     from unitygain import measures as measures
     from unitygain import remedies as remedies
     from unitygain import rules as rules
     from unitygain import theory as theory
     from unitygain._case import Case as Case
     from unitygain._diagnose import diagnose as diagnose
+    from unitygain._registry import detector as detector
     from unitygain._registry import measure as measure
     from unitygain._registry import remedy as remedy
     from unitygain._registry import rule as rule
@@ -29,11 +31,12 @@ _HOMES = {
     "Record": "unitygain.probe",
     "Report": "unitygain.report",
     "diagnose": "unitygain._diagnose",
+    "detector": "unitygain._registry",
     "measure": "unitygain._registry",
     "remedy": "unitygain._registry",
     "rule": "unitygain._registry",
 }
-_ROOMS = ("clip", "measures", "remedies", "rules", "theory")
+_ROOMS = ("clip", "detectors", "measures", "remedies", "rules", "theory")
 
 __all__ = [
     "Case",
@@ -43,6 +46,8 @@ __all__ = [
     "Record",
     "Report",
     "clip",
+    "detector",
+    "detectors",
     "diagnose",
     "measure",
     "measures",

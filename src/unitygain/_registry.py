@@ -1,4 +1,4 @@
-"""The tables of measures, rules and remedies, and the decorators that fill them."""
+"""The tables of measures, rules, remedies and detectors, and the decorators that fill them."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -55,9 +55,20 @@ class Remedy:
     page: str
 
 
+@dataclass(frozen=True)
+class Detector:
+    """A streaming judgement: its name, the numbers of a frame that it reads, and the class that judges."""
+
+    name: str
+    needs: tuple[str, ...]
+    make: type
+    page: str
+
+
 MEASURES: dict[str, Measure] = {}
 RULES: dict[str, Rule] = {}
 REMEDIES: dict[str, Remedy] = {}
+DETECTORS: dict[str, Detector] = {}
 
 
 def measure(*, unit: str, needs: tuple[str, ...] = (), passes: str = "0") -> Callable[[Any], Any]:
@@ -131,8 +142,31 @@ def remedy(*, treats: tuple[str, ...]) -> Callable[[Any], Any]:
     return register
 
 
+def detector(*, name: str, needs: tuple[str, ...]) -> Callable[[type], type]:
+    """Register a class as a detector; its objects need no argument.
+
+    A detector has ``judge(frame) -> Event | None``, ``learn(frame)`` for frames that nobody complained of,
+    ``state_dict()`` in plain Python values, and ``load_state_dict(state)``.
+
+    Args:
+        name: The name that its events carry.
+        needs: Numbers of a frame that it reads, by default.
+
+    Raises:
+        ValueError: If the name is taken.
+    """
+
+    def register(make: type) -> type:
+        if name in DETECTORS:
+            raise ValueError(f"a detector named {name!r} exists; choose another name")
+        DETECTORS[name] = Detector(name, needs, make, _page(make))
+        return make
+
+    return register
+
+
 def _page(function: Callable[..., Any]) -> str:
-    """The page of a rule or remedy is the docstring of the file that holds it."""
+    """The page of a rule, remedy or detector is the docstring of the file that holds it."""
     import sys
 
     return (sys.modules[function.__module__].__doc__ or "").strip()

@@ -1,4 +1,4 @@
-"""The words of the library as frozen values: where (Site), what (Profile), judged (Finding, Cause)."""
+"""The words of the library as frozen values: where (Site), what (Profile, Frame), judged (Finding, Event)."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -187,3 +187,44 @@ class Finding:
         """
         profile = profiles[self.quantity]
         return float(profile.facts[self.fact]) if self.fact else profile.at(self.sites[0])
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """The numbers of one training step, by name.
+
+    Args:
+        step: Which step: the number of batches seen until then, this one included.
+        values: Numbers by name, such as ``loss``, ``grad_norm``, ``loss_scale``; NaN and infinity are values,
+            what was not read is absent.
+    """
+
+    step: int
+    values: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """What a detector says of one step, with the numbers that it judged.
+
+    Args:
+        name: The detector's name, such as ``"spike"``.
+        severity: ``info``, ``warning`` or ``error``.
+        step: The frame's step.
+        quantity: Name of the number that was judged.
+        value: The number.
+        threshold: What it crossed.
+        message: One sentence with the numbers in it.
+
+    Example:
+        >>> Event("nonfinite", "error", 7, "loss", math.nan, math.inf, "the loss is NaN").message
+        'the loss is NaN'
+    """
+
+    name: str
+    severity: Severity
+    step: int
+    quantity: str
+    value: float
+    threshold: float
+    message: str

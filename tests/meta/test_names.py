@@ -16,6 +16,8 @@ PUBLIC = [
     "Record",
     "Report",
     "clip",
+    "detector",
+    "detectors",
     "diagnose",
     "measure",
     "measures",

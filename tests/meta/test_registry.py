@@ -25,7 +25,7 @@ def entries(*rooms: str) -> list:
     return [file for file in modules(*rooms) if not file.name.startswith("_")]
 
 
-@pytest.mark.parametrize("file", entries("measures", "rules", "remedies"), ids=name)
+@pytest.mark.parametrize("file", entries("measures", "rules", "remedies", "detectors"), ids=name)
 def test_file_is_listed_in_its_folder(file):
     listed = (file.parent / "__init__.py").read_text(encoding="utf-8")
     assert re.search(rf"\b{file.stem}\b", listed), (
