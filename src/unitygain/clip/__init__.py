@@ -7,8 +7,16 @@ docs/clipping.md has a table of all of them.
 
 from unitygain.clip._clip import Clip as Clip
 from unitygain.clip._clip import chain as chain
+from unitygain.clip._forecast import StepForecast as StepForecast
+from unitygain.clip._forecast import predict_step as predict_step
 from unitygain.clip._report import ClipReport as ClipReport
+from unitygain.clip._suggest import Suggestion as Suggestion
+from unitygain.clip._suggest import suggest as suggest
+from unitygain.clip.agc import agc as agc
 from unitygain.clip.by_global_norm import by_global_norm as by_global_norm
 from unitygain.clip.by_group import by_group as by_group
 from unitygain.clip.by_tensor_norm import by_tensor_norm as by_tensor_norm
 from unitygain.clip.by_value import by_value as by_value
+from unitygain.clip.ema import ema as ema
+from unitygain.clip.percentile import percentile as percentile
+from unitygain.clip.zscore import zscore as zscore
