@@ -192,9 +192,9 @@ def _nothing_counted(device: torch.device) -> dict[str, Tensor]:
 
 def _require_places(rule: Rule, state: Mapping[str, Tensor], seen: Gradients) -> None:
     for key, values in state.items():
-        if key.startswith("each_") and len(values) != seen.given:
+        if key.startswith("each_") and len(values) != len(seen.given):
             raise ValueError(
-                f"{rule.name} remembers {len(values)} parameters and was given {seen.given}; "
+                f"{rule.name} remembers {len(values)} parameters and was given {len(seen.given)}; "
                 "give it the same parameters at every step, or make a new clip"
             )
 

@@ -22,7 +22,7 @@ class Gradients:
         parameters: The same parameters, each once.
         slots: The place of each among all parameters that were given; those without a gradient keep theirs,
             so that what is remembered of a tensor never moves to another.
-        given: Number of all parameters that were given.
+        given: All parameters that were given, with their names.
         norm: L2 norm of each gradient.
         absmax: Largest |x| of each, where a rule of the chain needs it.
         finite: Whether every entry of every gradient is finite.
@@ -33,7 +33,7 @@ class Gradients:
     names: tuple[str, ...]
     parameters: tuple[Tensor, ...]
     slots: tuple[int, ...]
-    given: int
+    given: tuple[tuple[str, Tensor], ...]
     norm: Float64[Tensor, " tensors"]
     absmax: Float64[Tensor, " tensors"] | None
     finite: Bool[Tensor, ""]
@@ -56,13 +56,15 @@ class Gradients:
 
     def pick(self, remembered: Float64[Tensor, " given"]) -> Float64[Tensor, " tensors"]:
         """Return of one number per parameter those of the parameters that have a gradient now."""
-        return remembered if len(self.slots) == self.given else remembered.index_select(0, self._index())
+        return remembered if len(self.slots) == len(self.given) else remembered.index_select(0, self._index())
 
     def put(
         self, remembered: Float64[Tensor, " given"], values: Float64[Tensor, " tensors"]
     ) -> Float64[Tensor, " given"]:
         """Return `remembered` with the numbers of the parameters that have a gradient now replaced."""
-        return values if len(self.slots) == self.given else remembered.index_copy(0, self._index(), values)
+        return (
+            values if len(self.slots) == len(self.given) else remembered.index_copy(0, self._index(), values)
+        )
 
     def require_names(self, rule: str) -> tuple[str, ...]:
         """Return the names.
@@ -98,7 +100,7 @@ def read(parameters: Parameters, *, absmax: bool, step: int, timestep: Timestep)
         names=tuple(listed[slot][0] for slot in slots),
         parameters=chosen,
         slots=slots,
-        given=len(listed),
+        given=tuple(listed),
         norm=stats.norm,
         absmax=stats.absmax,
         finite=stats.finite.all(),

@@ -1,0 +1,149 @@
+"""agc: every unit's gradient to a fraction of the norm of its weights (adaptive gradient clipping)."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+import torch
+from torch import Tensor
+
+from unitygain.clip._apply import own_piece
+from unitygain.clip._clip import Clip
+from unitygain.clip._gradients import Gradients
+from unitygain.clip._rule import Bend, State, Stateless, least, require_threshold
+from unitygain.stats.units import unit_norms
+
+
+@dataclass(frozen=True)
+class _Agc(Stateless):
+    ratio: float
+    eps: float
+    units: tuple[tuple[str, int | None], ...]
+    exclude: tuple[str, ...] | None
+
+    name = "agc"
+    keeps_direction = False
+
+    @property
+    def reads_entries(self) -> bool:
+        return True
+
+    def decide(self, seen: Gradients, state: State) -> tuple[Bend, State]:
+        factors = {i: self._factors(seen, i) for i in self._chosen(seen)}
+        fires = [
+            (factors[i] < 1).any() if i in factors else torch.zeros((), dtype=torch.bool)
+            for i in range(len(seen.parameters))
+        ]
+        home = seen.norm.device
+
+        def change(index: int) -> Tensor:
+            gradient = own_piece(seen.gradient(index))
+            if index not in factors:
+                return gradient
+            # In float64 for narrow dtypes would copy twice the memory; float32 keeps a factor's precision.
+            wide = torch.promote_types(gradient.dtype, torch.float32)
+            return (gradient.to(wide) * factors[index].to(gradient.device, wide.to_real())).to(gradient.dtype)
+
+        together = [fire.to(home, non_blocking=True) for fire in fires]
+        return Bend(torch.stack(together) if together else seen.norm > 0, change), {}
+
+    def _factors(self, seen: Gradients, index: int) -> Tensor:
+        """Return what stays of each unit, in the shape that broadcasts against the tensor."""
+        weight = seen.parameters[index].detach()
+        dim = self._dim(seen, index)
+        try:
+            bound = self.ratio * unit_norms(weight, dim).clamp(min=self.eps)
+            return least(bound, unit_norms(seen.gradient(index), dim))
+        except ValueError as error:
+            named = seen.names[index] or f"#{seen.slots[index]}"
+            raise ValueError(f"agc cannot read parameter {named!r}: {error}") from error
+
+    def _dim(self, seen: Gradients, index: int) -> int | None:
+        if self.units:
+            for pattern, dim in self.units:
+                if fnmatchcase(seen.require_names(self.name)[index], pattern):
+                    return dim
+        return 0 if seen.parameters[index].ndim > 1 else None
+
+    def _chosen(self, seen: Gradients) -> Iterator[int]:
+        if self.exclude is None:
+            last = last_layer(seen)
+            yield from (i for i, slot in enumerate(seen.slots) if slot not in last)
+            return
+        names = seen.require_names(self.name) if self.exclude else seen.names
+        for index, name in enumerate(names):
+            if not any(fnmatchcase(name, pattern) for pattern in self.exclude):
+                yield index
+
+
+def agc(
+    ratio: float = 0.01,
+    eps: float = 1e-3,
+    *,
+    units: Mapping[str, int | None] | None = None,
+    exclude: Sequence[str] | None = None,
+) -> Clip:
+    """Scale the gradient of every unit i by min(1, λ·max(‖W_i‖, ε)/‖G_i‖).
+
+    Changes the direction: units are cut by different factors. A step can then move no unit by more than a
+    fraction of its weights, whatever the loss. A unit is what feeds one output: the index of dimension 0 of
+    a weight of torch's layout (out, in, ...), and the whole of a tensor with one dimension, as in the paper.
+    The last layer is left alone, as the paper says and most copies do not.
+
+    A tensor that starts at zero (a gain of a branch) may move by λε = 1e-5 per step at a learning rate of
+    1: leave it out, or give a larger eps. Under an optimizer that divides by the gradient's size (Lion,
+    Adam) the ratio does not mean what it says; watch `frac_clipped`.
+
+    Cost: about twenty passes in float64 over the gradients and the weights, to read the norms of the units.
+
+    Args:
+        ratio: λ; 0.01 for batches of 4096, 0.02 to 0.08 for smaller ones.
+        eps: Least norm that a unit's weights count with.
+        units: Where the units lie by pattern, as in ``{"*.up.weight": 1}`` for a transposed convolution,
+            whose weight is (in, out, ...); None takes the tensor as one unit.
+        exclude: Patterns of parameters to leave alone. Where left out: the last layer, which is the last
+            parameter with two dimensions or more and those of the same module (without names: those after
+            it). Pass the pattern of the head where another module was registered last; ``()`` leaves none.
+
+    Raises:
+        ValueError: If a number is out of range; on the call, if patterns are given and parameters have no
+            names, if a gradient is sparse, or if a DTensor is cut through its units.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> model = nn.Sequential(nn.Linear(2, 2, bias=False), nn.Linear(2, 1, bias=False))
+        >>> weight = model[0].weight
+        >>> weight.data = torch.tensor([[3.0, 4.0], [3.0, 4.0]])
+        >>> weight.grad = torch.tensor([[1.0, 0.0], [0.0, 0.01]])
+        >>> report = agc(0.01)(model)
+        >>> weight.grad
+        tensor([[0.0500, 0.0000],
+                [0.0000, 0.0100]])
+
+    References:
+        Brock, De, Smith and Simonyan, High-performance large-scale image recognition without normalization,
+        2021, section 4.1, eq. 3.
+    """
+    places = tuple((units or {}).items())
+    return Clip(
+        _Agc(
+            require_threshold("ratio", ratio),
+            require_threshold("eps", eps),
+            places,
+            None if exclude is None else tuple(exclude),
+        )
+    )
+
+
+def last_layer(seen: Gradients) -> set[int]:
+    """Return the places of the last layer's parameters: its weight, and what its module holds besides."""
+    weights = [slot for slot, (_, parameter) in enumerate(seen.given) if parameter.ndim > 1]
+    if not weights:
+        return set()
+    last = weights[-1]
+    name = seen.given[last][0]
+    if not name:
+        return set(range(last, len(seen.given)))
+    module = name.rpartition(".")[0]
+    return {slot for slot, (other, _) in enumerate(seen.given) if other.rpartition(".")[0] == module}
