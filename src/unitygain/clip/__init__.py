@@ -16,7 +16,11 @@ from unitygain.clip.agc import agc as agc
 from unitygain.clip.by_global_norm import by_global_norm as by_global_norm
 from unitygain.clip.by_group import by_group as by_group
 from unitygain.clip.by_tensor_norm import by_tensor_norm as by_tensor_norm
+from unitygain.clip.by_update_rms import by_update_rms as by_update_rms
 from unitygain.clip.by_value import by_value as by_value
 from unitygain.clip.ema import ema as ema
+from unitygain.clip.mirrored import mirrored as mirrored
+from unitygain.clip.mirrored import mirrored_thresholds as mirrored_thresholds
 from unitygain.clip.percentile import percentile as percentile
+from unitygain.clip.scheduled import scheduled as scheduled
 from unitygain.clip.zscore import zscore as zscore

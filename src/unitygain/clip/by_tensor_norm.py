@@ -53,7 +53,7 @@ def by_tensor_norm(c: float, split: Split = "each") -> Clip:
 
     References:
         McMahan, Ramage, Talwar and Zhang, Learning differentially private recurrent language models, 2018,
-        section 3, "per-layer clipping", for ``"equal"``.
+        per-layer clipping, for ``"equal"``.
     """
     if split not in get_args(Split):
         raise ValueError(f"split is {split!r}; use one of {', '.join(map(repr, get_args(Split)))}")

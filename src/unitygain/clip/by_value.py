@@ -55,7 +55,7 @@ def by_value(c: float) -> Clip:
         (0.9694, tensor([1.0000, 0.4000]))
 
     References:
-        Mikolov, Statistical language models based on neural networks, PhD thesis, 2012, section 3.2.2.
+        Mikolov, Statistical language models based on neural networks, PhD thesis, 2012.
     """
     return Clip(_ByValue(require_threshold("c", c)))
 
