@@ -64,7 +64,7 @@ $(DONE)/torch: $(ROOT)/constraints.txt $(ROOT)/.ci/environment.py
 	$(PYTHON) $(ROOT)/.ci/environment.py $(VENV) $(ROOT)/constraints.txt
 	@mkdir -p $(DONE) && touch $@
 
-$(DONE)/package: $(DONE)/torch $(ROOT)/pyproject.toml
+$(DONE)/package: $(DONE)/torch $(ROOT)/pyproject.toml $(ROOT)/hatch_build.py $(ROOT)/src/unitygain/stats/gradients.c
 	$(PIP) --editable $(ROOT)
 	@touch $@
 

@@ -76,7 +76,9 @@ def run(rank: int, world: int, folder: str) -> None:
     values, calls = {}, {}
     for name, (shape, dtype, places) in CASES[world].items():
         values[name], calls[name] = measure(place(build(name, shape, dtype), mesh, places.split()))
-    torch.save((values, calls), Path(folder) / f"rank{rank}.pt")
+    placed = [place(build(n, shape, dtype), mesh, p.split()) for n, (shape, dtype, p) in CASES[world].items()]
+    together = measure_together([*placed, torch.full((4,), 2.0)])
+    torch.save((values, calls, together), Path(folder) / f"rank{rank}.pt")
     dist.barrier()
     dist.destroy_process_group()
 
@@ -93,6 +95,22 @@ def place(whole: Tensor, mesh, places: list[str]) -> Tensor:
     return DTensor.from_local(
         rest.to_local(), mesh, [kinds[p] for p in places], shape=whole.shape, stride=whole.stride()
     )
+
+
+def measure_together(tensors: list[Tensor]) -> tuple[Tensor, Tensor | None, int]:
+    """Norm and absmax of DTensors and a plain tensor, and how many gatherings that took."""
+    import torch.distributed as dist
+
+    from unitygain.stats import gradient_stats
+
+    own = []
+    plain = dist.all_gather
+    dist.all_gather = lambda *args, **kwargs: (own.append(1), plain(*args, **kwargs))[1]
+    try:
+        found = gradient_stats(tensors, absmax=True)
+    finally:
+        dist.all_gather = plain
+    return found.norm, found.absmax, len(own)
 
 
 def measure(tensor: Tensor) -> tuple[dict[str, Tensor], dict[str, int]]:

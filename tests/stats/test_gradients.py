@@ -4,10 +4,90 @@ import math
 
 import pytest
 import torch
-from stats.twins import samples_of, twin_norm
-from torch import nn
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from stats.twins import FLOATS, LAYOUTS, make, samples_of, twin_norm
+from torch import Tensor, nn
 
-from unitygain.stats import combined_norm, gradient_stats, with_gradient
+from unitygain.stats import combined_norm, gradient_stats, native, with_gradient
+
+# Short and long, a row more and less than the torch backend reads together, and no multiple of a vector.
+SHAPES = ((), (0,), (1,), (7,), (5, 3), (4, 5, 6, 2), (31,), (1023,), (1025,), (67, 71))
+
+
+@pytest.fixture(autouse=True, params=["native", "torch"])
+def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Every test of this file reads with both; under CI the kernel has to be there."""
+    if request.param == "native" and not native.LIBRARY.exists():
+        pytest.skip("the kernel was not built here")
+    monkeypatch.setenv("UNITYGAIN_STATS", request.param)
+    return request.param
+
+
+@st.composite
+def gradients(draw: st.DrawFn) -> list[Tensor]:
+    """A few tensors of any dtype, layout and magnitude."""
+    low, high = sorted((draw(st.floats(0, 1)), draw(st.floats(0, 1))))
+    one = st.builds(
+        make,
+        st.sampled_from(FLOATS),
+        st.sampled_from(SHAPES),
+        st.sampled_from(("strided", "strided", "strided", *LAYOUTS)),
+        st.just(low),
+        st.just(high),
+        st.sampled_from((0.0, 0.0, 0.3, 1.0)),
+        st.integers(0, 2**32),
+    )
+    return [tensor for tensor in draw(st.lists(one, max_size=6)) if tensor is not None]
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(gradients())
+def test_every_row_is_right_to_a_millionth_for_every_normal_number(tensors: list[Tensor]) -> None:
+    found = gradient_stats(tensors, absmax=True)
+    assert found.absmax is not None
+    for tensor, norm, absmax in zip(tensors, found.norm.tolist(), found.absmax.tolist(), strict=True):
+        numbers = samples_of(tensor)
+        length, scale = twin_norm(numbers)
+        assert norm == pytest.approx(length * scale, rel=1e-6, abs=0.0)
+        sizes = [math.hypot(number.real, number.imag) for number in numbers]
+        assert absmax == pytest.approx(max(sizes, default=0.0), rel=2**-52, abs=0.0)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("entries", [3, 1000, 1024, 5000, 70_001])
+def test_one_bad_entry_anywhere_is_seen(bad: float, dtype: torch.dtype, entries: int) -> None:
+    for place in (0, entries // 2, entries - 1):
+        tensor = torch.full((entries,), 0.5, dtype=dtype)
+        tensor[place] = bad
+        healthy = torch.ones(4, dtype=dtype)
+        found = gradient_stats([healthy, tensor, healthy], absmax=True)
+        assert found.finite.tolist() == [True, False, True]
+        assert found.absmax is not None
+        for row in (found.norm, found.absmax):
+            assert row[1].isnan() if math.isnan(bad) else row[1] == math.inf
+        assert found.norm[0] == found.norm[2] == 2.0
+
+
+def test_a_long_tensor_of_the_shape_of_an_embedding(backend: str) -> None:
+    """The norm of 38 M entries that torch gets 0.27 % wrong in float32."""
+    tensor = torch.randn(50257, 768).mul_(1e-3)
+    exact = torch.linalg.vector_norm(tensor, dtype=torch.float64).item()
+    assert abs(torch.linalg.vector_norm(tensor).item() / exact - 1) > 1e-4
+    assert gradient_stats([tensor]).norm.item() == pytest.approx(
+        exact, rel=1e-6 if backend == "torch" else 1e-12
+    )
+
+
+def test_nothing_is_written_and_no_graph_is_built() -> None:
+    leaves = [torch.randn(3, requires_grad=True), torch.randn(2000, requires_grad=True)]
+    tensors = [leaf * 2 for leaf in leaves]
+    before = [tensor.detach().clone() for tensor in tensors]
+    found = gradient_stats(tensors, absmax=True)
+    assert not found.norm.requires_grad
+    assert all(map(torch.equal, tensors, before))
+    assert [tensor._version for tensor in tensors] == [0, 0]
 
 
 def test_rows_are_norms_finiteness_and_absmax_in_the_order_given():
@@ -40,6 +120,21 @@ def test_no_tensor_has_norm_zero():
     found = gradient_stats([], absmax=True)
     assert found.norm.shape == (0,)
     assert found.total_norm().item() == 0.0
+
+
+@pytest.mark.filterwarnings("ignore:Sparse")
+@pytest.mark.parametrize("layout", ["coo", "csr", "mkldnn", "expanded"])
+def test_a_tensor_that_is_no_plain_memory_does_not_change_its_neighbours(layout: str) -> None:
+    dense = torch.arange(16.0).view(4, 4)
+    tensor = {
+        "coo": dense.to_sparse,
+        "csr": dense.to_sparse_csr,
+        "mkldnn": dense.to_mkldnn,
+        "expanded": lambda: dense[:, :1].expand(4, 4),
+    }[layout]()
+    expected = (dense[:, :1].expand(4, 4) if layout == "expanded" else dense).norm().item()
+    found = gradient_stats([torch.full((4,), 3.0), tensor, torch.full((4,), 5.0)])
+    assert found.norm.tolist() == pytest.approx([6.0, expected, 10.0], rel=1e-6)
 
 
 @pytest.mark.parametrize("size", [5e-324, 1e-300, 1e-160, 1.0, 1e160, 1.2e308])

@@ -8,7 +8,7 @@ import torch
 import torch.multiprocessing
 from stats import ranks
 
-from unitygain.stats import STATISTICS
+from unitygain.stats import STATISTICS, gradient_stats
 
 BY_ENTRY = ("rms", "norm", "absmax", "mean", "frac_zero", "frac_nonfinite", "frac_underflow", "exponents")
 
@@ -29,7 +29,7 @@ def test_every_rank_has_the_value_of_the_whole(outcome, name: str) -> None:
     cases, found = outcome
     for case, (shape, dtype, _) in cases.items():
         expected = STATISTICS[name](ranks.build(case, shape, dtype))
-        values = [values[case][name] for values, _ in found]
+        values = [values[case][name] for values, _, _ in found]
         # Two orders of float64 sums; a quick float32 norm of the whole and of its parts are 1e-6 off each.
         rtol = 2e-6 if case == "quick" and name in {"rms", "norm"} else 1e-12
         for value in values:
@@ -50,14 +50,34 @@ def test_numbers_by_entry_take_one_collective_per_cut_or_summed_dimension(outcom
         if 0 in shape:
             continue  # Every rank knows without asking that the mean of nothing is NaN.
         expected = len([place for place in places.split() if place != "R"])
-        for _, calls in found:
+        for _, calls, _ in found:
             assert {name: calls[case][name] for name in BY_ENTRY} == dict.fromkeys(BY_ENTRY, expected), case
+
+
+def test_many_tensors_take_one_gathering_for_all_that_are_cut_alike(outcome) -> None:
+    cases, found = outcome
+    whole = [
+        *(ranks.build(case, shape, dtype) for case, (shape, dtype, _) in cases.items()),
+        torch.full((4,), 2.0),
+    ]
+    expected = gradient_stats(whole, absmax=True)
+    cuts = {
+        tuple(axis for axis, place in enumerate(places.split()) if place.startswith("S"))
+        for _, _, places in cases.values()
+    }
+    for _, _, (norms, tops, gatherings) in found:
+        # The row that is long enough to be read in float32 is 1e-6 off, whole and in parts.
+        torch.testing.assert_close(norms, expected.norm, rtol=2e-6, atol=0.0, equal_nan=True)
+        torch.testing.assert_close(tops, expected.absmax, rtol=2**-52, atol=0.0, equal_nan=True)
+        assert norms.numpy().tobytes() == found[0][2][0].numpy().tobytes()
+        assert gatherings == sum(map(len, cuts))
 
 
 def test_plain_tensors_need_no_distributed_package() -> None:
     code = (
-        "import sys, torch; from unitygain.stats import STATISTICS\n"
+        "import sys, torch; from unitygain.stats import STATISTICS, gradient_stats\n"
         "for statistic in STATISTICS.values(): statistic(torch.ones(2, 3))\n"
+        "gradient_stats([torch.ones(2, 3)])\n"
         "print('torch.distributed.tensor' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

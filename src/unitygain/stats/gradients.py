@@ -7,8 +7,10 @@ import torch
 from jaxtyping import Bool, Float64
 from torch import Tensor
 
-from unitygain.stats.scale import absmax as absmax_of
-from unitygain.stats.scale import norm as norm_of
+from unitygain.stats import backends, portable
+from unitygain.stats.layouts import Entries, addresses, entries
+from unitygain.stats.scale import local_absmax
+from unitygain.stats.shards import gather
 
 
 @dataclass(frozen=True)
@@ -36,20 +38,25 @@ class GradientStats:
         return combined_norm(self.norm)
 
 
-def gradient_stats(tensors: Iterable[Tensor], *, exact: bool = False, absmax: bool = False) -> GradientStats:
+@torch.no_grad()
+def gradient_stats(tensors: Iterable[Tensor], *, absmax: bool = False) -> GradientStats:
     """L2 norm, finiteness and, on request, absmax of each of many tensors, in one pass.
 
     Right to 1e-6 relative wherever the entries are normal numbers of their dtype, also where their squares
     leave its range (1e20 in float32, 300 in float16). Reads only.
 
+    Cost on a CPU: with the compiled kernel about one read of the memory, absmax included; in torch about
+    0.8 of `torch.linalg.vector_norm` on each, ten times that where float32 entries are below 1e-15 or their
+    squares overflow. DTensors: one all-gather of two numbers per tensor for all that are cut over the same
+    ranks, and every rank must give the same tensors in the same order.
+
     Args:
         tensors: Gradients of any shape, dtype, layout and device. Each is a row: drop None and repeated
             ones first (`with_gradient`).
-        exact: Hold 1e-6 also where the quick way in torch promises 1e-5.
-        absmax: Also find the largest |x| of each, at the cost of about one more pass.
+        absmax: Also find the largest |x| of each.
 
     Returns:
-        One row for each tensor, on the device of the first; waits for no device.
+        One row for each tensor, on the device of the first; on an accelerator, without waiting for it.
 
     Example:
         >>> import torch
@@ -58,8 +65,20 @@ def gradient_stats(tensors: Iterable[Tensor], *, exact: bool = False, absmax: bo
         ([500.0, 0.0], True)
     """
     tensors = list(tensors)
-    norms = _stacked([norm_of(tensor) for tensor in tensors])
-    return GradientStats(norms, _stacked([_largest(tensor) for tensor in tensors]) if absmax else None)
+    where = addresses(tensors)
+    if where is not None:
+        return GradientStats(*backends.reduce(tensors, where, absmax))
+    parts = [entries(tensor) for tensor in tensors]
+    home = parts[0].values.device
+    norms = torch.empty(len(parts), dtype=torch.float64, device=home)
+    tops = torch.empty_like(norms) if absmax else None
+    for device in {part.values.device: None for part in parts}:
+        rows = [row for row, part in enumerate(parts) if part.values.device == device]
+        found = _over_ranks([parts[row] for row in rows], absmax)
+        norms[rows] = found.norm.to(home)
+        if tops is not None and found.absmax is not None:
+            tops[rows] = found.absmax.to(home)
+    return GradientStats(norms, tops)
 
 
 def with_gradient(parameters: Tensor | Iterable[Tensor]) -> list[Tensor]:
@@ -80,23 +99,47 @@ def with_gradient(parameters: Tensor | Iterable[Tensor]) -> list[Tensor]:
     return [parameter for parameter in once.values() if parameter.grad is not None]
 
 
-def combined_norm(norms: Float64[Tensor, " tensors"]) -> Float64[Tensor, ""]:
+def combined_norm(norms: Float64[Tensor, " pieces *rest"]) -> Float64[Tensor, " *rest"]:
     """L2 norm of a vector from the norms of its pieces, without squaring what leaves float64's range."""
-    if norms.numel() == 0:
-        return norms.new_zeros(())
-    largest = norms.amax()
+    if norms.shape[0] == 0:
+        return norms.new_zeros(norms.shape[1:])
+    largest = norms.amax(0)
     scale = torch.where((largest > 0) & largest.isfinite(), largest, 1.0)
-    return torch.linalg.vector_norm(norms / scale) * scale
+    return torch.linalg.vector_norm(norms / scale, dim=0) * scale
 
 
-def _largest(tensor: Tensor) -> Float64[Tensor, ""]:
-    if tensor.numel() == 0:
-        return torch.zeros((), dtype=torch.float64, device=tensor.device)
-    return absmax_of(tensor)
+def _over_ranks(parts: Sequence[Entries], absmax: bool) -> GradientStats:
+    """Statistics of whole tensors from what lies here, with one collective for all that are cut alike."""
+    norms, tops = _local(parts, absmax)
+    cuts: dict[tuple[str, ...], list[int]] = {}
+    for row, part in enumerate(parts):
+        if part.groups:
+            cuts.setdefault(tuple(group.group_name for group in part.groups), []).append(row)
+    for rows in cuts.values():
+        summary = torch.stack([norms[rows]] if tops is None else [norms[rows], tops[rows]])
+        pieces = gather(summary.reshape(-1), parts[rows[0]].groups).view(-1, *summary.shape)
+        norms[rows] = combined_norm(pieces[:, 0])
+        if tops is not None:
+            tops[rows] = pieces[:, 1].amax(0)
+    return GradientStats(norms, tops)
 
 
-def _stacked(numbers: Sequence[Tensor]) -> Float64[Tensor, " tensors"]:
-    if not numbers:
-        return torch.zeros(0, dtype=torch.float64)
-    home = numbers[0].device
-    return torch.stack([number.to(home, non_blocking=True) for number in numbers])
+def _local(parts: Sequence[Entries], absmax: bool) -> portable.Found:
+    """Norm and absmax of what lies on this rank, on one device."""
+    runs = [_real(part.values) for part in parts]
+    where = addresses(runs)
+    norms, tops = (
+        portable.reduce_without_waiting(runs, absmax)
+        if where is None
+        else backends.reduce(runs, where, absmax)
+    )
+    if any(part.times > 1 for part in parts):
+        norms = norms * torch.tensor([part.times**0.5 for part in parts], dtype=norms.dtype).to(norms.device)
+    for row, part in enumerate(parts):
+        if tops is not None and part.values.is_complex():
+            tops[row] = local_absmax(part)
+    return norms, tops
+
+
+def _real(values: Tensor) -> Tensor:
+    return torch.view_as_real(values).view(-1) if values.is_complex() else values

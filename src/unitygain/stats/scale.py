@@ -94,7 +94,7 @@ def absmax(tensor: Tensor) -> Float64[Tensor, ""]:
         2.0
     """
     part = entries(tensor)
-    largest = part.gather(_absmax(part)).amax()
+    largest = part.gather(local_absmax(part)).amax()
     return largest if part.total else part.constant(float("nan"))
 
 
@@ -125,7 +125,7 @@ def mean(tensor: Tensor) -> Float64[Tensor, ""]:
     if part.values.dtype in {torch.float64, torch.complex128}:
         # A sum of numbers near 1e308 overflows; dividing by more than their count cannot underflow the
         # mean by more than the smallest number.
-        scale = power_of_two(_absmax(part))
+        scale = power_of_two(local_absmax(part))
     total = part.constant(0.0)
     for block in part.blocks():
         numbers = magnitude(block) if block.is_complex() else block.double()
@@ -140,7 +140,7 @@ def power_of_two(numbers: Float64[Tensor, "*any"]) -> Float64[Tensor, "*any"]:
     return torch.exp2(exponents.clamp(-1022, 1022))
 
 
-def _absmax(part: Entries) -> Float64[Tensor, ""]:
+def local_absmax(part: Entries) -> Float64[Tensor, ""]:
     """Largest |x| on this rank; 0, which changes no maximum, where there is none."""
     values = part.values
     if values.numel() == 0:
@@ -152,7 +152,7 @@ def _absmax(part: Entries) -> Float64[Tensor, ""]:
 
 def _whole_norm(part: Entries) -> tuple[Float64[Tensor, ""], Float64[Tensor, ""]]:
     """Norm over all ranks as (length, scale) with norm = length·scale, so that neither factor overflows."""
-    length, scale = _local_norm(part)
+    length, scale = local_norm(part)
     pieces = part.gather(length * part.times**0.5, scale)
     if not part.groups:
         return pieces[0, 0], pieces[0, 1]
@@ -160,7 +160,8 @@ def _whole_norm(part: Entries) -> tuple[Float64[Tensor, ""], Float64[Tensor, ""]
     return torch.linalg.vector_norm(pieces[:, 0] * (pieces[:, 1] / largest)), largest
 
 
-def _local_norm(part: Entries) -> tuple[Float64[Tensor, ""], Float64[Tensor, ""]]:
+def local_norm(part: Entries) -> tuple[Float64[Tensor, ""], Float64[Tensor, ""]]:
+    """Norm of the entries on this rank as (length, scale) with norm = length·scale."""
     values = part.values
     if values.is_complex():
         values = torch.view_as_real(values).reshape(-1)
@@ -201,7 +202,7 @@ def _exact_norm(part: Entries) -> tuple[Float64[Tensor, ""], Float64[Tensor, ""]
     The squares of every narrower dtype fit into float64, subnormal numbers included.
     """
     wide = part.values.dtype is torch.float64
-    scale = power_of_two(_absmax(part)) if wide else part.constant(1.0)
+    scale = power_of_two(local_absmax(part)) if wide else part.constant(1.0)
     squares = []
     for block in part.blocks():
         numbers = block / scale if wide else block.double()
