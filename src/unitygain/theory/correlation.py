@@ -92,7 +92,7 @@ class Pair:
             sigma_w2: Weight variance times fan-in; q is taken as the fixed point.
         """
 
-        def lift(gaps: Array) -> tuple[Array, Array]:
+        def lift(gaps: Array, _: NDArray[np.intp]) -> tuple[Array, Array]:
             gap = float(gaps[0])
             parting, cross = self.moments(gap)
             kept = sigma_w2 * parting / (self.q * gap)

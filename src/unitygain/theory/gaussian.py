@@ -55,8 +55,23 @@ def nodes(order: int, depth: int, splits: tuple[float, ...] = ()) -> tuple[Array
 
 def rule(phi: Activation, scale: float, order: int) -> tuple[Array, Array]:
     """Return the nodes and weights of E f(scale·z) for an f that bends and has kinks where `phi` does."""
-    depth = min(50, max(0, math.ceil(math.log2(scale / phi.width)))) if scale > 0 else 0
-    return nodes(order, depth, tuple(kink / scale for kink in phi.kinks if kink and scale > 0))
+    return nodes(order, depth_at(phi, scale), tuple(kink / scale for kink in phi.kinks if kink and scale > 0))
+
+
+def depth_at(phi: Activation, scale: float) -> int:
+    """Return by how many halves panels must narrow to resolve `phi` at that scale of its input."""
+    return min(50, max(0, math.ceil(math.log2(scale / phi.width)))) if scale > 0 else 0
+
+
+def rules(phi: Activation, scales: Array, depth: int, order: int) -> tuple[Array, Array]:
+    """Return what `rule` does for n scales of one depth, shapes (n, nodes), or (nodes,) without kinks."""
+    kinks = np.array([kink for kink in phi.kinks if kink])
+    if not len(kinks):
+        return nodes(order, depth)
+    edges = np.broadcast_to(_edges(depth), (len(scales), len(_edges(depth))))
+    splits = np.clip(kinks / scales[:, None], -EDGE, EDGE)
+    z, weight = panels(np.sort(np.concatenate([edges, splits], axis=1), axis=1), order)
+    return z, weight * density(z)
 
 
 def expect(f: Function, phi: Activation, q: float, order: int = ORDER) -> float:
@@ -94,8 +109,8 @@ def require_agreement(first: float, second: float, where: str, advice: str, floo
 
 
 @functools.lru_cache(maxsize=16)
-def _hermite_table(order: int, depth: int, splits: tuple[float, ...]) -> Array:
-    """He_k(z)/√k! times the weight of node z: rows k, columns nodes."""
+def hermite_table(order: int, depth: int, splits: tuple[float, ...] = ()) -> Array:
+    """Return He_k(z)/√k! times the weight of node z: rows k, columns nodes."""
     z, weight = nodes(order, depth, splits)
     table = np.empty((TERMS, len(z)))
     # Carried with the root of the density, since He_256 at z = 12 is beyond float64's precision.
@@ -112,7 +127,7 @@ def hermite_energies(f: Function, phi: Activation, q: float, order: int = SECOND
     With u, v standard Gaussians of correlation c, E f(√q·u)·f(√q·v) = Σ a_k²·c^k (Mehler's formula).
     """
     scale = math.sqrt(q)
-    depth = min(50, max(0, math.ceil(math.log2(scale / phi.width)))) if scale > 0 else 0
+    depth = depth_at(phi, scale)
     splits = tuple(kink / scale for kink in phi.kinks if kink and scale > 0)
     z, _ = nodes(order, depth, splits)
-    return (_hermite_table(order, depth, splits) @ f(scale * z)) ** 2
+    return (hermite_table(order, depth, splits) @ f(scale * z)) ** 2

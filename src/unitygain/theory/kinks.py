@@ -96,33 +96,32 @@ def _both_tails(q: Array, angle: Array) -> Array:
     return tail @ (2 * weight * density(x))
 
 
-def settle(lift: Callable[[Array], tuple[Array, Array]], count: int) -> Array:
+def settle(lift: Callable[[Array, NDArray[np.intp]], tuple[Array, Array]], count: int) -> Array:
     """Return the gaps 1 - c at which correlations settle in the chaotic phase.
 
     A map of gaps is concave, so that (gap - its image)/gap rises with the gap, from below zero in chaos. In
     √gap it is nearly a straight line, kinks or not, and Newton's steps from 1 take few turns.
 
     Args:
-        lift: From gaps to 1 - image/gap and its derivative by the gap, shapes (n,).
-        count: How many gaps, n.
+        lift: From gaps, and which they are of the `count`, to 1 - image/gap and its derivative by the gap.
+        count: How many gaps.
     """
     low, high, gap = np.zeros(count), np.ones(count), np.ones(count)
-    done = np.zeros(count, dtype=bool)
+    at = np.arange(count, dtype=np.intp)
     for _ in range(60):
-        value, slope = lift(gap)
-        # At 1 nothing lifts the correlation: an odd φ without bias.
-        done |= (gap == 1.0) & (value <= 1e-15)
-        low, high = np.where(value < 0, gap, low), np.where(value < 0, high, gap)
-        root = np.sqrt(gap)
+        here = gap[at]
+        value, slope = lift(here, at)
+        low[at], high[at] = np.where(value < 0, here, low[at]), np.where(value < 0, high[at], here)
+        root, below, above = np.sqrt(here), np.sqrt(low[at]), np.sqrt(high[at])
         with np.errstate(divide="ignore", invalid="ignore"):
             turned = root - value / (2 * root * slope)
-        below, above = np.sqrt(low), np.sqrt(high)
         inside = (turned >= below) & (turned <= above)
-        next_gap = np.where(inside, turned, 0.75 * below + 0.25 * above) ** 2
+        following = np.where(inside, turned, 0.75 * below + 0.25 * above) ** 2
+        # At 1 nothing lifts the correlation: an odd φ without bias.
+        unlifted = (here == 1.0) & (value <= 1e-15)
+        gap[at] = np.where(unlifted, here, following)
         # Newton's error after a step is about that step's square.
-        small = np.abs(next_gap - gap) <= 1e-9 * gap
-        gap = np.where(done, gap, next_gap)
-        done |= small
-        if done.all():
+        at = at[~unlifted & (np.abs(following - here) > 1e-9 * here)]
+        if not len(at):
             break
     return gap

@@ -15,6 +15,10 @@ TOUCH = 1e-9
 PARTS = 8
 
 
+class Unbounded(ValueError):
+    """The variance has no fixed point: it grows without bound over depth."""
+
+
 def fixed_variance(a: Activation, sigma_w2: float, sigma_b2: float, start: float) -> float:
     """Return the fixed point that the variance reaches from `start`.
 
@@ -53,7 +57,7 @@ def excess(a: Activation, sigma_w2: float, sigma_b2: float, log_q: float) -> tup
         ratio = (sigma_w2 * float(weight @ (value * value)) + sigma_b2) / scale**2
         change = sigma_w2 * float(weight @ (value * slope * x)) / scale**2 - ratio
     if not (math.isfinite(ratio) and math.isfinite(change)):
-        raise ValueError(unbounded(a, sigma_w2, sigma_b2))
+        raise unbounded(a, sigma_w2, sigma_b2)
     return ratio - 1, change
 
 
@@ -77,7 +81,7 @@ def _search(a: Activation, sigma_w2: float, sigma_b2: float, here: float) -> flo
     if value == 0:
         return here
     if sign > 0:
-        raise ValueError(unbounded(a, sigma_w2, sigma_b2))
+        raise unbounded(a, sigma_w2, sigma_b2)
     return None
 
 
@@ -128,13 +132,13 @@ def _linear_fixed_variance(a: Activation, sigma_w2: float, sigma_b2: float, star
     if abs(rate - 1) < 1e-14 and sigma_b2 == 0:
         return start
     if rate >= 1:
-        raise ValueError(unbounded(a, sigma_w2, sigma_b2))
+        raise unbounded(a, sigma_w2, sigma_b2)
     return sigma_b2 / (1 - rate)
 
 
-def unbounded(a: Activation, sigma_w2: float, sigma_b2: float) -> str:
-    """Say that the variance has no fixed point."""
-    return (
+def unbounded(a: Activation, sigma_w2: float, sigma_b2: float) -> "Unbounded":
+    """Return the error that says that the variance has no fixed point."""
+    return Unbounded(
         f"{a.name} with sigma_w2 = {sigma_w2:g}, sigma_b2 = {sigma_b2:g} has no fixed point: "
         "the variance grows without bound over depth; lower sigma_w2"
     )
