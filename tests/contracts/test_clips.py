@@ -1,4 +1,4 @@
-"""What every clip promises: pure, unharmed by bad numbers, resumed bit for bit, bounded, honest on direction."""
+"""What every clip promises: pure, unharmed by bad numbers, resumed bit for bit, bounded, honest."""
 
 import copy
 import inspect
