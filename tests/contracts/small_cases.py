@@ -114,6 +114,23 @@ def residual() -> Case:
     return _case(Residual(), torch.randn(BATCH, 16))
 
 
+class Coupling(nn.Module):
+    """Shifts one half by what a net makes of the other, which can be undone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = nn.Sequential(nn.Linear(4, 6), nn.Softplus(), nn.Linear(6, 4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        kept, moved = x.chunk(2, -1)
+        return torch.cat([moved + self.net(kept), kept], -1)
+
+
+def flow() -> Case:
+    """Couplings, and a head that reads what they make."""
+    return _case(nn.Sequential(Coupling(), Coupling(), Coupling(), nn.Linear(8, 5)), torch.randn(BATCH, 8))
+
+
 class Root(nn.Module):
     """The square root, which has no real value below zero."""
 
@@ -134,6 +151,6 @@ def narrow() -> Case:
 
 
 HEALTHY: dict[str, Callable[[], Case]] = {
-    make.__name__: make for make in (mlp, cnn, rnn, lstm, attention, residual)
+    make.__name__: make for make in (mlp, cnn, rnn, lstm, attention, residual, flow)
 }
 EVERY: dict[str, Callable[[], Case]] = HEALTHY | {"broken": broken, "narrow": narrow}

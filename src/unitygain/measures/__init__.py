@@ -28,6 +28,7 @@ from unitygain.measures.grad_rms import grad_rms as grad_rms
 from unitygain.measures.input_grad_rms import input_grad_rms as input_grad_rms
 from unitygain.measures.input_mean import input_mean as input_mean
 from unitygain.measures.input_rms import input_rms as input_rms
+from unitygain.measures.jacobian_log_det import jacobian_log_det as jacobian_log_det
 from unitygain.measures.jacobian_sigma_max import jacobian_sigma_max as jacobian_sigma_max
 from unitygain.measures.log_spectrum import log_spectrum as log_spectrum
 from unitygain.measures.logit_grad_absmax import logit_grad_absmax as logit_grad_absmax

@@ -23,7 +23,7 @@ from unitygain.remedies._weights import NORMS, find_weights
 SHORTCUTS = ("downsample", "shortcut", "skip")
 
 
-@remedy(treats=("UG102", "UG201", "UG205"))
+@remedy(treats=("UG102", "UG201", "UG205", "UG703"))
 def scale_branch(case: Case, *, sites: Select, factor: float) -> Undo:
     """Multiply weight and bias of the last linear map inside every chosen module by `factor`.
 
