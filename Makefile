@@ -1,7 +1,7 @@
 # make demo    diagnose a sick model on real data; writes report.html
 # make test    the tests, under ten minutes on two cores
 # make check   style, types, architecture, documents, browser, real input, wheel
-# make nightly everything, the slow tests included
+# make nightly everything, the slow tests included, on patients that the date draws
 # make fmt     format the code
 # make docs    write docs/rules and docs/measures.md from the docstrings
 # make clean   remove what make made
@@ -46,6 +46,7 @@ doctest: $(DONE)/all
 browser real wheel: $(DONE)/all
 	$(PYTEST) -rs -m "$@ and not slow"
 
+nightly: export UNITYGAIN_ZOO_SEED ?= $(shell date +%Y%m%d)
 nightly: style types $(DONE)/all doctest
 	$(PYTEST)
 

@@ -5,8 +5,9 @@ import re
 from pathlib import Path
 
 import pytest
-from zoo import HEALTHY, PATIENTS, SICK
+from zoo import DRAWS, HEALTHY, PATIENTS, SEED, SICK
 from zoo.diagnosis import CONDITIONED, architecture_of, diagnose
+from zoo.patient import Patient
 
 import unitygain.rules
 from unitygain._registry import REMEDIES, RULES
@@ -24,10 +25,22 @@ HEADINGS = (
 )
 NUMBER = re.compile(r"[-+]?\d[\d,]*(?:\.\d+)?(?:e[-+]?\d+)?")
 LEAST_SICK, LEAST_HEALTHY = 3, 5
+FURTHER = tuple(draw.patient(SEED + more) for more in range(1, 6) for draw in DRAWS)
 
 
 def name(patient) -> str:
     return patient.name
+
+
+def over(patients: tuple[Patient, ...], further: tuple[Patient, ...]) -> pytest.MarkDecorator:
+    """Run a test on patients, and by night on those that further seeds draw."""
+    later = [pytest.param(patient, marks=pytest.mark.slow) for patient in further]
+    return pytest.mark.parametrize("patient", [*patients, *later], ids=name)
+
+
+over_sick = over(SICK, tuple(patient for patient in FURTHER if not patient.healthy))
+over_healthy = over(HEALTHY, tuple(patient for patient in FURTHER if patient.healthy))
+over_all = over(PATIENTS, FURTHER)
 
 
 def loud(findings: tuple[Finding, ...]) -> list[str]:
@@ -35,22 +48,22 @@ def loud(findings: tuple[Finding, ...]) -> list[str]:
     return [f"{finding.code}: {finding.message}" for finding in findings if finding.severity != "info"]
 
 
-@pytest.mark.parametrize("patient", SICK, ids=name)
+@over_sick
 def test_the_disease_is_found_and_nothing_else(patient):
-    found = diagnose(patient.name)
+    found = diagnose(patient)
     assert set(patient.sick) <= found.codes, loud(found.findings)
     unexpected = found.codes - {*patient.sick, *patient.also}
     assert not [line for line in loud(found.findings) if line[:5] in unexpected]
 
 
-@pytest.mark.parametrize("patient", HEALTHY, ids=name)
+@over_healthy
 def test_the_healthy_are_left_in_peace(patient):
-    assert not loud(diagnose(patient.name).findings)
+    assert not loud(diagnose(patient).findings)
 
 
-@pytest.mark.parametrize("patient", PATIENTS, ids=name)
+@over_all
 def test_every_finding_can_be_disputed(patient):
-    found = diagnose(patient.name)
+    found = diagnose(patient)
     for finding in found.findings:
         where = f"{patient.name} {finding.code}"
         assert finding.name == RULES[finding.code].name, where
@@ -67,9 +80,9 @@ def test_every_finding_can_be_disputed(patient):
         assert finding.causes, where
 
 
-@pytest.mark.parametrize("patient", SICK, ids=name)
+@over_sick
 def test_the_first_cause_of_the_disease_is_confirmed_where_it_can_be_tested(patient):
-    for finding in diagnose(patient.name).findings:
+    for finding in diagnose(patient).findings:
         first = finding.causes[0]
         if finding.code in patient.sick and first.predicted is not None:
             assert first.status == "confirmed", f"{finding.code}: {first}"
@@ -97,8 +110,31 @@ def test_rule_has_patients_of_several_architectures(code):
 def test_rule_was_given_what_it_needs_on_healthy_models(code):
     """A rule that never saw its profiles was not tested by silence."""
     needed = set(RULES[code].needs)
-    judged = [patient for patient in HEALTHY if needed <= diagnose(patient.name).profiles.keys()]
+    judged = [patient for patient in HEALTHY if needed <= diagnose(patient).profiles.keys()]
     assert len(judged) >= LEAST_HEALTHY, [patient.name for patient in judged]
+
+
+@pytest.mark.parametrize("code", sorted(RULES))
+def test_rule_has_a_patient_and_a_near_miss_that_are_drawn_by_seed(code):
+    assert any(patient.drawn and code in patient.sick for patient in PATIENTS), (
+        f"every sick patient of {code} is fixed: give it a Draw(sick=({code!r},)) in tests/zoo/drawn_*.py"
+    )
+    near = [patient for patient in PATIENTS if patient.drawn and code in patient.near]
+    assert near, f"no near miss of {code} is drawn: give it a Draw(near=({code!r},)) in tests/zoo/drawn_*.py"
+    judged = [patient for patient in near if set(RULES[code].needs) <= diagnose(patient).profiles.keys()]
+    assert judged, f"{code} was not given its profiles on {[patient.name for patient in near]}"
+
+
+@pytest.mark.parametrize("draw", DRAWS, ids=name)
+def test_another_seed_draws_another_patient(draw):
+    """A draw whose numbers do not reach the case would be one more fixed patient."""
+    assert parameters(draw.patient(SEED)) == parameters(draw.patient(SEED))
+    assert parameters(draw.patient(SEED)) != parameters(draw.patient(SEED + 1))
+
+
+def parameters(patient: Patient) -> list[tuple[float, ...]]:
+    """Return shape and sum of every parameter."""
+    return [(*p.shape, p.double().sum().item()) for p in patient.make_case().model.parameters()]
 
 
 @pytest.mark.parametrize("code", sorted(RULES))
@@ -118,7 +154,7 @@ def test_rule_has_its_file_and_its_page(code):
 
 def test_remedies_of_causes_exist():
     for patient in SICK:
-        for finding in diagnose(patient.name).findings:
+        for finding in diagnose(patient).findings:
             named = {cause.remedy for cause in finding.causes if cause.remedy}
             assert named <= REMEDIES.keys()
             assert all(finding.code in REMEDIES[remedy].treats for remedy in named), (finding.code, named)

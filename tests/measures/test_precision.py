@@ -44,7 +44,7 @@ def naive_gradients(case: Case) -> dict[str, torch.Tensor]:
     return {name: output.grad for name, output in outputs.items()}
 
 
-@pytest.mark.parametrize("name", ["float16-small-loss", "float16-mlp-drawn", "float32-sigmoids-23"])
+@pytest.mark.parametrize("name", ["float16-small-loss", "float16-scaled-loss", "float32-sigmoids-23"])
 def test_rescaled_gradient_is_that_of_a_float64_model(name):
     case = PATIENT[name].make_case()
     profile = rescaled(case)
@@ -55,7 +55,7 @@ def test_rescaled_gradient_is_that_of_a_float64_model(name):
         assert value == pytest.approx(math.log10(naive[site.path].square().mean().sqrt()), rel=1e-9)
 
 
-@pytest.mark.parametrize("name", ["float16-small-loss", "float16-mlp-drawn", "float16-near-the-end"])
+@pytest.mark.parametrize("name", ["float16-small-loss", "float16-scaled-loss", "float16-near-the-end"])
 def test_what_is_lost_is_what_rounding_takes(name):
     case = PATIENT[name].make_case()
     profile = rescaled(case)

@@ -146,3 +146,13 @@ def test_large_weights_are_the_first_cause_of_growth():
     assert finding.causes[0].predicted == (1.0, 20.0)
     (finding,) = ug406.judge(spectrum(-0.3) | peak(60.0) | gain(1.0))
     assert finding.causes[0].remedy is None
+
+
+def test_a_scale_that_cannot_have_made_the_growth_is_not_its_first_cause():
+    seen = peak(60.0)
+    steps = dict(zip(seen["transient_growth"].columns, seen["transient_growth"].rows[0], strict=True))[
+        "at_steps"
+    ]
+    for scale, first in ((60 ** (0.9 / steps), None), (60 ** (1.1 / steps), "rescale_weights")):
+        (finding,) = ug406.judge(spectrum(-0.3) | seen | gain(scale))
+        assert finding.causes[0].remedy == first

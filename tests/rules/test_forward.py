@@ -82,6 +82,18 @@ def test_attention_that_averages_is_judged_earlier_and_blamed():
     assert 1 - first.predicted[1] == pytest.approx(math.sqrt(0.9 * 0.03))
 
 
+def test_a_fall_that_rounding_hides_is_read_from_the_blocks_before():
+    """0.1 to 1e-11 in five blocks, and rounding from then on: half of that fall over 19 is below rounding."""
+    falling = [0.1 * 100.0**-index for index in range(6)]
+    assert ug205.kept_per_block([*falling, *[1e-16] * 14]) == pytest.approx(0.01)
+    assert ug205.kept_per_block(falling) == pytest.approx(0.01)
+    cosines = [1 - value for value in [*falling, *[1e-16] * 14]]
+    sites = tuple(Site(str(index)) for index in range(20))
+    weights = profile("weight_gain", *[0.5] * 20, labels=("Linear→sigmoid",) * 20, sites=sites)
+    (finding,) = ug205.judge(profile("token_cosine", *cosines, sites=sites) | weights)
+    assert finding.causes[0].predicted == (-1.0, 1 - ug205.HIDDEN)
+
+
 def spectrum(logs, dimension: int, condition: float, blocks: float = 10.0) -> dict[str, Profile]:
     facts = {"dimension": float(dimension), "blocks": blocks}
     site = (Site("", leaf=".(trunk)"),)

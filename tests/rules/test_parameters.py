@@ -56,6 +56,23 @@ def test_zero_gradient_is_a_warning():
 
 
 @pytest.mark.parametrize(
+    ("value", "kind", "fires"),
+    [
+        (1.609, "cross_entropy", True),
+        (0.7, "cross_entropy", False),
+        (1e-9, "cross_entropy", False),
+        (0.0, "mse", False),
+        (0.3, "mse", True),
+    ],
+)
+def test_no_gradient_anywhere_is_a_satisfied_loss_or_a_dead_one(value, kind, fires):
+    facts = {"kind": kind, "expected": 1.609, "row_mean": value}
+    loss = profile("loss_value", {"": value}, facts=facts)
+    found = learning(dict.fromkeys(LAYERS, 1.0), dict.fromkeys(LAYERS, 0.0), loss)
+    assert [finding.evidence["zero gradient"] for finding in found] == [5] * fires
+
+
+@pytest.mark.parametrize(
     ("more", "text"),
     [
         (profile("act_frac_dead", {"act": 1.0}), "no unit of act is on for any input of the batch"),

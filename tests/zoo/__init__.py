@@ -1,11 +1,39 @@
-"""Small models, sick and healthy, one family per file: what the contracts of the rules run on."""
+"""Small models, sick and healthy, one family per file: what the contracts of the rules run on.
 
-from zoo import cnn, flows, generative, mlp, optimizers, precision, recurrent, training, transformer
+Most are fixed; those of the files `drawn_...` are drawn anew by each seed.
+"""
+
+from zoo import (
+    cnn,
+    drawn_depth,
+    drawn_fields,
+    drawn_time,
+    drawn_training,
+    flows,
+    generative,
+    mlp,
+    optimizers,
+    precision,
+    recurrent,
+    training,
+    transformer,
+)
+from zoo.dice import SEED, Draw
 from zoo.patient import Patient
 
 FAMILIES = (mlp, cnn, recurrent, transformer, generative, optimizers, training, precision, flows)
-SICK: tuple[Patient, ...] = tuple(patient for family in FAMILIES for patient in family.sick())
-HEALTHY: tuple[Patient, ...] = tuple(patient for family in FAMILIES for patient in family.healthy())
-PATIENTS: tuple[Patient, ...] = SICK + HEALTHY
+DRAWS: tuple[Draw, ...] = (
+    *drawn_depth.DRAWS,
+    *drawn_time.DRAWS,
+    *drawn_training.DRAWS,
+    *drawn_fields.DRAWS,
+)
+DRAWN: tuple[Patient, ...] = tuple(draw.patient(SEED) for draw in DRAWS)
+PATIENTS: tuple[Patient, ...] = (
+    *(patient for family in FAMILIES for patient in (*family.sick(), *family.healthy())),
+    *DRAWN,
+)
+SICK: tuple[Patient, ...] = tuple(patient for patient in PATIENTS if not patient.healthy)
+HEALTHY: tuple[Patient, ...] = tuple(patient for patient in PATIENTS if patient.healthy)
 
 assert len({patient.name for patient in PATIENTS}) == len(PATIENTS)

@@ -7,7 +7,6 @@ import torch
 from torch import Tensor, nn
 
 from unitygain._case import Case
-from zoo.mlp import drawn
 from zoo.patient import Patient, classify, labelled, regress, seeded
 
 Norm = Callable[[int], nn.Module]
@@ -172,14 +171,7 @@ def sick() -> list[Patient]:
             ("UG205",),
         ),
     }
-    patients = [
-        Patient(f"cnn-{k}", "cnn", seeded(make), codes, also) for k, (make, codes, also) in build.items()
-    ]
-    for seed in range(2):
-        width, depth = drawn(seed, (6, 14), (12, 25))
-        make = seeded(lambda w=width, d=depth: case(Network(d, w, lambda _: nn.Identity()), size=6), seed)
-        patients.append(Patient(f"cnn-default-drawn-{seed}", "cnn", make, ("UG101",), ("UG205",)))
-    return patients
+    return [Patient(f"cnn-{k}", "cnn", seeded(make), codes, also) for k, (make, codes, also) in build.items()]
 
 
 def healthy() -> list[Patient]:
@@ -192,15 +184,4 @@ def healthy() -> list[Patient]:
         "vgg": lambda: case(vgg()),
         "unet": denoise,
     }
-    patients = [Patient(f"cnn-{name}", "cnn", seeded(make)) for name, make in build.items()]
-    patients += [
-        Patient(
-            f"cnn-he-drawn-{seed}",
-            "cnn",
-            seeded(
-                lambda s=seed: case(Network(6 + 3 * s, 12 + 4 * s, lambda _: nn.Identity(), he=True)), seed
-            ),
-        )
-        for seed in range(2)
-    ]
-    return patients
+    return [Patient(f"cnn-{name}", "cnn", seeded(make)) for name, make in build.items()]

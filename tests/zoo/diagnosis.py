@@ -11,7 +11,6 @@ from unitygain._case import Case
 from unitygain._diagnose import check_causes, isolated, judge, measure_all
 from unitygain._registry import MEASURES, RULES, Measure
 from unitygain._types import Finding, Profile
-from zoo import PATIENTS
 from zoo.patient import Patient
 
 assert unitygain.measures
@@ -23,13 +22,10 @@ CONDITIONED = {
     "mlp-relu-he-20",
     "mlp-selu-lecun-16",
     "mlp-residual-norm-24",
-    "mlp-relu-he-drawn-0",
-    "mlp-relu-he-drawn-1",
-    "mlp-relu-he-drawn-2",
     "cnn-vgg",
     "generative-flow-calm-8",
     "generative-autoencoder-relu",
-    "transformer-pre-norm-drawn-0",
+    "transformer-pre-norm-12",
 }
 
 
@@ -50,9 +46,8 @@ class Diagnosis:
 
 
 @cache
-def diagnose(name: str) -> Diagnosis:
-    """Return the diagnosis of the patient `name`, with all rules and all measures that they read."""
-    patient = next(patient for patient in PATIENTS if patient.name == name)
+def diagnose(patient: Patient) -> Diagnosis:
+    """Return the diagnosis of a patient, with all rules and all measures that they read."""
     case = patient.make_case()
     rules = list(RULES.values())
     chosen = list(measures_for(patient))
@@ -67,7 +62,7 @@ def diagnose(name: str) -> Diagnosis:
 def measures_for(patient: Patient) -> list[Measure]:
     """Return the measures that rules read; the costly ones only where their verdict is asked for."""
     read = {name for rule in RULES.values() for name in (*rule.needs, *rule.wants)}
-    asked = patient.name in CONDITIONED or "UG301" in (*patient.sick, *patient.also)
+    asked = patient.name in CONDITIONED or "UG301" in (*patient.sick, *patient.also, *patient.near)
     return [item for name, item in MEASURES.items() if name in read and (asked or name not in SPECTRAL)]
 
 

@@ -217,26 +217,11 @@ def sick() -> list[Patient]:
             ("UG205", "UG603"),
         ),
     }
-    patients = [
-        Patient(f"mlp-{k}", "mlp", seeded(make), codes, also) for k, (make, codes, also) in build.items()
-    ]
-    for seed in range(2):
-        width, depth = drawn(seed, (40, 100), (12, 25))
-        for name, activation in (("relu", nn.ReLU), ("tanh", nn.Tanh)):
-            make = seeded(lambda w=width, d=depth, a=activation: case(plain(w, d, a), w), seed)
-            patients.append(Patient(f"mlp-{name}-default-drawn-{seed}", "mlp", make, ("UG101",), ("UG205",)))
-    return patients
-
-
-def drawn(seed: int, widths: tuple[int, int], depths: tuple[int, int]) -> tuple[int, int]:
-    """Return a width and a depth, drawn by `seed` from the given ranges."""
-    generator = torch.Generator().manual_seed(seed)
-    width, depth = (int(torch.randint(*bounds, (), generator=generator)) for bounds in (widths, depths))
-    return width, depth
+    return [Patient(f"mlp-{k}", "mlp", seeded(make), codes, also) for k, (make, codes, also) in build.items()]
 
 
 def healthy() -> list[Patient]:
-    """Return perceptrons that train, some of them drawn by seed."""
+    """Return perceptrons that train."""
     build: dict[str, Callable[[], Case]] = {
         "relu-he-20": lambda: case(plain(96, 20, nn.ReLU, he), 96),
         "relu-default-6": lambda: case(plain(64, 6, nn.ReLU), 64),
@@ -254,14 +239,4 @@ def healthy() -> list[Patient]:
         "residual-scaled-24": lambda: case(residual(48, 24, norm=False, gain=1 / math.sqrt(24)), 48),
         "relu-he-positive-inputs": lambda: case(plain(96, 12, nn.ReLU, he), 96, shift=1.0),
     }
-    patients = [Patient(f"mlp-{name}", "mlp", seeded(make)) for name, make in build.items()]
-    for seed in range(3):
-        width, depth = drawn(seed, (48, 129), (8, 17))
-        patients.append(
-            Patient(
-                f"mlp-relu-he-drawn-{seed}",
-                "mlp",
-                seeded(lambda w=width, d=depth: case(plain(w, d, nn.ReLU, he), w), seed),
-            )
-        )
-    return patients
+    return [Patient(f"mlp-{name}", "mlp", seeded(make)) for name, make in build.items()]

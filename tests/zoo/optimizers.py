@@ -9,7 +9,7 @@ from torch import nn
 
 from unitygain._case import Case
 from zoo import sound
-from zoo.patient import Patient, classify, seeded
+from zoo.patient import Patient, classify
 
 
 def sgd(rate: float, **options: Any) -> Callable[[Any], torch.optim.Optimizer]:
@@ -104,8 +104,8 @@ def sick() -> list[Patient]:
 
 
 def healthy() -> list[Patient]:
-    """Return cases that look a little like those and train, some with the rate drawn by seed."""
-    patients = sound.patients({
+    """Return cases that look a little like those and train."""
+    return sound.patients({
         "step-zero-head": ("mlp", lambda: sound.case("mlp", zero_head, optimizer=adam(1e-3)), (), ()),
         "step-adam-warm-up": (
             "transformer",
@@ -132,17 +132,3 @@ def healthy() -> list[Patient]:
             (),
         ),
     })
-    for seed, kind in enumerate(sound.MODELS):
-        power = float(torch.rand((), generator=torch.Generator().manual_seed(seed)))
-        patients += [
-            Patient(
-                f"step-{kind}-{name}-drawn",
-                kind,
-                seeded(lambda k=kind, f=factory, r=rate: sound.case(k, optimizer=f(r)), seed),
-            )
-            for name, factory, rate in (
-                ("adam", adam, 1e-4 * 100**power),
-                ("momentum", lambda r: sgd(r, momentum=0.9), 1e-3 * 50**power),
-            )
-        ]
-    return patients

@@ -19,6 +19,8 @@ class Patient:
         make_case: Builds the case under a fixed seed.
         sick: Codes that must be found, the disease first; empty for a healthy model.
         also: Codes of further findings that are right too.
+        near: For a healthy model: codes of the rules that it comes near to.
+        drawn: Whether its sizes and strengths are drawn by seed.
     """
 
     name: str
@@ -26,6 +28,8 @@ class Patient:
     make_case: Callable[[], Case]
     sick: tuple[str, ...] = ()
     also: tuple[str, ...] = ()
+    near: tuple[str, ...] = ()
+    drawn: bool = False
 
     @property
     def healthy(self) -> bool:
@@ -46,7 +50,7 @@ def seeded(make: Callable[[], Case], seed: int = 0) -> Callable[[], Case]:
     return build
 
 
-def classify(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
+def classify(model: Callable[[Tensor], Tensor], batch: tuple[Tensor, Tensor]) -> Tensor:
     """Cross-entropy of the model's output."""
     return nn.functional.cross_entropy(model(batch[0]), batch[1])
 

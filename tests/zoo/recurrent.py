@@ -7,7 +7,6 @@ import torch
 from torch import Tensor, nn
 
 from unitygain._case import Case
-from zoo.mlp import drawn
 from zoo.patient import Patient, seeded
 
 Batch = tuple[Tensor, Tensor]
@@ -175,12 +174,7 @@ def sick() -> list[Patient]:
     patients = [
         Patient(f"rnn-{k}", "recurrent", seeded(make), codes, further) for k, (make, codes) in build.items()
     ]
-    patients += chains()
-    for seed in range(2):
-        width, steps = drawn(seed, (16, 64), (60, 200))
-        make = seeded(lambda w=width, t=steps: case(Reader(nn.RNN(8, w, batch_first=True)), t), seed)
-        patients.append(Patient(f"rnn-tanh-drawn-{seed}", "recurrent", make, ("UG401",), ("UG404",)))
-    return patients
+    return patients + chains()
 
 
 Builds = dict[str, tuple[Callable[[], Case], tuple[str, ...]]]
@@ -244,13 +238,4 @@ def healthy() -> list[Patient]:
         ),
         "tanh-delay-line": lambda: case(Reader(passing(nn.RNN(8, 24, batch_first=True), 0.0, 1.0)), 20),
     }
-    patients = [Patient(f"rnn-{name}", "recurrent", seeded(make)) for name, make in build.items()]
-    patients += [
-        Patient(
-            f"rnn-gru-drawn-{seed}",
-            "recurrent",
-            seeded(lambda s=seed: case(Reader(nn.GRU(8, 16 + 16 * s, batch_first=True)), 12 + 4 * s), seed),
-        )
-        for seed in range(2)
-    ]
-    return patients
+    return [Patient(f"rnn-{name}", "recurrent", seeded(make)) for name, make in build.items()]

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from unitygain._case import Case
 from zoo import sound
-from zoo.patient import Patient, regress, seeded
+from zoo.patient import Patient, regress
 
 F = nn.functional
 
@@ -282,8 +282,8 @@ def sick() -> list[Patient]:
 
 
 def healthy() -> list[Patient]:
-    """Return cases that look a little like those and train, some of them drawn by seed."""
-    patients = sound.patients({
+    """Return cases that look a little like those and train."""
+    return sound.patients({
         "frozen-backbone": (
             "cnn",
             lambda: sound.case("cnn", freeze(*(f"{index}." for index in range(8)))),
@@ -325,16 +325,3 @@ def healthy() -> list[Patient]:
         "inputs-time-in-thousands": ("mlp", clocked, (), ()),
         "inputs-quiet-sound": ("recurrent", lambda: scaled("recurrent", 0.03), (), ()),
     })
-    for seed, kind in enumerate(("mlp", "cnn", "residual", "recurrent")):
-        size = 10 ** float(torch.empty(()).uniform_(-1, 0.5, generator=torch.Generator().manual_seed(seed)))
-        patients.append(
-            Patient(f"inputs-{kind}-drawn", kind, seeded(lambda k=kind, s=size: scaled(k, s), seed))
-        )
-        patients.append(
-            Patient(
-                f"loss-{kind}-drawn",
-                kind,
-                seeded(lambda k=kind, s=size: sound.case(k, loud_head(min(s, 1.5))), seed),
-            )
-        )
-    return patients

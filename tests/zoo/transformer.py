@@ -194,13 +194,4 @@ def healthy() -> list[Patient]:
         "post-norm-3": lambda: case(Transformer(3, first=False)),
         "post-norm-torch-4": lambda: case(Encoder(4, first=False)),
     }
-    patients = [Patient(f"transformer-{name}", "transformer", seeded(make)) for name, make in build.items()]
-    patients += [
-        Patient(
-            f"transformer-pre-norm-drawn-{seed}",
-            "transformer",
-            seeded(lambda s=seed: case(Transformer(4 + 2 * s, 32 + 16 * s, first=True)), seed),
-        )
-        for seed in range(2)
-    ]
-    return patients
+    return [Patient(f"transformer-{name}", "transformer", seeded(make)) for name, make in build.items()]

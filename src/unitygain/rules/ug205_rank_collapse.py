@@ -48,16 +48,15 @@ from unitygain._registry import rule
 from unitygain._types import Cause, Finding, Profile, Severity, Site
 from unitygain.rules._fixes import suggest
 from unitygain.rules._layers import OFFSET, parameter_rms, read_layers, within_any
-from unitygain.rules._losses import read_entropy
+from unitygain.rules._losses import LEARNT, read_entropy
 from unitygain.rules._numbers import median, spell
 
 LEAST = 4
 COLLAPSED, FALL = 3e-4, 10.0
 AVERAGED, AVERAGED_FALL, AVERAGING = 0.1, 8.0, 0.9
 FATAL = 1e-6
-ROUNDING = 2.0**-52
-# A model that is stuck at the frequencies of the classes does not come to half of the loss of a guess.
-LEARNT = 0.5
+# Below this the rounding of float32 outputs, (2^-24)² and a little more, hides what tells inputs apart.
+HIDDEN = 2.0**-44
 
 
 @rule(
@@ -131,8 +130,8 @@ def causes(
 ) -> Iterable[Cause]:
     """Yield attention that averages, then an activation with a mean, then biases, then depth itself."""
     blocks = [site for site, _ in apart]
-    first, last = max(value for _, value in apart), max(apart[-1][1], ROUNDING)
-    half = (-1.0, 1 - first * math.sqrt(last / first))
+    first, kept = max(value for _, value in apart), kept_per_block([value for _, value in apart])
+    half = (-1.0, 1 - max(first * kept ** ((len(blocks) - 1) / 2), HIDDEN))
     if entropy >= AVERAGING:
         paths = tuple(dict.fromkeys(site.path for site, _ in attention(profiles, blocks)))
         yield Cause(
@@ -155,8 +154,16 @@ def causes(
             half,
         )
     yield from biases(profiles, blocks, half[1])
-    kept = (last / first) ** (1 / (len(blocks) - 1))
     yield Cause(f"depth: {len(blocks)} blocks, each of which keeps {spell(kept)} of what tells them apart")
+
+
+def kept_per_block(apart: list[float]) -> float:
+    """Return what a block keeps of 1 - cosine, from the blocks whose value rounding does not hide."""
+    end = next((index for index, value in enumerate(apart) if value <= HIDDEN), len(apart))
+    seen = apart[:end]
+    if len(seen) < 2:
+        return (HIDDEN / max(apart)) ** (1 / (len(apart) - 1))
+    return (seen[-1] / max(apart)) ** (1 / (len(seen) - 1))
 
 
 def biases(profiles: Mapping[str, Profile], blocks: list[Site], half: float) -> Iterable[Cause]:

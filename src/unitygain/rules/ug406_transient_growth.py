@@ -45,6 +45,7 @@ from unitygain._types import Cause, Finding, Profile, Site
 from unitygain.rules._exponents import Exponent, large_weights, read_exponents
 from unitygain.rules._fixes import suggest
 from unitygain.rules._numbers import spell
+from unitygain.rules._time import recurrent_gain
 
 GROWTH = 10.0
 
@@ -72,8 +73,10 @@ def report(
 ) -> Finding:
     """Return the finding for one cell."""
     departure = seen.get("non_normality", math.nan)
+    # A scale of g is g^k over k steps; where that is below the growth, the shape of the matrix made it.
+    scale = recurrent_gain(profiles, site) ** seen["at_steps"]
     causes = (
-        *large_weights(profiles, site, (1.0, value / 3)),
+        *(large_weights(profiles, site, (1.0, value / 3)) if scale > value else ()),
         Cause(f"non-normality: {spell(departure)} of the step's Jacobian, where an orthogonal matrix has 0"),
     )
     return Finding(

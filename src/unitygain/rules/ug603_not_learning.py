@@ -2,10 +2,11 @@
 
 What it sees:
     Three things, told apart. Trainable parameters whose gradient is None: the loss does not depend on them.
-    Trainable parameters whose gradient is exactly zero in every entry. And frozen parameters: a warning
-    where one layer is frozen and others of the very same kind, before and behind it, train; otherwise
-    information, because a frozen backbone, a frozen first half or frozen normalisation is how fine-tuning
-    is done.
+    Trainable parameters whose gradient is exactly zero in every entry; where that is so for all of them, a
+    loss of zero, or below half of a guess's cross-entropy, says that nothing is left to learn. And frozen
+    parameters: a warning where one layer is frozen and others of the very same kind, before and behind it,
+    train; otherwise information, because a frozen backbone, a frozen first half or frozen normalisation is
+    how fine-tuning is done.
 
 Why it matters:
     A parameter without a gradient is capacity, memory and optimizer state that never does anything, and
@@ -49,6 +50,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from unitygain._registry import rule
 from unitygain._types import Cause, Finding, Profile, Severity, Site
 from unitygain.rules._layers import enclosing, within_any
+from unitygain.rules._losses import LEARNT, read_entropy
 from unitygain.rules._parameters import is_bias, list_owners, owner, pattern
 from unitygain.rules._ranges import SMALLEST_NORMAL
 
@@ -58,7 +60,7 @@ from unitygain.rules._ranges import SMALLEST_NORMAL
     name="parameter-not-learning",
     severity="warning",
     needs=("param_trainable", "param_grad_rms"),
-    wants=("param_rms", "act_rms", "act_frac_dead", "act_frac_nonfinite", "grad_rescaled"),
+    wants=("param_rms", "act_rms", "act_frac_dead", "act_frac_nonfinite", "grad_rescaled", "loss_value"),
 )
 def judge(profiles: Mapping[str, Profile]) -> Iterator[Finding]:
     """Yield one finding for unused, one for zero-gradient and one for frozen parameters."""
@@ -68,7 +70,10 @@ def judge(profiles: Mapping[str, Profile]) -> Iterator[Finding]:
     zero = [] if _matters_not(profiles) else [site for site in trainable if gradients.get(site) == 0]
     if unused:
         yield _unused(unused, len(trainable), profiles)
-    if zero and len(zero) < len(trainable):
+    if zero and len(zero) == len(trainable):
+        if not _satisfied(profiles):
+            yield _without_gradient(zero, len(trainable), profiles)
+    elif zero:
         reached = {owner(site) for site, value in gradients.items() if value > 0 and not is_bias(site)}
         # Behind a weight that gets one, what sums to zero in a bias are the samples, as in a balanced hinge.
         zero = [site for site in zero if not (is_bias(site) and owner(site) in reached)]
@@ -237,6 +242,13 @@ def _matters_not(profiles: Mapping[str, Profile]) -> bool:
     """Whether a zero gradient there says nothing: a non-finite pass leaves zeros and NaN anywhere."""
     broken = profiles.get("act_frac_nonfinite")
     return broken is not None and any(value > 0 for value in broken.values)
+
+
+def _satisfied(profiles: Mapping[str, Profile]) -> bool:
+    """Whether nothing is left to learn: a hinge at zero, or the cross-entropy of a model that knows."""
+    loss = profiles.get("loss_value")
+    read = read_entropy(loss) if loss else None
+    return read[0] < LEARNT * read[1] if read else loss is None or loss.values[0] == 0
 
 
 def _lost(sites: Sequence[Site], rescaled: Profile | None) -> list[Site]:
