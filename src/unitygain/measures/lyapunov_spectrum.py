@@ -9,6 +9,7 @@ import numpy as np
 from unitygain._case import Case
 from unitygain._registry import measure
 from unitygain._types import Profile
+from unitygain.measures._cell_theory import expected_exponent
 from unitygain.probe.record import Record
 from unitygain.probe.steps import Walk, walk
 from unitygain.probe.trace import NoGraph
@@ -21,7 +22,8 @@ WHOLE = 512
 LEADING = 16
 NOTE = (
     "exponents along the first sample, backward in time, with 95 % intervals over batches of steps; "
-    "spectral_radius is of eigenvalues of the last step's Jacobian, which bound neither norm nor exponents"
+    "spectral_radius is of eigenvalues of the last step's Jacobian, which bound neither norm nor exponents; "
+    "expected is mean-field theory's, for random weights of the same variance and inputs fresh at every step"
 )
 NAMED = ("steps", "horizon", "sum", "dimension", "spectral_radius", "start_loss")
 
@@ -77,11 +79,12 @@ def lyapunov_spectrum(case: Case, record: Record) -> Profile | None:
 
     Returns:
         The largest exponent per cell; `error` is the half width of its 95 % interval, which knows nothing of
-        other samples. Rows: ``steps`` of the sequence; ``horizon``, steps back to where exp(λ·steps) falls
-        below the dtype's rounding, infinite without a decay; ``sum`` of all exponents; Kaplan-Yorke
-        ``dimension``; ``spectral_radius``, the largest eigenvalue's modulus of the last step's Jacobian (no
-        singular value); ``start_loss``, the finite-length correction; then the exponents, descending.
-        Labels are kinds of cells. None where no recurrent module runs four steps.
+        other samples. `expected` and `interval` are what theory expects of random weights of the same
+        variance, at one draw; NaN where it has no formula. Rows: ``steps`` of the sequence; ``horizon``,
+        steps back to where exp(λ·steps) falls below the dtype's rounding, infinite without a decay; ``sum``
+        of all exponents; Kaplan-Yorke ``dimension``; ``spectral_radius``, the largest eigenvalue's modulus
+        of the last step's Jacobian (no singular value); ``start_loss``, the finite-length correction; then
+        the exponents, descending. Labels are kinds of cells. None where no recurrent module runs four steps.
 
     Example:
         >>> import torch
@@ -103,12 +106,15 @@ def lyapunov_spectrum(case: Case, record: Record) -> Profile | None:
     seed = int(record.facts.get("seed", 0))
     followed = [Followed(one, _spectrum(one, seed)) for one in walks.walks]
     longest = max(len(one.spectrum.exponents) for one in followed)
+    theory = [expected_exponent(one.walk) for one in followed]
     return Profile(
         "lyapunov_spectrum",
         UNIT,
         sites=tuple(one.walk.site for one in followed),
         values=tuple(one.largest for one in followed),
         error=tuple(float(one.spectrum.half_widths[0]) for one in followed),
+        expected=tuple(exponent for exponent, _ in theory),
+        interval=tuple(interval for _, interval in theory),
         columns=(*NAMED, *(f"exponent_{index + 1}" for index in range(longest))),
         rows=tuple((*one.numbers, *map(float, one.spectrum.exponents)) for one in followed),
         labels=tuple(one.walk.cell.kind for one in followed),

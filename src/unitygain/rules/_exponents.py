@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from unitygain._types import Cause, Profile, Site
 from unitygain.rules._numbers import spell
@@ -28,6 +28,8 @@ class Exponent:
         error: Half width of its 95 % interval; 0 where there is none.
         steps: Steps of the sequence.
         horizon: Steps back to where a gradient has shrunk to the dtype's rounding.
+        expected: What theory expects of random weights of this scale; None where it has no formula.
+        usual: Range in which one draw of such weights lies.
     """
 
     site: Site
@@ -36,6 +38,8 @@ class Exponent:
     error: float
     steps: int
     horizon: float
+    expected: float | None = None
+    usual: tuple[float, float] = (-math.inf, math.inf)
 
     @property
     def low(self) -> float:
@@ -58,6 +62,16 @@ class Exponent:
         """The exponent with its interval, in words."""
         return f"{spell(self.value)} ± {spell(self.error)} nat per step"
 
+    def against_theory(self) -> str:
+        """Whether random weights of this scale would do the same, in words; empty where nobody knows."""
+        if self.expected is None:
+            return ""
+        low, high = self.usual
+        usual = f"{spell(self.expected)} ({spell(low)} to {spell(high)})"
+        if self.low <= high and self.high >= low:
+            return f"; theory expects {usual} of random weights of this scale: it is as designed"
+        return f"; theory expects {usual} of random weights of this scale: these are not"
+
 
 def read_exponents(profile: Profile) -> list[Exponent]:
     """Return one exponent per cell that runs `LEAST` steps, NaN left out."""
@@ -68,7 +82,11 @@ def read_exponents(profile: Profile) -> list[Exponent]:
         known = error if math.isfinite(error) else 0.0
         steps = int(row["steps"])
         if steps >= LEAST and not math.isnan(value):
-            found.append(Exponent(site, profile.labels[index], value, known, steps, row["horizon"]))
+            cell = Exponent(site, profile.labels[index], value, known, steps, row["horizon"])
+            expected = profile.expected[index] if profile.expected else math.nan
+            if profile.interval and math.isfinite(expected):
+                cell = replace(cell, expected=expected, usual=profile.interval[index])
+            found.append(cell)
     return found
 
 

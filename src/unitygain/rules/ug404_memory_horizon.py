@@ -79,13 +79,15 @@ def report(profiles: Mapping[str, Profile], cell: Exponent) -> Finding:
         "memory-horizon",
         "warning" if grave else "info",
         f"memory reaches back {spell(cell.horizon)} of {cell.steps} steps: the largest exponent is "
-        f"{cell.spelled()}, and before that nothing of a gradient stands above rounding",
+        f"{cell.spelled()}, and before that nothing of a gradient stands above rounding"
+        f"{cell.against_theory()}",
         (cell.site,),
         "lyapunov_spectrum",
         cell.value,
         profiles["lyapunov_spectrum"].unit,
         -rounding / (share * cell.steps),
         interval=(cell.low, cell.high),
+        expected=cell.expected,
         causes=causes,
         fix=suggest(causes),
         evidence={"steps": cell.steps, "horizon": cell.horizon, "farthest": cell.farthest},
