@@ -21,6 +21,8 @@ from unitygain.clip.by_value import by_value as by_value
 from unitygain.clip.ema import ema as ema
 from unitygain.clip.mirrored import mirrored as mirrored
 from unitygain.clip.mirrored import mirrored_thresholds as mirrored_thresholds
+from unitygain.clip.per_sample import PerSampleReport as PerSampleReport
+from unitygain.clip.per_sample import per_sample as per_sample
 from unitygain.clip.percentile import percentile as percentile
 from unitygain.clip.scheduled import scheduled as scheduled
 from unitygain.clip.zscore import zscore as zscore
