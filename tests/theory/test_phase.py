@@ -10,7 +10,7 @@ import torch
 from unitygain.theory.activations import ACTIVATIONS, Activation
 from unitygain.theory.criticality import critical
 from unitygain.theory.mean_field import mean_field
-from unitygain.theory.phase import PhaseDiagram, critical_line, phase_diagram
+from unitygain.theory.phase import PhaseDiagram, critical_line, largest_bounded, phase_diagram
 from unitygain.theory.variance import Unbounded
 
 WEIGHTS = np.linspace(0.0, 3.2, 33) ** 2
@@ -124,6 +124,24 @@ def test_the_edge_of_a_straight_line_is_one_point():
     assert (weights.tolist(), biases.tolist()) == ([2.0], [0.0])
     # Softplus has chi_1 below 1 wherever its variance holds.
     assert [part.size for part in critical_line("softplus")] == [0, 0]
+
+
+@pytest.mark.parametrize("level", [0.25, 1.3])
+def test_contours_keep_their_gain(level):
+    for weight, bias in list(zip(*critical_line("tanh", 50, level), strict=True))[::12]:
+        assert mean_field("tanh", weight, bias).chi_1 == pytest.approx(level, rel=1e-8)
+    assert critical_line("relu", chi_1=level)[0].tolist() == ([0.5, 0.5] if level < 1 else [])
+
+
+@pytest.mark.parametrize("phi", ACTIVATIONS)
+def test_signals_settle_up_to_the_largest_weights_and_large_ones_not_beyond(phi):
+    most = largest_bounded(phi)
+    if math.isinf(most):
+        assert mean_field(phi, 5.0, 0.1).q_star < math.inf
+        return
+    assert mean_field(phi, 0.999 * most, 0.1, q=1e4).q_star < math.inf
+    with pytest.raises(Unbounded):
+        mean_field(phi, 1.001 * most, 0.1, q=1e8)
 
 
 def test_bad_input_is_a_sentence():

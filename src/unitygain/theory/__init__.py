@@ -97,6 +97,7 @@ from unitygain.theory.paths import residual_paths as residual_paths
 from unitygain.theory.paths import unet_path_lengths as unet_path_lengths
 from unitygain.theory.phase import PhaseDiagram as PhaseDiagram
 from unitygain.theory.phase import critical_line as critical_line
+from unitygain.theory.phase import largest_bounded as largest_bounded
 from unitygain.theory.phase import phase_diagram as phase_diagram
 from unitygain.theory.products import ProductSpectrum as ProductSpectrum
 from unitygain.theory.products import log_singular_values as log_singular_values

@@ -22,6 +22,7 @@ Progress = Callable[[int, int], None]
 # Points to a piece of work: some megabytes of nodes, and enough pieces for many workers.
 PIECE = 1000
 SMALLEST_Q, LARGEST_Q = 1e-6, 1e4
+FAR = 1e6
 
 
 @dataclass(frozen=True)
@@ -113,16 +114,21 @@ def phase_diagram(
     return _diagram(a.name, weights, biases, found)
 
 
-def critical_line(phi: Phi, points: int = 200) -> tuple[Array, Array]:
+def critical_line(phi: Phi, points: int = 200, chi_1: float = 1.0) -> tuple[Array, Array]:
     """Return sigma_w2 and sigma_b2 along the edge of chaos: chi_1 = 1 at a fixed point that holds.
 
     Args:
         phi: Name of an activation, an `Activation`, or a function of a torch tensor.
         points: Fixed points q* to try, from 1e-6 to 1e4.
+        chi_1: Squared gain along the line; other levels than 1 are the diagram's contours.
 
     Returns:
-        Both arrays, in the order of rising q*; a single point for a φ that is linear on each side of zero,
-        and none where the edge is nowhere stable. Left out is where two quadratures disagree by 1e-8.
+        Both arrays, in the order of rising q*. For a φ that is linear on each side of zero the edge is a
+        single point, and a contour below it a vertical line, of which both ends are given. Empty where the
+        line is nowhere stable. Left out is where two quadratures disagree by more than 1e-8.
+
+    Raises:
+        ValueError: If chi_1 is not above 0.
 
     Example:
         >>> sigma_w2, sigma_b2 = critical_line("tanh")
@@ -133,15 +139,44 @@ def critical_line(phi: Phi, points: int = 200) -> tuple[Array, Array]:
         Poole et al. 2016, section 2.
     """
     a = find_activation(phi)
+    require_positive("chi_1", chi_1)
     if a.rays is not None:
-        return np.array([2 / (a.rays[0] ** 2 + a.rays[1] ** 2)]), np.zeros(1)
+        weight = 2 * chi_1 / (a.rays[0] ** 2 + a.rays[1] ** 2)
+        ends = [0.0, LARGEST_Q] if chi_1 < 1 else [0.0] if chi_1 == 1 else []
+        return np.full(len(ends), weight), np.array(ends)
     q = np.geomspace(SMALLEST_Q, LARGEST_Q, points)
     coarse, fine = moments(a, q, ORDER), moments(a, q)
-    weights, biases = 1 / fine.slope, q - fine.square / fine.slope
+    weights = chi_1 / fine.slope
+    biases = q - weights * fine.square
     held = (biases >= 0) & (np.abs(weights * fine.bend / q) <= 1)
     for one, other in ((coarse.square, fine.square), (coarse.slope, fine.slope)):
         held &= np.abs(one - other) <= AGREEMENT * other
     return weights[held], biases[held]
+
+
+def largest_bounded(phi: Phi) -> float:
+    """Return the sigma_w2 up to which every variance settles, whatever the biases; infinite where all do.
+
+    A large input sees φ as two straight lines, of mean squared slope s: it grows where sigma_w2·s > 1. Beyond
+    this only signals that stay small, if any, have a fixed point.
+
+    Args:
+        phi: Name of an activation, an `Activation`, or a function of a torch tensor.
+
+    Example:
+        >>> largest_bounded("gelu"), largest_bounded("tanh")
+        (2.0, inf)
+
+    References:
+        Derived.
+    """
+    a = find_activation(phi)
+    if a.rays is not None:
+        square = 0.5 * (a.rays[0] ** 2 + a.rays[1] ** 2)
+    else:
+        far = np.array([-FAR, FAR])
+        square = 0.5 * float(np.sum((a.value(far) / FAR) ** 2))
+    return 1 / square if square > FAR**-1.5 else math.inf
 
 
 def _handed_out(
