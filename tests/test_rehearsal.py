@@ -9,7 +9,7 @@ from torch import nn
 
 from unitygain import Case
 from unitygain._case import CaseFailure
-from unitygain._rehearsal import rehearse
+from unitygain._rehearsal import rehearse, train
 
 
 def mlp() -> nn.Module:
@@ -66,12 +66,6 @@ def test_the_case_and_the_random_states_stay_as_they_were():
     assert rehearse(case, 5, seed=1) != first
 
 
-def test_a_factory_can_draw_the_initialisation_again():
-    case = make()
-    assert rehearse(case, 2, redraw=0).losses == rehearse(case, 2).losses
-    assert rehearse(case, 2, redraw=1).losses[0] != rehearse(case, 2).losses[0]
-
-
 def test_an_optimizer_instance_goes_on_from_its_state():
     model = mlp()
     optimizer = torch.optim.Adam(model.parameters(), 1e-2)
@@ -84,8 +78,14 @@ def test_an_optimizer_instance_goes_on_from_its_state():
     moments = copy.deepcopy(optimizer.state_dict())
     assert rehearse(case, 4) != fresh
     assert str(optimizer.state_dict()) == str(moments)
-    with pytest.raises(ValueError, match="optimizer of one model"):
-        rehearse(make(optimizer=optimizer), 1, redraw=2)
+
+
+def test_training_in_place_is_the_same_and_changes_the_case():
+    case = make()
+    expected = rehearse(case, 3, seed=2)
+    before = case.model.state_dict()["0.weight"].clone()
+    assert train(case, 3, seed=2) == expected
+    assert not torch.equal(case.model.state_dict()["0.weight"], before)
 
 
 def test_a_loss_that_is_not_finite_ends_it():

@@ -1,6 +1,5 @@
 """Rehearsal: a short, seeded training of a copy of a Case; what threshold searches and trials are made of."""
 
-import copy
 import inspect
 import itertools
 import math
@@ -39,13 +38,7 @@ class Rehearsal:
 
 
 def rehearse(
-    case: Case,
-    steps: int,
-    *,
-    seed: int = 0,
-    redraw: int | None = None,
-    clip: Clip | None = None,
-    watch: Watch | None = None,
+    case: Case, steps: int, *, seed: int = 0, clip: Clip | None = None, watch: Watch | None = None
 ) -> Rehearsal:
     """Train a copy of `case` for a few steps on its drawn batches, in their order and again from the first.
 
@@ -58,7 +51,6 @@ def rehearse(
         case: Declares a loss, data and an optimizer; it is not changed.
         steps: How many steps to take.
         seed: Seed of the random numbers that the training draws (dropout).
-        redraw: Seed under which the case's factory draws the initialisation again; as it is when left out.
         clip: What clips the gradient, in place of ``case.clip``.
         watch: Called with (step, loss) after every step; a true return value ends the rehearsal.
 
@@ -66,8 +58,7 @@ def rehearse(
         The losses; a loss that is not finite ends the rehearsal.
 
     Raises:
-        ValueError: If `steps` is below 1, the case declares no optimizer, or `redraw` meets an optimizer
-            instance, which holds one model's parameters.
+        ValueError: If `steps` is below 1 or the case declares no optimizer.
         CaseFailure: If the case cannot be copied or its own code raises.
 
     Cost: `steps` training steps, one forward pass per drawn batch, and memory for one copy of the model,
@@ -83,36 +74,35 @@ def rehearse(
         >>> rehearse(case, 3)
         Rehearsal(losses=(1.0, 0.25, 0.0625), final=0.015625, stopped='')
     """
+    require_training(case, steps)
+    with random_states():
+        try:
+            twin = case.copy()
+        except Exception as error:
+            raise CaseFailure(
+                f"the case cannot be copied, so nothing can be tried on it: {type(error).__name__}: {error}; "
+                "give a function that returns a new model"
+            ) from error
+    twin.clip = clip or case.clip
+    return train(twin, steps, seed=seed, watch=watch)
+
+
+def require_training(case: Case, steps: int) -> None:
+    """Refuse a case that cannot be trained, and a number of steps that is none; ValueError."""
     if steps < 1:
         raise ValueError(f"steps is {steps}; take at least 1")
     if case.optimizer is None:
         raise ValueError(
             "the case declares no optimizer, so nothing can be trained; give Case(optimizer=...)"
         )
+
+
+def train(case: Case, steps: int, *, seed: int = 0, watch: Watch | None = None) -> Rehearsal:
+    """Train `case` itself as `rehearse` trains a copy; random states are afterwards what they were."""
+    require_training(case, steps)
     with random_states(), torch.inference_mode(False), torch.enable_grad(), uncompiled():
-        twin = _twin(case, redraw)
-        twin.clip = clip or case.clip
         reseed(seed)
-        return _train(twin, steps, watch)
-
-
-def _twin(case: Case, redraw: int | None) -> Case:
-    if redraw is not None:
-        if isinstance(case.optimizer, torch.optim.Optimizer):
-            raise ValueError(
-                "the case holds an optimizer of one model, and another is to be drawn; "
-                "give a function such as lambda params: torch.optim.AdamW(params)"
-            )
-        twin = copy.copy(case)
-        twin._model = case.build(redraw)
-        return twin
-    try:
-        return case.copy()
-    except Exception as error:
-        raise CaseFailure(
-            f"the case cannot be copied, so nothing can be tried on it: {type(error).__name__}: {error}; "
-            "give a function that returns a new model"
-        ) from error
+        return _train(case, steps, watch)
 
 
 def _train(twin: Case, steps: int, watch: Watch | None) -> Rehearsal:
