@@ -55,6 +55,14 @@ class Hooks:
 
         self._handles.append(tensor.register_hook(arrived))
 
+    def change_gradient(self, tensor: Tensor, change: Callable[[Tensor], Tensor | None]) -> None:
+        """Let `change` replace the gradient of `tensor`; None leaves it as it is.
+
+        The hook goes with the graph of the tensor and is not removed before, so that a hook per step and
+        tensor is not remembered for the whole training.
+        """
+        tensor.register_hook(change)
+
     def on_arrival(self, node: Any, number: int, see: Callable[[Tensor | None], None]) -> None:
         """Call `see` with the whole gradient of the tensor that is output `number` of a graph node."""
 
