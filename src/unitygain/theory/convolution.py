@@ -98,7 +98,55 @@ def boundary_share(
     References:
         Counting: (1/outputs)·Σ over outputs of valid taps/taps, which factorises over dimensions.
     """
-    share = 1.0
+    return math.prod(
+        math.fsum(shares) / len(shares) for shares in _tap_shares(size, kernel, padding, stride, dilation)
+    )
+
+
+def boundary_share_of_mean(
+    size: Sequence[int],
+    kernel: Sequence[int],
+    padding: Sequence[int],
+    stride: Sequence[int] | None = None,
+    dilation: Sequence[int] | None = None,
+) -> float:
+    """Return what zero padding leaves of the square of a channel's mean over all positions.
+
+    The mean of an output channel sums the input's means, each tap weighted by the share of positions at
+    which it lies on the input: the mean square of those shares, at most `boundary_share`.
+
+    Args:
+        size: Input size per dimension.
+        kernel: Kernel size per dimension.
+        padding: Zeros on each side per dimension.
+        stride: Stride per dimension.
+        dilation: Dilation per dimension.
+
+    Raises:
+        ValueError: If a number is no count or no output is left.
+
+    Example:
+        >>> round(boundary_share_of_mean((4, 4), (3, 3), (1, 1)), 4)
+        0.5017
+
+    References:
+        Counting, for inputs whose mean is the same at every position.
+    """
+    return math.prod(
+        math.fsum(share**2 for share in shares) / len(shares)
+        for shares in _tap_shares(size, kernel, padding, stride, dilation)
+    )
+
+
+def _tap_shares(
+    size: Sequence[int],
+    kernel: Sequence[int],
+    padding: Sequence[int],
+    stride: Sequence[int] | None,
+    dilation: Sequence[int] | None,
+) -> list[list[float]]:
+    """Per dimension and tap, the share of positions at which the tap lies on the input."""
+    found = []
     ones = [1] * len(size)
     for n, k, p, s, d in zip(size, kernel, padding, stride or ones, dilation or ones, strict=True):
         for name, count in (("size", n), ("kernel", k), ("stride", s), ("dilation", d)):
@@ -107,9 +155,8 @@ def boundary_share(
         starts = range(-p, n + p - d * (k - 1), s)
         if not starts:
             raise ValueError(f"a kernel of {k} taps at dilation {d} is longer than {n} + 2·{p} entries")
-        valid = sum(0 <= start + d * tap < n for start in starts for tap in range(k))
-        share *= valid / (len(starts) * k)
-    return share
+        found.append([sum(0 <= at + d * tap < n for at in starts) / len(starts) for tap in range(k)])
+    return found
 
 
 def depthwise_separable_gain(

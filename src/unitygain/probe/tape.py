@@ -1,0 +1,278 @@
+"""Tape: the operations of every block of a trunk as they ran, with what is fixed reduced to its moments."""
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils import _pytree as pytree
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from unitygain._case import Case
+from unitygain._types import Site
+from unitygain.probe.hooks import Hooks
+from unitygain.probe.junctions import first_floating
+from unitygain.probe.leaves import observable, unwrap
+from unitygain.probe.record import Record
+from unitygain.probe.trace import glance
+from unitygain.probe.trail import key
+from unitygain.stats import mean, rms
+from unitygain.stats.moments import row_directions, row_moments, visible_keys
+
+CHANNELS_SECOND = (nn.modules.conv._ConvNd, nn.modules.batchnorm._BatchNorm, nn.GroupNorm)
+SOFTMAX = frozenset({"_softmax", "_safe_softmax"})
+BATCH_NORMS = frozenset({"native_batch_norm", "cudnn_batch_norm", "miopen_batch_norm"})
+# These take a tensor for its shape alone.
+LIKE = frozenset({"empty_like", "zeros_like", "ones_like", "full_like", "rand_like", "randn_like"})
+LIKE |= {"new_empty", "new_zeros", "new_ones", "new_full"}
+
+
+@dataclass(frozen=True)
+class Fixed:
+    """A tensor that does not depend on what enters the block: a weight, a mask, noise.
+
+    Args:
+        square: Mean square of an entry.
+        mean: Mean of the entries.
+        shape: Its shape.
+    """
+
+    square: float
+    mean: float
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Read:
+    """A tensor that depends on what enters the block.
+
+    Args:
+        value: Which one: 0 is what enters, k is the result of the k-th operation.
+        shape: The shape in which it is read.
+        offset: Where in its memory it begins, which tells the parts of one tensor apart.
+    """
+
+    value: int
+    shape: tuple[int, ...]
+    offset: int
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One operation, named as in ATen, with every tensor among its arguments as a Read or Fixed.
+
+    Args:
+        name: Its name, without the underscore of an in-place form.
+        module: Path of the module that was running.
+        args: Positional arguments.
+        kwargs: Keyword arguments.
+        shape: Shape of the result.
+        facts: For a softmax, the mean number of keys that are not masked, and the mean of one over it; for
+            a batch normalisation by running statistics, moments of what they are.
+    """
+
+    name: str
+    module: str
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    shape: tuple[int, ...]
+    facts: tuple[float, ...] = ()
+
+
+@dataclass
+class Segment:
+    """A block from what enters it to what enters the next.
+
+    Args:
+        site: The block.
+        entering: Mean square of what enters, mean product of two rows, mean.
+        shape: Its shape.
+        operations: What ran, in order.
+        exit: What leaves; None where that is not known.
+        gap: Why it cannot be followed, or empty.
+        directions: Participation of the directions in which the rows of what enters differ, for a block
+            with batch normalisation.
+    """
+
+    site: Site
+    entering: tuple[float, float, float]
+    shape: tuple[int, ...]
+    operations: list[Operation] = field(default_factory=list)
+    exit: Read | None = None
+    gap: str = ""
+    directions: float = math.inf
+
+
+def play(case: Case, record: Record) -> list[Segment]:
+    """Run one forward pass without a graph and return the operations of every block of the trunk.
+
+    Args:
+        case: An isolated case.
+        record: Its record, which names the blocks and the seed.
+
+    Cost: one forward pass, and one reduction per weight and per block. No side effects.
+
+    Example:
+        >>> from unitygain.probe.observe import observe
+        >>> model = nn.Sequential(*(layer for _ in range(3) for layer in (nn.Linear(4, 4), nn.Tanh())))
+        >>> case = Case(model, loss=lambda m, x: m(x).sum(), data=[torch.ones(2, 4)])
+        >>> [[one.name for one in segment.operations] for segment in play(case, observe(case, []))]
+        [['addmm', 'tanh'], ['addmm', 'tanh'], ['addmm']]
+    """
+    tape = Tape(case.model, record)
+    with _unfused(), tape:
+        glance(case, record, tape.watch)
+    return tape.segments
+
+
+class Tape(TorchDispatchMode):
+    """Notes the operations below autograd while its context is open (see `play`)."""
+
+    def __init__(self, model: nn.Module, record: Record) -> None:
+        super().__init__()
+        self.segments: list[Segment] = []
+        self._model = model
+        self._begins = {(site.path, site.call or 1): site for site in record.blocks}
+        self._last = next(reversed(self._begins), None)
+        self._end = (record.end.path, record.end.call or 1) if record.end else None
+        self._calls: dict[str, int] = {}
+        self._stack: list[str] = []
+        self._now: Segment | None = None
+        self._known: dict[int, tuple[StorageWeakRef, int]] = {}
+        self._count = 0
+
+    def watch(self, hooks: Hooks) -> None:
+        """Set the hooks that tell which module runs and where blocks begin and end."""
+        for path, module in self._model.named_modules():
+            hooks.on_call(module, self._before(path), self._after(path))
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        now = self._now
+        name = func._schema.name.removeprefix("aten::")
+        if now is None or name in LIKE:
+            return func(*args, **kwargs)
+        leaves = [leaf for leaf in pytree.tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+        if not any(self._value(leaf) is not None for leaf in leaves):
+            return func(*args, **kwargs)
+        # Read before it runs: an in-place operation changes what its arguments are.
+        taken = pytree.tree_map(self._take, (args, kwargs))
+        out = func(*args, **kwargs)
+        written = func._schema.is_mutable
+        first = next(filter(observable, pytree.tree_leaves(out)), None)
+        if first is None or (self._value(first) is not None and not written):
+            return out
+        name = name.rstrip("_") if written else name
+        facts = self._facts(name, args)
+        module = self._stack[-1] if self._stack else ""
+        now.operations.append(Operation(name, module, taken[0], taken[1], tuple(first.shape), facts))
+        self._count += 1
+        self._mark(first, self._count)
+        return out
+
+    def _facts(self, name: str, args: tuple[Any, ...]) -> tuple[float, ...]:
+        if name in SOFTMAX:
+            return tuple(visible_keys(args[0], args[1]).tolist())
+        if name in BATCH_NORMS and not args[5]:
+            centre, spread = args[3], args[4]
+            return float(rms(centre)) ** 2, float(mean(1 / (spread + args[7])))
+        return ()
+
+    def _take(self, value: Any) -> Any:
+        if not isinstance(value, Tensor):
+            return value
+        number = self._value(value)
+        if number is not None:
+            return Read(number, tuple(value.shape), int(value.storage_offset()))
+        if not value.dtype.is_floating_point:
+            value = value.float() if value.dtype is torch.bool else value
+        if not value.is_floating_point() or value.numel() == 0:
+            return Fixed(float("nan"), float("nan"), tuple(value.shape))
+        return Fixed(float(rms(value)) ** 2, float(mean(value)), tuple(value.shape))
+
+    def _value(self, tensor: Tensor) -> int | None:
+        known = self._known.get(key(tensor))
+        return known[1] if known is not None and not known[0].expired() else None
+
+    def _mark(self, tensor: Tensor, number: int) -> None:
+        # The weak reference keeps the number of the memory from being given to another.
+        self._known[key(tensor)] = (StorageWeakRef(tensor.untyped_storage()), number)
+
+    def _before(self, path: str) -> Callable[..., None]:
+        def enter(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            self._stack.append(path)
+            self._calls[path] = self._calls.get(path, 0) + 1
+            call = (path, self._calls[path])
+            if call in self._begins or call == self._end:
+                first = first_floating((args, kwargs))
+                self._close(first)
+                if call in self._begins:
+                    self._open(self._begins[call], module, first)
+
+        return enter
+
+    def _after(self, path: str) -> Callable[..., None]:
+        def leave(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+            while self._stack and self._stack.pop() != path:
+                pass
+            if self._end is None and (path, self._calls[path]) == self._last:
+                self._close(first_floating(unwrap(output)))
+
+        return leave
+
+    def _open(self, site: Site, module: nn.Module, first: Tensor | None) -> None:
+        self._known.clear()
+        self._count = 0
+        if first is None or first.is_complex() or not key(first):
+            self.segments.append(Segment(site, (0.0, 0.0, 0.0), (), gap="no plain real tensor enters it"))
+            return
+        features, groups = layout(module, first)
+        square, shared, middle = row_moments(first, features, groups).tolist()
+        self._now = Segment(site, (square, shared, middle), tuple(first.shape))
+        if any(isinstance(part, nn.modules.batchnorm._BatchNorm) for part in module.modules()):
+            self._now.directions = float(row_directions(first, features))
+        self.segments.append(self._now)
+        self._mark(first, 0)
+
+    def _close(self, first: Tensor | None) -> None:
+        if self._now is None:
+            return
+        number = None if first is None else self._value(first)
+        if first is None or number is None:
+            self._now.gap = "what leaves it does not depend on what enters it"
+        else:
+            self._now.exit = Read(number, tuple(first.shape), int(first.storage_offset()))
+        self._now = None
+
+
+def layout(module: nn.Module, entering: Tensor) -> tuple[int, int | None]:
+    """Return the dimension of the features, and that of what is kept apart: sequences, for tokens.
+
+    Features come second in a block with convolutions, batch or group normalisation, and last elsewhere.
+    """
+    parts = list(module.modules())
+    if entering.ndim >= 3 and any(isinstance(part, CHANNELS_SECOND) for part in parts):
+        return 1, None
+    if entering.ndim != 3:
+        return -1, None
+    first = [part.batch_first for part in parts if isinstance(part, nn.MultiheadAttention)]
+    return -1, 1 if first and not first[0] else 0
+
+
+@contextmanager
+def _unfused() -> Iterator[None]:
+    """Run attention as the operations that it is made of."""
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with sdpa_kernel(SDPBackend.MATH):
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)

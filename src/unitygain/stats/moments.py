@@ -1,0 +1,83 @@
+"""Moments of rows and features: what two rows of a signal have in common, and what a softmax may see."""
+
+import math
+
+import torch
+from jaxtyping import Float64
+from torch import Tensor
+
+from unitygain.stats.layouts import dense
+
+MASKED = -1e4
+MOST_SIDE = 1024
+
+
+@torch.no_grad()
+def row_moments(tensor: Tensor, features: int = -1, groups: int | None = None) -> Float64[Tensor, "3"]:
+    """Mean square of an entry, mean product of one feature in two different rows, mean of all.
+
+    The second is (|Σ rows|² - Σ |row|²)/(N(N - 1)) per feature, which leaves a row's product with itself
+    out; 0 where there are no two rows.
+
+    Cost: two passes in float64.
+
+    Args:
+        tensor: At least one dimension.
+        features: The dimension of the features; all others are rows.
+        groups: A dimension whose entries are kept apart: only rows of the same one are paired.
+
+    Returns:
+        Three numbers on the tensor's device.
+
+    Example:
+        >>> import torch
+        >>> row_moments(torch.tensor([[1.0, 2.0], [1.0, -2.0]])).tolist()
+        [2.5, -1.5, 0.5]
+    """
+    values = dense(tensor).double()
+    # The features last, what is kept apart first, the rows between them.
+    values = values.movedim(features, -1)
+    values = values.reshape(1, -1, values.shape[-1]) if groups is None else values.movedim(groups, 0)
+    values = values.reshape(values.shape[0], -1, values.shape[-1])
+    rows = values.shape[1]
+    square = values.square().mean()
+    pairs = rows * (rows - 1)
+    sums = values.sum(1).square().mean()
+    shared = (sums - rows * square) / pairs if pairs else torch.zeros_like(square)
+    return torch.stack([square, shared, values.mean()])
+
+
+@torch.no_grad()
+def row_directions(tensor: Tensor, features: int = -1) -> Float64[Tensor, ""]:
+    """Participation (tr C)²/tr C² of the covariance C of the rows: how many directions they differ in.
+
+    Infinity where both rows and features are more than 1024, for which it is not computed.
+
+    Cost: a product of the centred rows with themselves, on the smaller side.
+
+    Example:
+        >>> import torch
+        >>> row_directions(torch.tensor([[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0], [0.0, -1.0]])).item()
+        2.0
+    """
+    values = dense(tensor).double().movedim(features, -1).flatten(0, -2)
+    if min(values.shape) > MOST_SIDE:
+        return torch.full((), math.inf, dtype=torch.float64, device=values.device)
+    values = values - values.mean(0)
+    product = values.T @ values if values.shape[0] >= values.shape[1] else values @ values.T
+    return product.trace().square() / product.square().sum()
+
+
+@torch.no_grad()
+def visible_keys(logits: Tensor, dim: int) -> Float64[Tensor, "2"]:
+    """Mean number of keys that a query sees, and the mean of one over it; masked are logits below -10,000.
+
+    Cost: two passes.
+
+    Example:
+        >>> import torch
+        >>> visible_keys(torch.tensor([[0.0, float("-inf")], [0.0, 0.0]]), -1).tolist()
+        [1.5, 0.75]
+    """
+    seen = (dense(logits) > MASKED).double().sum(dim).clamp(min=1)
+    return torch.stack([seen.mean(), seen.reciprocal().mean()])

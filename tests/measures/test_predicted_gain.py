@@ -1,0 +1,166 @@
+"""predicted_gain: theory beside the measured gain on networks of known design, and what it cannot tell."""
+
+import math
+
+import pytest
+import torch
+from measures.wide_families import FAMILIES, WIDTH, draw, linear, mean_square
+from torch import Tensor, nn
+
+from unitygain._case import Case
+from unitygain._types import Profile
+from unitygain.measures.predicted_gain import predicted_gain
+from unitygain.measures.rms_gain import rms_gain
+from unitygain.probe.isolate import isolated
+from unitygain.probe.observe import observe
+
+# Of 95 % intervals at least this many must hold; blocks of one network are not quite independent.
+COVERED = 0.93
+
+
+def read(case: Case, seed: int = 0) -> tuple[Profile, Profile]:
+    """Return the predicted and the measured gains of a case."""
+    with isolated(case, seed) as (subject, _):
+        record = observe(subject, [], seed=seed)
+        predicted, measured = predicted_gain(subject, record), rms_gain(subject, record)
+    assert predicted is not None
+    assert measured is not None
+    return predicted, measured
+
+
+def deviations(name: str, seed: int) -> list[float]:
+    """Return ln(measured/predicted) of every block, in halves of the stated 95 % interval."""
+    predicted, measured = read(draw(name, seed), seed)
+    assert predicted.sites == measured.sites
+    assert not any(predicted.labels), predicted.labels
+    assert predicted.interval is not None
+    assert measured.error is not None
+    found = []
+    for k, value in enumerate(predicted.values):
+        low, high = predicted.interval[k]
+        reach = math.hypot(math.log(high / low) / 2, 1.96 * measured.error[k] / measured.values[k])
+        found.append(math.log(measured.values[k] / value) / reach)
+    return found
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_every_block_of_a_known_design_is_predicted(name):
+    found = deviations(name, 0)
+    assert len(found) >= 6
+    assert max(map(abs, found)) < 2.0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", FAMILIES)
+def test_the_stated_interval_holds_over_twenty_seeds(name):
+    found = [one for seed in range(20) for one in deviations(name, seed)]
+    inside = sum(abs(one) <= 1 for one in found)
+    assert inside >= COVERED * len(found), f"{inside} of {len(found)}"
+
+
+def chain(*blocks: nn.Module, data: Tensor | None = None) -> Case:
+    """Return blocks in a row."""
+    torch.manual_seed(5)
+    return Case(nn.Sequential(*blocks), mean_square, [torch.randn(32, WIDTH) if data is None else data])
+
+
+def test_without_activations_the_prediction_is_exact():
+    """‖W‖_F/√rows needs no theory."""
+    layers = [nn.Linear(WIDTH, width, bias=False) for width in (WIDTH, WIDTH, WIDTH)]
+    predicted, _ = read(chain(*layers))
+    exact = [float(layer.weight.detach().double().norm()) / math.sqrt(WIDTH) for layer in layers]
+    assert predicted.values == pytest.approx(exact, rel=1e-6)
+
+
+def test_gelu_written_out_in_a_module_of_its_own_is_refused_with_a_reason():
+    class Written(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x * torch.sigmoid(1.702 * x)
+
+    predicted, _ = read(chain(*(nn.Sequential(linear(1.0), Written()) for _ in range(4))))
+    assert all(math.isnan(value) for value in predicted.values)
+    assert predicted.labels[0] == "mul in 0.1: a signal is multiplied by a function of itself"
+    assert "not predicted: 0 and 3 more (mul in 0.1" in predicted.note
+
+
+def test_a_block_that_is_not_covered_leaves_the_others():
+    class Step(nn.Module):
+        def __init__(self, sort: bool) -> None:
+            super().__init__()
+            self.map, self.sort = linear(1.0), sort
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.map(x)
+            return x.sort(-1).values if self.sort else x.tanh()
+
+    predicted, _ = read(chain(*(Step(k == 2) for k in range(5))))
+    assert [bool(label) for label in predicted.labels] == [False, False, True, False, False]
+    assert predicted.labels[2] == "sort in 2: no rule for it"
+    assert predicted.facts["predicted"] == 4.0
+
+
+def test_a_gradient_that_is_changed_on_its_way_back_shows_at_its_block_alone():
+    class Step(nn.Module):
+        def __init__(self, factor: float) -> None:
+            super().__init__()
+            self.map, self.factor = linear(math.sqrt(2)), factor
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.map(x)
+            if x.requires_grad:
+                x.register_hook(lambda gradient: self.factor * gradient)
+            return x.relu()
+
+    predicted, measured = read(chain(*(Step(0.1 if k == 3 else 1.0) for k in range(8))))
+    ratios = [m / p for m, p in zip(measured.values, predicted.values, strict=True)]
+    assert ratios[3] == pytest.approx(0.1, rel=0.2)
+    assert [abs(math.log(ratio)) < 0.25 for ratio in ratios] == [True] * 3 + [False] + [True] * 4
+
+
+def test_positive_weights_on_positive_signals_are_not_what_they_claim():
+    """Sigmoids get what all inputs share, which weights of mean zero would not pass."""
+    layers = [nn.Linear(WIDTH, WIDTH) for _ in range(5)]
+    nn.init.uniform_(layers[2].weight, 0, 0.4)
+    predicted, measured = read(chain(*(nn.Sequential(layer, nn.Sigmoid()) for layer in layers)))
+    ratios = [m / p for m, p in zip(measured.values, predicted.values, strict=True)]
+    assert ratios[2] < 0.1
+    assert all(0.8 < ratio < 1.25 for k, ratio in enumerate(ratios) if k != 2)
+
+
+def test_the_scale_of_the_data_does_not_change_what_relu_is_expected_to_do():
+    layers = [nn.Sequential(linear(math.sqrt(2)), nn.ReLU()) for _ in range(4)]
+    x = torch.randn(32, WIDTH)
+    one, other = (read(chain(*layers, data=scale * x))[0] for scale in (1.0, 1e3))
+    assert one.values == pytest.approx(other.values, rel=1e-6)
+
+
+def test_an_identity_changes_nothing():
+    layers = [linear(1.2) for _ in range(4)]
+    plain = chain(*(nn.Sequential(layer, nn.Tanh()) for layer in layers))
+    padded = chain(*(nn.Sequential(layer, nn.Identity(), nn.Tanh(), nn.Identity()) for layer in layers))
+    assert read(plain)[0].values == read(padded)[0].values
+
+
+def test_grouped_strided_and_transposed_convolutions_are_counted():
+    torch.manual_seed(0)
+    blocks = [
+        nn.Conv2d(8, 8, 3, padding=1, groups=4, bias=False),
+        nn.Conv2d(8, 8, 3, stride=2, padding=1, bias=False),
+        nn.Conv2d(8, 8, 3, padding=2, dilation=2, bias=False),
+    ]
+    predicted, measured = read(chain(*blocks, data=torch.randn(4, 8, 12, 12)))
+    assert predicted.values == pytest.approx(measured.values, rel=0.1)
+
+
+def test_no_trunk_no_prediction():
+    with isolated(chain(nn.Linear(WIDTH, 3)), 0) as (case, _):
+        assert predicted_gain(case, observe(case, [])) is None
+
+
+def test_random_states_and_weights_stay(monkeypatch):
+    case = draw("transformer dropout", 1)
+    before = torch.get_rng_state()
+    weights = [parameter.detach().clone() for parameter in case.model.parameters()]
+    read(case)
+    assert torch.equal(before, torch.get_rng_state())
+    assert all(map(torch.equal, weights, case.model.parameters()))
