@@ -1,5 +1,6 @@
 """The main flow: what it refuses, and what it lists instead of stopping."""
 
+import dataclasses
 import warnings
 
 import pytest
@@ -9,7 +10,9 @@ from torch import Tensor, nn
 from unitygain import Case, diagnose
 from unitygain._case import CaseFailure
 from unitygain._diagnose import choose_rules
-from unitygain._registry import MEASURES
+from unitygain._registry import MEASURES, REMEDIES
+from unitygain._types import Profile
+from unitygain.probe.record import Record
 
 
 def mean_square(model: nn.Module, x: Tensor) -> Tensor:
@@ -79,3 +82,54 @@ def test_a_measure_that_the_model_does_not_stand_is_listed_and_the_rest_is_measu
     report = diagnose(Case(model, needs_a_graph, [torch.randn(2, 2, 9)]))
     assert {note.what for note in report.skipped} >= {"conv_operator_norm"}
     assert report.profiles.keys() >= {"grad_rms", "rms_gain"} & MEASURES.keys()
+
+
+def test_a_rule_without_its_profile_is_listed_with_the_reason(monkeypatch):
+    monkeypatch.delenv("UNITYGAIN_STRICT", raising=False)
+
+    def broken(case: Case, record: Record) -> Profile:
+        raise ZeroDivisionError("no")
+
+    measure = MEASURES["act_frac_dead"]
+    monkeypatch.setitem(MEASURES, "act_frac_dead", dataclasses.replace(measure, compute=broken))
+    report = diagnose(small(), only=["UG101", "UG203", "UG206", "UG401", "UG601", "UG603"])
+    unjudged = {note.what: note.reason for note in report.skipped if note.what.startswith("UG")}
+    assert unjudged == {
+        "UG203": "not judged: act_frac_dead could not be measured",
+        "UG206": "not judged: act_frac_dead could not be measured",
+        "UG401": "not judged: no time_grad_rms here",
+        "UG601": "not judged: no update_ratio here",
+    }
+    words = " ".join(str(report).split())
+    assert "4 rules not judged: UG203, UG206 (act_frac_dead could not be measured); UG401 (no time" in words
+    assert "4 rules not judged" in str(report).splitlines()[-1]
+    assert "4 rules not judged" in report.to_html()
+
+
+def test_what_the_users_code_raises_is_caught_as_a_builtin():
+    """Nothing private has to be imported to catch it."""
+
+    def fails(model: nn.Module, x: Tensor) -> Tensor:
+        raise KeyError("label")
+
+    with pytest.raises(RuntimeError, match=r"the model or loss raised on batch 0: KeyError: 'label'") as seen:
+        diagnose(Case(nn.Linear(4, 1), fails, [torch.ones(2, 4)]))
+    assert isinstance(seen.value.__cause__, KeyError)
+
+
+@pytest.mark.parametrize("strict", [False, True])
+def test_our_own_failure_in_a_removal_is_said_or_under_strict_raised(monkeypatch, strict):
+    def broken(case: Case, **parameters: object) -> None:
+        raise ZeroDivisionError("no")
+
+    remedy = REMEDIES["rescale_weights"]
+    monkeypatch.setitem(REMEDIES, "rescale_weights", dataclasses.replace(remedy, apply=broken))
+    monkeypatch.setenv("UNITYGAIN_STRICT", "1" if strict else "")
+    model = nn.Sequential(*(part for _ in range(12) for part in (nn.Linear(32, 32), nn.ReLU())))
+    case = Case(model, mean_square, [torch.randn(16, 32)])
+    if strict:
+        with pytest.raises(ZeroDivisionError):
+            diagnose(case, only="UG101")
+    else:
+        cause = diagnose(case, only="UG101").findings[0].causes[0]
+        assert (cause.status, cause.note) == ("not tested", "the test failed: ZeroDivisionError: no")

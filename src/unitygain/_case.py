@@ -19,7 +19,10 @@ SMALL_BYTES = 256 * 2**20
 
 
 class CaseFailure(RuntimeError):
-    """The user's own code failed or cannot be diagnosed; ``module`` is where, if known."""
+    """The user's own code failed or cannot be diagnosed; ``module`` is where, if known.
+
+    The name is private: users catch it as the RuntimeError that it is.
+    """
 
     module: str = ""
 
@@ -180,7 +183,7 @@ class Case:
         """Run the forward pass on `batch` under the declared precision and return the scalar loss.
 
         Raises:
-            CaseFailure: If the loss is not a floating scalar tensor.
+            RuntimeError: If the loss is not a floating scalar tensor.
         """
         with self.autocast():
             loss = self.loss(self.model, fresh(batch))

@@ -13,7 +13,7 @@ import unitygain.rules  # noqa: F401
 from unitygain._case import Case, CaseFailure
 from unitygain._registry import MEASURES, RULES, Measure, Rule
 from unitygain._removal import check_causes
-from unitygain._types import SEVERITIES, Finding, Profile, Skipped
+from unitygain._types import NOT_JUDGED, SEVERITIES, Finding, Profile, Skipped
 from unitygain.probe.few import choose_samples
 from unitygain.probe.hooks import takes_hooks
 from unitygain.probe.isolate import isolated
@@ -61,7 +61,8 @@ def diagnose(
         The Report: profiles, findings (most severe first), what was skipped, what it worked on.
 
     Raises:
-        CaseFailure: If the user's model, loss or data raises or cannot be diagnosed.
+        RuntimeError: If the user's model or loss raises (the message says where, the cause is that
+            exception), or cannot be diagnosed.
         ValueError: If a code, `dtype` or `device` is unknown, or `probes` is below 1.
 
     Side effects:
@@ -91,6 +92,7 @@ def diagnose(
         if removal:
             findings = check_causes(subject, findings, record, sites, say)
         facts = describe(subject, record, worked_on, seed)
+    skipped += unjudged(profiles, judges, skipped)
     return Report(facts, profiles, findings, skipped, time.perf_counter() - started)
 
 
@@ -188,6 +190,21 @@ def judge(profiles: Mapping[str, Profile], judges: Iterable[Rule]) -> tuple[Find
         for finding in rule.judge(profiles)
     ]
     return tuple(sorted(found, key=lambda f: (-SEVERITIES.index(f.severity), f.code)))
+
+
+def unjudged(
+    profiles: Mapping[str, Profile], judges: Iterable[Rule], skipped: Iterable[Skipped]
+) -> tuple[Skipped, ...]:
+    """Say which rules had nothing to judge: a silent rule that never looked is no good news."""
+    failed = {note.what for note in skipped}
+    notes = []
+    for rule in judges:
+        missing = [name for name in rule.needs if name not in profiles]
+        if missing:
+            gap = " and ".join(missing)
+            why = f"{gap} could not be measured" if failed.intersection(missing) else f"no {gap} here"
+            notes.append(Skipped(rule.code, f"{NOT_JUDGED}{why}"))
+    return tuple(notes)
 
 
 def describe(case: Case, record: Record, worked_on: str, seed: int) -> dict[str, str | float | int]:

@@ -2,14 +2,16 @@
 
 import dataclasses
 import math
+import os
 from collections.abc import Callable
 
-from unitygain._case import Case
+from unitygain._case import Case, CaseFailure
 from unitygain._registry import MEASURES, REMEDIES
 from unitygain._types import Cause, Finding
 from unitygain.probe.observe import observe
 from unitygain.probe.record import Record
 from unitygain.probe.sites import Select
+from unitygain.probe.trace import NoGraph
 
 
 def check_causes(
@@ -57,8 +59,12 @@ def _check(case: Case, finding: Finding, cause: Cause, record: Record, sites: Se
     try:
         REMEDIES[cause.remedy].apply(twin, **cause.parameters)
         measured = _measure_again(twin, finding, record, sites)
-    except Exception as error:
+    except (CaseFailure, NoGraph) as error:
         return dataclasses.replace(cause, note=f"the test failed: {error}")
+    except Exception as error:
+        if os.environ.get("UNITYGAIN_STRICT"):
+            raise
+        return dataclasses.replace(cause, note=f"the test failed: {type(error).__name__}: {error}")
     low, high = cause.predicted
     if measured is None or math.isnan(measured):
         return dataclasses.replace(cause, note="the value could not be measured after the removal")

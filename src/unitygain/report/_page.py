@@ -19,7 +19,7 @@ from unitygain.report._ruler import Ruler, ruler
 from unitygain.report._show import number, places, show, show_text, signed
 from unitygain.report._svg import draw
 from unitygain.report._tables import pack, tables
-from unitygain.report._text import duration, letter, outcome
+from unitygain.report._text import duration, letter, outcome, split_skipped
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -56,7 +56,7 @@ def render_page(report: "Report") -> str:
         draw=draw,
         tables=listed,
         rows=pack(listed),
-        skipped=[(show(item.what), show_text(item.reason, 400)) for item in report.skipped],
+        skipped=_skipped(report),
         seconds=duration(report.seconds),
         profiles=len(report.profiles),
     )
@@ -212,3 +212,9 @@ def _evidence(finding: Finding) -> Iterator[tuple[str, str]]:
         yield "p-value", number(finding.p_value)
     yield "unit", show(finding.unit)
     yield from ((show(key, 60), number(value)) for key, value in finding.evidence.items())
+
+
+def _skipped(report: "Report") -> list[tuple[str, str]]:
+    others, silent = split_skipped(report.skipped)
+    listed = [(show(item.what), show_text(item.reason, 400)) for item in others]
+    return [*listed, silent] if silent else listed

@@ -2,9 +2,10 @@
 
 import math
 import textwrap
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from unitygain._types import Cause, Finding
+from unitygain._types import NOT_JUDGED, Cause, Finding, Skipped
 from unitygain.report._show import number, places, show, show_text
 from unitygain.report._staging import Line, staging_lines
 
@@ -135,21 +136,36 @@ def _cause(cause: Cause, index: int, value: float, width: int) -> list[Line]:
 
 def _skipped(report: "Report", width: int) -> list[Line]:
     lines: list[Line] = [[("not looked at", "bold")]]
-    for item in report.skipped[:_SKIPS]:
-        lines += [
-            [(line, "dim")]
-            for line in _wrap(f"{show(item.what)}: {show_text(item.reason, 400)}", width, "  ")
-        ]
-    if len(report.skipped) > _SKIPS:
-        lines.append([(f"  and {len(report.skipped) - _SKIPS} more, all of them in the JSON", "dim")])
+    others, silent = split_skipped(report.skipped)
+    shown = [f"{show(item.what)}: {show_text(item.reason, 400)}" for item in others[:_SKIPS]]
+    if len(others) > _SKIPS:
+        shown.append(f"and {len(others) - _SKIPS} more, all of them in the JSON")
+    if silent:
+        shown.append(": ".join(silent))
+    for words in shown:
+        lines += [[(line, "dim")] for line in _wrap(words, width, "  ")]
     return lines
+
+
+def split_skipped(skipped: Sequence[Skipped]) -> tuple[list[Skipped], tuple[str, str] | None]:
+    """Return what was skipped, and in two phrases all rules that had nothing to judge, if any."""
+    silent = [item for item in skipped if item.reason.startswith(NOT_JUDGED)]
+    if not silent:
+        return list(skipped), None
+    codes: dict[str, list[str]] = {}
+    for item in silent:
+        codes.setdefault(item.reason.removeprefix(NOT_JUDGED), []).append(show(item.what, 24))
+    phrases = [f"{', '.join(some)} ({show_text(reason, 400)})" for reason, some in codes.items()]
+    others = [item for item in skipped if item not in silent]
+    return others, (f"{len(silent)} rule{'s' * (len(silent) > 1)} not judged", "; ".join(phrases))
 
 
 def _summary(report: "Report", width: int) -> list[Line]:
     count = len(report.profiles)
     looked = f" from {count} profile{'s' * (count != 1)} in {duration(report.seconds)}"
-    if report.skipped:
-        looked += f", {len(report.skipped)} not looked at"
+    others, silent = split_skipped(report.skipped)
+    looked += f", {len(others)} not looked at" if others else ""
+    looked += f", {silent[0]}" if silent else ""
     count, style = report.count(), report.worst or "fine"
     if len(count) + len(looked) <= width:
         return [[(count, style), (looked, "")]]
