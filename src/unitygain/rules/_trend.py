@@ -55,9 +55,18 @@ class Trend:
             f"({self.loop:+.0f} dB)"
         )
 
+    def foretell(self, blocks: int) -> str:
+        """Say the decibels over another number of such blocks, with the 95 % prediction interval.
+
+        The slope has σ/√n of error over n blocks, m new ones add σ√m of their own: together σ√(m + m²/n).
+        """
+        half = (self.high - self.low) / 2 * math.sqrt(blocks * (self.depth + blocks))
+        middle = self.slope * blocks
+        return f"{middle:+.0f} ({middle - half:+.0f} to {middle + half:+.0f})"
+
     def evidence(self) -> dict[str, float | str]:
         """Return the numbers behind the finding, with the product at other depths."""
-        others = {f"at {n} blocks (dB)": self.slope * n for n in OTHER_DEPTHS if n != self.depth}
+        others = {f"at {n} blocks (dB)": self.foretell(n) for n in OTHER_DEPTHS if n != self.depth}
         return {"loop_db": self.loop, "slope_db": self.slope, "depth": self.depth, **others}
 
 
