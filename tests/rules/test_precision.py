@@ -6,6 +6,7 @@ import pytest
 from rules.profiles import judged, profile, severities
 
 import unitygain.rules  # noqa: F401 (fills the table)
+from unitygain._types import Profile, Site
 
 
 def narrow(energy: float, scale: float, *, own_step: float = 0.0, dtype="float16", head: float = -3.0):
@@ -80,10 +81,10 @@ def test_overflow_of_float32_has_no_wider_range_to_offer():
     assert [cause.remedy for cause in finding.causes] == [None]
 
 
-def wide(true: tuple[float, ...], seen: tuple[float, ...], dtype: str = "float32"):
+def wide(true: tuple[float, ...], seen: tuple[float, ...], dtype: str = "float32", more: tuple = ()):
     names = [str(index) for index in range(len(true))]
     rescaled = profile("grad_rescaled", dict(zip(names, true, strict=True)), labels=(dtype,) * len(true))
-    return judged("UG503", rescaled, profile("grad_rms", dict(zip(names, seen, strict=True))))
+    return judged("UG503", rescaled, profile("grad_rms", dict(zip(names, seen, strict=True))), *more)
 
 
 @pytest.mark.parametrize(
@@ -112,6 +113,20 @@ def test_float32_underflow_predicts_the_scaled_gradient():
     assert scale == 2.0**50
     assert cause.predicted == pytest.approx((1e-45 * scale / 1.5, 1e-45 * scale * 1.5))
     assert finding.causes[1].text == "depth: the gradient itself falls by 10^42 on its way to 0 (UG101)"
+
+
+@pytest.mark.parametrize(
+    ("loop", "code"),
+    [(("lstm",), "UG101"), (("0",), "UG401"), (("",), "UG101")],
+    ids=["another module", "its module", "the model's own loop"],
+)
+def test_underflow_points_to_the_rule_on_the_way_that_the_gradient_took(loop, code):
+    steps = tuple(Site(path, time=step) for path in loop for step in range(3))
+    time = Profile("time_grad_rms", "rms", steps, (1e-40, 1e-20, 1.0))
+    [finding] = wide((-45.0, -3.0), (0.0, 1e-3), more=(time,))
+    assert finding.causes[1].text.endswith(f"({code})")
+    assert finding.fix.endswith(f"see {code} first")
+    assert "see" not in wide((-40.0, -38.5), (0.0, 1e-39), more=(time,))[0].fix
 
 
 def test_a_span_beyond_float32_cannot_be_repaired():

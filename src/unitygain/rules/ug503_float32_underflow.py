@@ -43,6 +43,7 @@ from collections.abc import Iterator, Mapping
 
 from unitygain._registry import rule
 from unitygain._types import Cause, Finding, Profile, Site
+from unitygain.rules._layers import within
 from unitygain.rules._numbers import spell
 from unitygain.rules._ranges import SMALLEST_NORMAL
 
@@ -59,6 +60,7 @@ SLACK = 1.5
     name="float32-underflow",
     severity="warning",
     needs=("grad_rescaled", "grad_rms"),
+    wants=("time_grad_rms",),
 )
 def judge(profiles: Mapping[str, Profile]) -> Iterator[Finding]:
     """Yield one finding for all gradients below the smallest normal number; what can be repaired first."""
@@ -77,7 +79,8 @@ def judge(profiles: Mapping[str, Profile]) -> Iterator[Finding]:
     room = HIGH - max(true.values())
     repairable = [site for site in lost if true[site] + room >= LOW]
     first = min(repairable or lost, key=lambda site: true[site])
-    dtype = dtypes[first]
+    dtype, fall = dtypes[first], max(true.values()) - true[first]
+    also = "" if fall <= FAR else "UG401" if _in_a_loop(profiles, first) else "UG101"
     yield Finding(
         "UG503",
         "float32-underflow",
@@ -90,30 +93,43 @@ def judge(profiles: Mapping[str, Profile]) -> Iterator[Finding]:
         profiles["grad_rms"].unit,
         SMALLEST[dtype],
         expected=10 ** true[first],
-        causes=tuple(_causes(true, first, repairable, dtype)),
+        causes=(_range(true[first], fall, dtype, bool(repairable)), *_fall(also, fall, first)),
         evidence={"log10 of the true rms": true[first], "sites": len(lost)},
-        fix="loss = loss * 2.0**k, with the gradients divided by it before the step; but see UG101 first",
+        fix="loss = loss * 2.0**k, with the gradients divided by it before the step"
+        + (f"; but see {also} first" if also else ""),
     )
 
 
-def _causes(true: Mapping[Site, float], first: Site, repairable: list[Site], dtype: str) -> Iterator[Cause]:
-    fall = max(true.values()) - true[first]
-    if repairable:
-        power = math.ceil((LOW - true[first]) / math.log10(2))
-        scaled = 10 ** (true[first] + power * math.log10(2))
-        yield Cause(
-            f"range: {dtype} ends at {spell(SMALLEST[dtype])}; with the loss times 2^{power} the gradient "
-            f"here is {spell(scaled)}",
-            remedy="loss_scale",
-            parameters={"scale": 2.0**power},
-            predicted=(scaled / SLACK, scaled * SLACK),
-        )
-    else:
-        yield Cause(
+def _range(exponent: float, fall: float, dtype: str, repairable: bool) -> Cause:
+    """Return the dtype's range as a cause, with the factor of the loss that the gradient needs."""
+    if not repairable:
+        return Cause(
             f"range: the gradient spans 10^{fall:.0f}, more than {dtype} holds: no loss scale serves all"
         )
-    if fall > FAR:
-        yield Cause(f"depth: the gradient itself falls by 10^{fall:.0f} on its way to {first} (UG101)")
+    power = math.ceil((LOW - exponent) / math.log10(2))
+    scaled = 10 ** (exponent + power * math.log10(2))
+    return Cause(
+        f"range: {dtype} ends at {spell(SMALLEST[dtype])}; with the loss times 2^{power} the gradient "
+        f"here is {spell(scaled)}",
+        remedy="loss_scale",
+        parameters={"scale": 2.0**power},
+        predicted=(scaled / SLACK, scaled * SLACK),
+    )
+
+
+def _fall(code: str, fall: float, first: Site) -> Iterator[Cause]:
+    """Yield the way on which the gradient itself falls, where `code` names the rule that judges it."""
+    if code:
+        way = "time" if code == "UG401" else "depth"
+        yield Cause(f"{way}: the gradient itself falls by 10^{fall:.0f} on its way to {first} ({code})")
+
+
+def _in_a_loop(profiles: Mapping[str, Profile], site: Site) -> bool:
+    """Whether the gradient reaches `site` through the steps of a recurrence rather than through layers."""
+    time = profiles.get("time_grad_rms")
+    loops = {step.path for step in time.sites} if time else set()
+    # Where the recurrence is the model's own loop, what it calls again and again is part of it.
+    return any(within(site.path, path) if path else site.call > 0 for path in loops)
 
 
 def _power(exponent: float) -> str:
