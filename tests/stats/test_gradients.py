@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from stats.twins import FLOATS, LAYOUTS, make, samples_of, twin_norm
 from torch import Tensor, nn
 
-from unitygain.stats import combined_norm, gradient_stats, native, with_gradient
+from unitygain.stats import combined_norm, gradient_stats, gradients_of, native, with_gradient
 
 # Short and long, a row more and less than the torch backend reads together, and no multiple of a vector.
 SHAPES = ((), (0,), (1,), (7,), (5, 3), (4, 5, 6, 2), (31,), (1023,), (1025,), (67, 71))
@@ -157,3 +157,8 @@ def test_tied_frozen_and_unused_parameters():
     kept = with_gradient(iter([tied, frozen, other, unused, tied]))
     assert [id(parameter) for parameter in kept] == [id(tied), id(other)]
     assert with_gradient(tied) == [tied]
+    assert list(map(id, gradients_of(iter([tied, frozen, other, unused, tied])))) == [
+        id(tied.grad),
+        id(other.grad),
+    ]
+    assert len(gradients_of(tied)) == 1

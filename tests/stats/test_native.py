@@ -14,8 +14,10 @@ from pathlib import Path
 import pytest
 import torch
 from meta.tree import ROOT
+from torch import Tensor
 
 from unitygain.stats import backends, gradient_stats, native
+from unitygain.stats.layouts import in_memory
 
 COMPILER = next(filter(None, map(shutil.which, ("cc", "gcc", "clang"))), None)
 needs_kernel = pytest.mark.skipif(not native.LIBRARY.exists(), reason="the kernel was not built here")
@@ -47,6 +49,12 @@ def no_kernel(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]
     backends.found_native.cache_clear()
 
 
+def read(tensors: list[Tensor]) -> tuple[Tensor, Tensor]:
+    memory = in_memory(tensors)
+    assert memory is not None
+    return native.reduce(tensors, memory)
+
+
 @pytest.mark.skipif(os.environ.get("CI") != "true" or COMPILER is None, reason="asked for under CI alone")
 def test_the_kernel_is_there_under_ci() -> None:
     native.load()
@@ -57,7 +65,7 @@ def test_the_kernel_is_there_under_ci() -> None:
 def test_every_number_of_sixteen_bits(dtype: torch.dtype) -> None:
     every = torch.arange(-(2**15), 2**15, dtype=torch.int32).to(torch.int16).view(dtype)
     singles = list(every.split(1))
-    norms, tops = native.reduce(singles, [single.data_ptr() for single in singles])
+    norms, tops = read(singles)
     expected = every.double().abs()
     torch.testing.assert_close(tops, expected, rtol=0.0, atol=0.0, equal_nan=True)
     torch.testing.assert_close(norms, expected, rtol=2**-52, atol=0.0, equal_nan=True)
@@ -67,13 +75,12 @@ def test_every_number_of_sixteen_bits(dtype: torch.dtype) -> None:
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16])
 def test_the_number_of_threads_changes_no_bit(dtype: torch.dtype) -> None:
     tensors = [torch.randn(length).to(dtype) for length in (1, 65_535, 65_536, 65_537, 2_000_003, 0, 33)]
-    where = [tensor.data_ptr() for tensor in tensors]
     before = torch.get_num_threads()
     try:
         found = []
         for threads in (1, 2, 3, 8):
             torch.set_num_threads(threads)
-            found.append(torch.stack(native.reduce(tensors, where)))
+            found.append(torch.stack(read(tensors)))
     finally:
         torch.set_num_threads(before)
     assert all(torch.equal(one, found[0]) for one in found)
@@ -87,7 +94,7 @@ def test_float64_beyond_its_squares() -> None:
     sizes = (5e-324, 3e-310, 1e-200, 1e-141, 1e140, 1e200, 1e308)
     tensors = [torch.full((4,), size, dtype=torch.float64) for size in sizes]
     tensors[-1] /= 2
-    norms, tops = native.reduce(tensors, [tensor.data_ptr() for tensor in tensors])
+    norms, tops = read(tensors)
     assert norms.tolist() == pytest.approx([2 * tensor[0].item() for tensor in tensors], rel=1e-15, abs=0.0)
     assert tops.tolist() == [tensor[0].item() for tensor in tensors]
 
@@ -97,7 +104,7 @@ def test_numbers_that_torch_was_told_to_flush_are_read() -> None:
     if not torch.set_flush_denormal(True):
         pytest.skip("this processor cannot flush")
     try:
-        norms, _ = native.reduce([tensor := torch.full((4,), 1e-40)], [tensor.data_ptr()])
+        norms, _ = read([torch.full((4,), 1e-40)])
         kept = torch.full((1,), 1e-40).mul_(1.0).item()
     finally:
         torch.set_flush_denormal(False)
@@ -171,7 +178,7 @@ def test_the_hook_builds_a_kernel_that_loads(build, tmp_path: Path, monkeypatch,
     monkeypatch.setattr(native, "LIBRARY", build.compile_kernel(ROOT / build.SOURCE, tmp_path / "kernel.so"))
     native.load.cache_clear()
     tensor = torch.randn(70_001)
-    norms, tops = native.reduce([tensor], [tensor.data_ptr()])
+    norms, tops = read([tensor])
     native.load.cache_clear()
     assert norms.item() == pytest.approx(tensor.double().norm().item(), rel=1e-13)
     assert tops.item() == tensor.abs().max().item()

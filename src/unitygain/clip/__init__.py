@@ -8,6 +8,7 @@ docs/clipping.md has a table of all of them.
 from unitygain.clip._clip import Clip as Clip
 from unitygain.clip._clip import chain as chain
 from unitygain.clip._drop_in import clip_grad_norm_ as clip_grad_norm_
+from unitygain.clip._drop_in import clip_grad_norm_ as clip_grad_norm_
 from unitygain.clip._forecast import StepForecast as StepForecast
 from unitygain.clip._forecast import predict_step as predict_step
 from unitygain.clip._report import ClipReport as ClipReport

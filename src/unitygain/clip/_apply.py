@@ -109,17 +109,20 @@ class Application:
 def multiply(gradients: Sequence[Tensor], factors: Sequence[float]) -> None:
     """Multiply gradients in place, those whose factor is not 1 alone.
 
-    A Python number keeps its precision where a tensor of it would be rounded to a 16-bit gradient's dtype.
+    A 0-dim tensor keeps the factor's precision, where `torch._foreach_mul_` rounds a Python number to the
+    dtype of a 16-bit gradient first.
     """
-    pairs = [(g, f) for g, f in zip(gradients, factors, strict=True) if f != 1]
-    plain = [(g, f) for g, f in pairs if g.layout is torch.strided and not is_sharded(g) and _fits(f, g)]
-    if plain:
-        _multiply_each([g for g, _ in plain], [f for _, f in plain])
-    done = {id(g) for g, _ in plain}
-    for gradient, factor in pairs:
-        if id(gradient) not in done:
+    alike: dict[float, list[Tensor]] = {}
+    for gradient, factor in zip(gradients, factors, strict=True):
+        if factor == 1:
+            continue
+        if gradient.layout is torch.strided and not is_sharded(gradient) and _fits(factor, gradient):
+            alike.setdefault(factor, []).append(gradient)
+        else:
             for part in (factor,) if _fits(factor, gradient) else _split(factor):
                 own_piece(gradient).mul_(part)
+    for factor, plain in alike.items():
+        _multiply_each(plain, torch.tensor(factor, dtype=torch.float64))
 
 
 def multiply_unseen(gradients: Sequence[Tensor], factors: Float64[Tensor, "..."]) -> None:

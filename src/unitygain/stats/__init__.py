@@ -23,7 +23,13 @@ from unitygain.stats.counts import (
     frac_zero,
 )
 from unitygain.stats.dtypes import NUMBER_RANGES, UNDERFLOW_DTYPES, NumberRange, repairing_loss_scale
-from unitygain.stats.gradients import GradientStats, combined_norm, gradient_stats, with_gradient
+from unitygain.stats.gradients import (
+    GradientStats,
+    combined_norm,
+    gradient_stats,
+    gradients_of,
+    with_gradient,
+)
 from unitygain.stats.scale import absmax, mean, norm, rms
 
 STATISTICS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -58,6 +64,7 @@ __all__ = [
     "frac_underflow",
     "frac_zero",
     "gradient_stats",
+    "gradients_of",
     "mean",
     "norm",
     "repairing_loss_scale",

@@ -12,6 +12,7 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from unitygain.stats import native, portable
+from unitygain.stats.layouts import Memory
 
 SWITCH = "UNITYGAIN_STATS"
 _CHOICES = ("native", "torch")
@@ -20,15 +21,15 @@ _log = logging.getLogger("unitygain")
 Found = tuple[Float64[Tensor, " tensors"], Float64[Tensor, " tensors"] | None]
 
 
-def reduce(tensors: Sequence[Tensor], addresses: Sequence[int], absmax: bool) -> Found:
-    """Norm and, on request, absmax of each tensor: contiguous, real, in this process's memory.
+def reduce(tensors: Sequence[Tensor], memory: Memory, absmax: bool) -> Found:
+    """Norm and, on request, absmax of each tensor that lies in `memory`.
 
     Raises:
         ValueError: If the switch names no implementation.
         RuntimeError: If it names the kernel and that is not to be had.
     """
     if _uses_native(os.environ.get(SWITCH, "")):
-        norms, tops = native.reduce(tensors, addresses)
+        norms, tops = native.reduce(tensors, memory)
         return norms, tops if absmax else None
     return portable.reduce(tensors, absmax)
 

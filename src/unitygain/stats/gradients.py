@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float64
 from torch import Tensor
 
 from unitygain.stats import backends, portable
-from unitygain.stats.layouts import Entries, addresses, entries
+from unitygain.stats.layouts import Entries, entries, in_memory
 from unitygain.stats.scale import local_absmax
 from unitygain.stats.shards import gather
 
@@ -65,9 +65,9 @@ def gradient_stats(tensors: Iterable[Tensor], *, absmax: bool = False) -> Gradie
         ([500.0, 0.0], True)
     """
     tensors = list(tensors)
-    where = addresses(tensors)
-    if where is not None:
-        return GradientStats(*backends.reduce(tensors, where, absmax))
+    memory = in_memory(tensors)
+    if memory is not None:
+        return GradientStats(*backends.reduce(tensors, memory, absmax))
     parts = [entries(tensor) for tensor in tensors]
     home = parts[0].values.device
     norms = torch.empty(len(parts), dtype=torch.float64, device=home)
@@ -79,6 +79,26 @@ def gradient_stats(tensors: Iterable[Tensor], *, absmax: bool = False) -> Gradie
         if tops is not None and found.absmax is not None:
             tops[rows] = found.absmax.to(home)
     return GradientStats(norms, tops)
+
+
+def gradients_of(parameters: Tensor | Iterable[Tensor]) -> list[Tensor]:
+    """Return the gradients that there are, each once, in the order of the parameters.
+
+    A parameter that is named twice (tied weights, overlapping groups) has one gradient, and counts once.
+
+    Example:
+        >>> import torch
+        >>> weight, frozen = torch.ones(2, requires_grad=True), torch.ones(2)
+        >>> weight.sum().backward()
+        >>> gradients_of([weight, frozen, weight])
+        [tensor([1., 1.])]
+    """
+    if isinstance(parameters, Tensor):
+        parameters = [parameters]
+    gradients = [gradient for parameter in parameters if (gradient := parameter.grad) is not None]
+    if len(set(map(id, gradients))) == len(gradients):
+        return gradients
+    return list({id(gradient): gradient for gradient in gradients}.values())
 
 
 def with_gradient(parameters: Tensor | Iterable[Tensor]) -> list[Tensor]:
@@ -127,11 +147,11 @@ def _over_ranks(parts: Sequence[Entries], absmax: bool) -> GradientStats:
 def _local(parts: Sequence[Entries], absmax: bool) -> portable.Found:
     """Norm and absmax of what lies on this rank, on one device."""
     runs = [_real(part.values) for part in parts]
-    where = addresses(runs)
+    memory = in_memory(runs)
     norms, tops = (
         portable.reduce_without_waiting(runs, absmax)
-        if where is None
-        else backends.reduce(runs, where, absmax)
+        if memory is None
+        else backends.reduce(runs, memory, absmax)
     )
     if any(part.times > 1 for part in parts):
         norms = norms * torch.tensor([part.times**0.5 for part in parts], dtype=norms.dtype).to(norms.device)

@@ -13,6 +13,8 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
+from unitygain.stats.layouts import Memory
+
 LIBRARY = Path(__file__).with_name("_gradients.so")
 INTERFACE = 1  # of the arguments below; a library of another one is not called
 _KINDS = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2, torch.float16: 3}
@@ -44,20 +46,20 @@ def load() -> ctypes.CDLL:
 
 
 def reduce(
-    tensors: Sequence[Tensor], addresses: Sequence[int]
+    tensors: Sequence[Tensor], memory: Memory
 ) -> tuple[Float64[Tensor, " tensors"], Float64[Tensor, " tensors"]]:
     """Norm and absmax of each tensor, right to float64's rounding whatever the dtype.
 
     Uses as many threads as torch does; the result does not depend on their number.
 
     Args:
-        tensors: Contiguous, real, in this process's memory.
-        addresses: Where each one's entries begin.
+        tensors: What lies there.
+        memory: Of these tensors, from `in_memory`.
     """
     count = len(tensors)
-    where = array("Q", addresses)
+    where = array("Q", memory.addresses)
     lengths = array("q", map(Tensor.numel, tensors))
-    kinds = array("i", [_KINDS[tensor.dtype] for tensor in tensors])
+    kinds = array("i", map(_KINDS.__getitem__, memory.dtypes))
     found = torch.empty(2, count, dtype=torch.float64)
     norms, tops = found
     pointers = (part.buffer_info()[0] for part in (where, lengths, kinds))
