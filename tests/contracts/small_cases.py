@@ -131,6 +131,20 @@ def flow() -> Case:
     return _case(nn.Sequential(Coupling(), Coupling(), Coupling(), nn.Linear(8, 5)), torch.randn(BATCH, 8))
 
 
+def game() -> Case:
+    """A generator whose samples a discriminator judges, with the loss that does not saturate."""
+    model = nn.ModuleDict({
+        "generator": nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3)),
+        "discriminator": nn.Sequential(nn.Linear(3, 8), nn.ReLU(), nn.Linear(8, 1)),
+    })
+
+    def loss(model: nn.Module, noise: Tensor) -> Tensor:
+        parts = dict(model.named_children())
+        return F.softplus(-parts["discriminator"](parts["generator"](noise))).mean()
+
+    return Case(model, loss=loss, data=[torch.randn(BATCH, 4)])
+
+
 class Root(nn.Module):
     """The square root, which has no real value below zero."""
 
@@ -151,6 +165,6 @@ def narrow() -> Case:
 
 
 HEALTHY: dict[str, Callable[[], Case]] = {
-    make.__name__: make for make in (mlp, cnn, rnn, lstm, attention, residual, flow)
+    make.__name__: make for make in (mlp, cnn, rnn, lstm, attention, residual, flow, game)
 }
 EVERY: dict[str, Callable[[], Case]] = HEALTHY | {"broken": broken, "narrow": narrow}

@@ -48,6 +48,7 @@ TRIED: dict[str, tuple[tuple[str, dict[str, object]], ...]] = {
     "drop_output_softmax": (("soft", {}),),
     "loss_scale": (("mlp-relu-he-20", {"scale": 8.0}),),
     "lower_learning_rate": (("soft", {"factor": 0.1}), ("mlp-relu-he-20", {"factor": 0.1})),
+    "swap_loss": (("game-points-won", {"variant": "non_saturating"}),),
     "unfreeze": (("soft", {}),),
     "unit_inputs": (("mlp-tanh-inputs-in-hundreds", {}), ("generative-denoiser", {})),
 }
@@ -130,6 +131,7 @@ def test_page_cites_its_source(remedy):
         ("bypass_norm", {}, "no module is a normalisation"),
         ("open_gates", {"bias": 1.0}, "is an nn.LSTM or nn.GRU"),
         ("calm_attention", {"factor": 0.5}, "no query map"),
+        ("swap_loss", {"variant": "other"}, r"no variant 'other' \(declared: none\); give Case"),
     ],
 )
 def test_what_cannot_be_done_says_so(remedy, given, message):

@@ -10,6 +10,7 @@ from zoo import (
     drawn_time,
     drawn_training,
     flows,
+    games,
     generative,
     mlp,
     optimizers,
@@ -21,7 +22,7 @@ from zoo import (
 from zoo.dice import SEED, Draw
 from zoo.patient import Patient
 
-FAMILIES = (mlp, cnn, recurrent, transformer, generative, optimizers, training, precision, flows)
+FAMILIES = (mlp, cnn, recurrent, transformer, generative, optimizers, training, precision, flows, games)
 DRAWS: tuple[Draw, ...] = (
     *drawn_depth.DRAWS,
     *drawn_time.DRAWS,

@@ -1,9 +1,9 @@
-"""Drawn by seed: flows."""
+"""Drawn by seed: flows, and games of a generator against a discriminator."""
 
 from typing import Any
 
 from unitygain._case import Case
-from zoo import flows
+from zoo import flows, games
 from zoo.dice import Dice, Draw
 
 
@@ -29,9 +29,24 @@ def mixed(low: float, high: float, shallowest: int) -> Any:
     return make
 
 
+def game(low: float, high: float, *losses: Any) -> Any:
+    """Return what builds a game in which the discriminator's logits are about a number between the two."""
+
+    def make(dice: Dice) -> Case:
+        parts, value = dice.one_of(games.points, games.tables), dice.between(low, high)
+        return games.decided(parts, value, dice.one_of(*losses), wasserstein=games.wasserstein)
+
+    return make
+
+
 DRAWS = (
     Draw("flow-additive-loud", "flows", additive(5.0, 7.0, 8), ("UG703",), ("UG102", "UG201", "UG104")),
     Draw("flow-affine-mixed-loud", "flows", mixed(5.0, 8.0, 12), ("UG703",), ("UG102", "UG201")),
     Draw("flow-additive", "flows", additive(0.1, 0.6, 6), near=("UG703",)),
     Draw("flow-affine-mixed", "flows", mixed(0.1, 0.6, 6), near=("UG703",)),
+    Draw("game-sure", "games", game(-25, -7, games.saturating), ("UG704",)),
+    Draw(
+        "game-sure-steady", "games", game(-25, -7, games.non_saturating, games.wasserstein), near=("UG704",)
+    ),
+    Draw("game-undecided", "games", game(-2, 2, games.saturating), near=("UG704",)),
 )

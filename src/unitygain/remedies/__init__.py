@@ -11,6 +11,7 @@ from unitygain.remedies.rescale_weights import rescale_weights as rescale_weight
 from unitygain.remedies.scale_branch import scale_branch as scale_branch
 from unitygain.remedies.scale_head import scale_head as scale_head
 from unitygain.remedies.swap_activation import swap_activation as swap_activation
+from unitygain.remedies.swap_loss import swap_loss as swap_loss
 from unitygain.remedies.unfreeze import unfreeze as unfreeze
 from unitygain.remedies.unit_inputs import unit_inputs as unit_inputs
 from unitygain.remedies.zero_biases import zero_biases as zero_biases

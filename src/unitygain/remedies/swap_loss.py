@@ -1,0 +1,50 @@
+"""swap_loss: train with another loss that the case declares by name.
+
+It tells what a loss does to the gradient from what the model does to it. The alternatives are the user's own:
+``Case(..., variants={"non_saturating": loss})``, each with the arguments of the loss.
+
+References: Goodfellow et al., "Generative adversarial nets" (NeurIPS 2014), section 3, on -log D in the place
+of log(1 - D); Arjovsky, Chintala and Bottou, "Wasserstein generative adversarial networks" (ICML 2017).
+"""
+
+from unitygain._case import Case
+from unitygain._registry import remedy
+from unitygain.remedies._snapshot import Undo
+
+
+@remedy(treats=("UG704",))
+def swap_loss(case: Case, *, variant: str) -> Undo:
+    """Put the declared loss `variant` in the place of the case's loss.
+
+    Args:
+        case: The case; its loss function is replaced.
+        variant: A name in ``case.variants``.
+
+    Returns:
+        What gives the case its own loss function back.
+
+    Raises:
+        ValueError: If the case declares no variant of that name.
+
+    Side effects:
+        ``case.loss``.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> case = Case(nn.Linear(1, 1), loss=lambda m, x: 0 * m(x).sum(), data=[torch.ones(1, 1)],
+        ...             variants={"one": lambda m, x: 1 + 0 * m(x).sum()})
+        >>> undo = swap_loss(case, variant="one")
+        >>> case.compute_loss(case.batches[0]).item()
+        1.0
+    """
+    if variant not in case.variants:
+        declared = ", ".join(sorted(case.variants)) or "none"
+        raise ValueError(f"no variant {variant!r} (declared: {declared}); give Case(variants={{name: loss}})")
+    given = case.loss
+    case.loss = case.variants[variant]
+
+    def undo() -> None:
+        case.loss = given
+
+    return undo
