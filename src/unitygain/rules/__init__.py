@@ -31,4 +31,5 @@ from unitygain.rules import ug608_dead_loss_link as ug608_dead_loss_link
 from unitygain.rules import ug701_attention_logits as ug701_attention_logits
 from unitygain.rules import ug702_attention_collapsed as ug702_attention_collapsed
 from unitygain.rules import ug703_flow_stretched as ug703_flow_stretched
+from unitygain.rules import ug704_generator_saturated as ug704_generator_saturated
 from unitygain.rules import ug901_not_finite as ug901_not_finite
