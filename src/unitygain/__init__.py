@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from unitygain import clip as clip
     from unitygain import detectors as detectors
+    from unitygain import guard as guard
     from unitygain import measures as measures
     from unitygain import remedies as remedies
     from unitygain import rules as rules
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from unitygain._registry import rule as rule
     from unitygain._types import Finding as Finding
     from unitygain._types import Profile as Profile
+    from unitygain.guard import Guard as Guard
     from unitygain.probe import Probe as Probe
     from unitygain.probe import Record as Record
     from unitygain.report import Report as Report
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "Case": "unitygain._case",
     "Finding": "unitygain._types",
+    "Guard": "unitygain.guard",
     "Probe": "unitygain.probe",
     "Profile": "unitygain._types",
     "Record": "unitygain.probe",
@@ -36,11 +39,12 @@ _HOMES = {
     "remedy": "unitygain._registry",
     "rule": "unitygain._registry",
 }
-_ROOMS = ("clip", "detectors", "measures", "remedies", "rules", "theory")
+_ROOMS = ("clip", "detectors", "guard", "measures", "remedies", "rules", "theory")
 
 __all__ = [
     "Case",
     "Finding",
+    "Guard",
     "Probe",
     "Profile",
     "Record",
@@ -49,6 +53,7 @@ __all__ = [
     "detector",
     "detectors",
     "diagnose",
+    "guard",
     "measure",
     "measures",
     "remedies",

@@ -11,6 +11,7 @@ import unitygain
 PUBLIC = [
     "Case",
     "Finding",
+    "Guard",
     "Probe",
     "Profile",
     "Record",
@@ -19,6 +20,7 @@ PUBLIC = [
     "detector",
     "detectors",
     "diagnose",
+    "guard",
     "measure",
     "measures",
     "remedies",
