@@ -1,9 +1,12 @@
 """The drop-in against float64, against torch where torch is right, and where torch's function fails."""
 
 import math
+from pathlib import Path
 
 import pytest
 import torch
+import torch.multiprocessing
+from clip import drop_in_ranks
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from stats.twins import make, samples_of
@@ -211,6 +214,21 @@ def test_an_unclipped_step_writes_in_torch_alone() -> None:
         function(parameters, 10.0)
         versions.append(parameters[0].grad._version - before)
     assert versions == [0, 1]
+
+
+@pytest.mark.skipif(not torch.distributed.is_available(), reason="this torch has no distributed package")
+def test_two_meshes_beside_a_plain_tensor_are_refused_by_torch(tmp_path: Path, backend: str) -> None:
+    if backend == "torch" and native.LIBRARY.exists():
+        pytest.skip("starting ranks takes long; the kernel's run is enough")
+    torch.multiprocessing.spawn(drop_in_ranks.run, args=(2, str(tmp_path)), nprocs=2)
+    expected = holding(*drop_in_ranks.whole())
+    norm = clip_grad_norm_(expected, drop_in_ranks.MAX_NORM)
+    for rank in range(2):
+        refusal, found, gradients = torch.load(tmp_path / f"rank{rank}.pt")
+        assert "DTensor" in refusal or "mesh" in refusal, refusal
+        assert found.item() == pytest.approx(norm.item(), rel=1e-12)
+        for gradient, parameter in zip(gradients, expected, strict=True):
+            torch.testing.assert_close(gradient, parameter.grad, rtol=1e-6, atol=0.0)
 
 
 # The rest of the contract.
