@@ -286,7 +286,7 @@ def test_spectrally_normalised_weights_are_read_without_a_power_iteration() -> N
     case = squares(nn.Sequential(layer, nn.Tanh()), 3, 6)
     measured(case, "weight_gain")
     before = [buffer.clone() for buffer in layer.buffers()]
-    from unitygain.measures.weight_gain import _weights
+    from unitygain.measures._fan_in import weights_of
 
-    _weights(layer)
+    weights_of(layer)
     assert all(torch.equal(a, b) for a, b in zip(before, layer.buffers(), strict=True))

@@ -176,7 +176,24 @@ class Draft:
         )
         linear = [s for s in weights if "linear" in s.path]
         self.add("weight_gain", "sqrt(fan_in * var)", linear, [self.noisy(0.58, 0.01) for _ in linear])
+        self.phase(linear)
         self.add("weight_spectral_norm", "operator norm", linear, [self.noisy(1.15, 0.02) for _ in linear])
+
+    def phase(self, linear: list[Site]) -> None:
+        rows = [(self.noisy(0.34, 0.01), self.noisy(0.01, 0.1), 0.016, 1.0, 0.56, 0.56) for _ in linear]
+        facts: dict[str, float | str] = {"phi": "relu", "sigma_w_shown": 2.0, "sigma_b_shown": 0.5}
+        facts |= {"settles_to": math.sqrt(2), "chi_1 = 0.5": "1,0 1,0.65", "chi_1 = 1": "1.414,0"}
+        columns = ("sigma_w2", "sigma_b2", "q_star", "c_star", "xi_c", "xi_grad")
+        self.add(
+            "phase_point",
+            "chi_1",
+            linear,
+            [row[0] / 2 for row in rows],
+            columns=columns,
+            rows=tuple(rows),
+            labels=("relu: ordered",) * len(rows),
+            facts=facts,
+        )
 
     def ends(self) -> None:
         whole = [Site("")]

@@ -1,20 +1,15 @@
 """weight_gain: by how much every weight amplifies on average, from the weights themselves."""
 
-import copy
 import math
-
-from torch import Tensor, nn
-from torch.nn.utils import parametrize
 
 from unitygain._case import Case
 from unitygain._registry import measure
 from unitygain._types import Profile, Site
+from unitygain.measures._fan_in import weights_of
 from unitygain.probe.record import Record
 from unitygain.stats import rms
 
 UNIT = "sqrt(fan_in · mean square of the weight)"
-TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
-CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 DEFAULT = 1 / 3
 
 
@@ -63,7 +58,7 @@ def weight_gain(case: Case, record: Record) -> Profile | None:
     values: dict[Site, float] = {}
     labels: list[str] = []
     for path in dict.fromkeys(place.site.path for place in record.of("output")):
-        found = _weights(modules[path])
+        found = weights_of(modules[path])
         for name, (weight, fan_in) in found.items():
             site = Site(path) if len(found) == 1 else Site(f"{path}.{name}" if path else name)
             values[site] = math.sqrt(fan_in) * float(rms(weight))
@@ -75,40 +70,3 @@ def weight_gain(case: Case, record: Record) -> Profile | None:
     return Profile(
         "weight_gain", UNIT, tuple(values), tuple(values.values()), labels=tuple(labels), facts=facts
     )
-
-
-def _weights(module: nn.Module) -> dict[str, tuple[Tensor, float]]:
-    """The weights of a module that sum over inputs, with their fan_in."""
-    if parametrize.is_parametrized(module):
-        # In training, reading the weight may advance a parametrisation (spectral norm).
-        module = copy.deepcopy(module).eval()
-    if isinstance(module, (nn.Embedding, nn.EmbeddingBag)):
-        return {}
-    if isinstance(module, nn.Bilinear):
-        return {"weight": (module.weight, module.in1_features * module.in2_features)}
-    if isinstance(module, (nn.RNNBase, nn.RNNCellBase, nn.MultiheadAttention)):
-        return _packed(module)
-    weight = getattr(module, "weight", None)
-    if not isinstance(weight, Tensor) or weight.ndim < 2 or weight.numel() == 0:
-        return {}
-    return {"weight": (weight, _fan_in(module, weight))}
-
-
-def _packed(module: nn.Module) -> dict[str, tuple[Tensor, float]]:
-    """Weights of shape (several outputs, inputs): every row sums over the inputs."""
-    own = {name: getattr(module, name) for name, _ in module.named_parameters(recurse=False)}
-    if isinstance(module, nn.MultiheadAttention):
-        own["out_proj.weight"] = module.out_proj.weight
-    found = {name: weight for name, weight in own.items() if "weight" in name and weight.ndim == 2}
-    return {name: (weight, weight.shape[1]) for name, weight in found.items()}
-
-
-def _fan_in(module: nn.Module, weight: Tensor) -> float:
-    kernel = math.prod(weight.shape[2:])
-    if isinstance(module, TRANSPOSED):
-        # weight is (in, out/groups, *kernel); an output meets every stride-th entry of the kernel.
-        return weight.shape[0] / module.groups * kernel / math.prod(module.stride)
-    if isinstance(module, CONVOLUTIONS):
-        return weight.shape[1] * kernel
-    # Hugging Face's Conv1D is a linear layer whose weight is (in, out).
-    return weight.shape[0] if type(module).__name__ == "Conv1D" else weight.shape[1] * kernel

@@ -15,6 +15,7 @@ from unitygain.report import _show
 from unitygain.report._chart import Chart
 from unitygain.report._heat import Heat, heats
 from unitygain.report._panels import charts, three_numbers
+from unitygain.report._phase import Still, phase
 from unitygain.report._ruler import Ruler, ruler
 from unitygain.report._show import number, places, show, show_text, signed
 from unitygain.report._svg import draw
@@ -29,7 +30,9 @@ if TYPE_CHECKING:
 _TEMPLATES = Path(__file__).parent / "templates"
 _WORDS: dict[Severity, str] = {"error": "error", "warning": "warning", "info": "note"}
 _SITES = 40
-_ORDER = ("gain", "depth", "parts", "sigma", "spectrum", "chain", "rank", "time", "exponents", "update")
+_ORDER = (
+    "gain", "depth", "parts", "sigma", "spectrum", "chain", "phase", "rank", "time", "exponents", "update",
+)  # fmt: skip
 
 
 def render_page(report: "Report") -> str:
@@ -52,7 +55,9 @@ def render_page(report: "Report") -> str:
         tiles=list(_tiles(report)),
         findings=[_finding(finding) for finding in report.findings],
         words=_WORDS,
-        figures=_figures(drawn, painted, ruler(three_numbers(report.profiles))),
+        figures=_figures(
+            drawn, painted, ruler(three_numbers(report.profiles)), phase(report.profiles.get("phase_point"))
+        ),
         draw=draw,
         tables=listed,
         rows=pack(listed),
@@ -96,13 +101,17 @@ def _inert_json(data: Any) -> str:
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
-def _figures(drawn: list[Chart], painted: list[Heat], three: Ruler | None) -> list[tuple[str, Any]]:
+def _figures(
+    drawn: list[Chart], painted: list[Heat], three: Ruler | None, still: Still | None
+) -> list[tuple[str, Any]]:
     """What is drawn, in the page's order; the last of an odd number of half ones is widened."""
     figures: dict[str, tuple[str, Any]] = {chart.key: ("chart", chart) for chart in drawn} | {
         heat.key: ("heat", heat) for heat in painted
     }
     if three is not None:
         figures["chain"] = ("ruler", three)
+    if still is not None:
+        figures["phase"] = ("still", still)
     halves = [key for key, (_, item) in figures.items() if not getattr(item, "wide", False)]
     widened = next((key for key in reversed(_ORDER) if key in halves and figures[key][0] == "chart"), None)
     if len(halves) % 2 and widened is not None:

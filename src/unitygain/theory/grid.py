@@ -100,6 +100,14 @@ def lengths(rate: Array) -> Array:
         return np.where(at_one, math.inf, -1 / np.log(np.where(at_one, 0.5, rate)))
 
 
+def phases(chi_1: Array, bounded: Mask) -> NDArray[np.str_]:
+    """Return ``ordered``, ``critical`` or ``chaotic`` by the gain; ``unbounded`` without a fixed point."""
+    names = np.where(chi_1 > 1, "chaotic", "ordered").astype("U9")
+    names[np.abs(chi_1 - 1) <= AT_CRITICAL] = "critical"
+    names[~bounded] = "unbounded"
+    return names
+
+
 def _by_depth(a: Activation, scales: Array) -> list[tuple[int, NDArray[np.intp]]]:
     depths = np.array([depth_at(a, float(scale)) for scale in scales])
     return [(int(depth), np.flatnonzero(depths == depth)) for depth in np.unique(depths)]

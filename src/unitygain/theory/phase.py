@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from unitygain.theory._given import require_positive, require_variance
 from unitygain.theory.activations import find_activation
 from unitygain.theory.gaussian import AGREEMENT, ORDER
-from unitygain.theory.grid import Settled, lengths, moments, settle_points
-from unitygain.theory.mean_field import AT_CRITICAL, Phi
+from unitygain.theory.grid import Settled, lengths, moments, phases, settle_points
+from unitygain.theory.mean_field import Phi
 
 Array = NDArray[np.float64]
 Masked = np.ma.MaskedArray[Any, np.dtype[np.float64]]
@@ -218,8 +218,5 @@ def _diagram(name: str, weights: Array, biases: Array, found: list[Settled]) -> 
         for key in ("q_star", "chi_1", "c_star", "xi_c")
     }
     chi_1 = arrays["chi_1"].data
-    phase = np.where(chi_1 > 1, "chaotic", "ordered").astype("U9")
-    phase[np.abs(chi_1 - 1) <= AT_CRITICAL] = "critical"
-    phase[~bounded] = "unbounded"
     xi_grad = np.ma.array(lengths(chi_1), mask=~bounded)
-    return PhaseDiagram(name, weights, biases, **arrays, xi_grad=xi_grad, phase=phase)
+    return PhaseDiagram(name, weights, biases, **arrays, xi_grad=xi_grad, phase=phases(chi_1, bounded))
