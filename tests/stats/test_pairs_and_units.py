@@ -46,15 +46,25 @@ def test_a_zero_tensor_has_no_direction():
         cosine(torch.ones(3), torch.ones(4))
 
 
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-6), (torch.float64, 1e-12)])
 @pytest.mark.parametrize("size", [1e-30, 1.0, 1e30])
 @pytest.mark.parametrize("dim", [0, 1, 2, None])
-def test_unit_norms_are_those_of_the_naive_twin(dim, size):
-    tensor = torch.randn(3, 4, 50000) * size
+def test_unit_norms_are_those_of_the_naive_twin(dim, size, dtype, tolerance):
+    tensor = torch.randn(3, 4, 5001, dtype=dtype) * size
     found = unit_norms(tensor, dim)
     units = tensor.double().unbind(dim) if dim is not None else [tensor.double()]
     expected = torch.stack([(unit.flatten() / size).norm() * size for unit in units])
-    torch.testing.assert_close(found.flatten(), expected, rtol=1e-12, atol=0)
+    torch.testing.assert_close(found.flatten(), expected, rtol=tolerance, atol=0)
     assert torch.broadcast_shapes(found.shape, tensor.shape) == tensor.shape
+
+
+def test_unit_norms_of_one_tensor_may_lie_anywhere():
+    tensor = torch.randn(5, 300) * torch.tensor([0.0, 1e-30, 1.0, 1e30, math.nan])[:, None]
+    tensor[2, 7] = math.inf
+    expected = torch.linalg.vector_norm(tensor.double(), dim=1)
+    found = unit_norms(tensor, 0).flatten()
+    torch.testing.assert_close(found, expected, rtol=1e-6, atol=0, equal_nan=True)
+    assert unit_norms(tensor.half()[:3, :4].t(), 1).shape == (1, 3)
 
 
 def test_unit_norms_of_small_shapes():

@@ -11,6 +11,7 @@ from unitygain.clip._apply import own_piece
 from unitygain.clip._clip import Clip
 from unitygain.clip._gradients import Gradients
 from unitygain.clip._rule import Bend, State, Stateless, least, require_threshold
+from unitygain.stats import gradient_stats
 from unitygain.stats.units import unit_norms
 
 
@@ -29,28 +30,36 @@ class _Agc(Stateless):
         return True
 
     def decide(self, seen: Gradients, state: State) -> tuple[Bend, State]:
-        factors = {i: self._factors(seen, i) for i in self._chosen(seen)}
-        fires = [
-            (factors[i] < 1).any() if i in factors else torch.zeros((), dtype=torch.bool)
-            for i in range(len(seen.parameters))
-        ]
+        factors = self._factors(seen)
         home = seen.norm.device
+        fires = [torch.zeros((), dtype=torch.bool, device=home)] * len(seen.parameters)
+        for index, factor in factors.items():
+            fires[index] = (factor < 1).any().to(home, non_blocking=True)
 
         def change(index: int) -> Tensor:
             gradient = own_piece(seen.gradient(index))
             if index not in factors:
                 return gradient
-            # In float64 for narrow dtypes would copy twice the memory; float32 keeps a factor's precision.
             wide = torch.promote_types(gradient.dtype, torch.float32)
             return (gradient.to(wide) * factors[index].to(gradient.device, wide.to_real())).to(gradient.dtype)
 
-        together = [fire.to(home, non_blocking=True) for fire in fires]
-        return Bend(torch.stack(together) if together else seen.norm > 0, change), {}
+        return Bend(torch.stack(fires) if fires else seen.norm > 0, change), {}
 
-    def _factors(self, seen: Gradients, index: int) -> Tensor:
-        """Return what stays of each unit, in the shape that broadcasts against the tensor."""
+    def _factors(self, seen: Gradients) -> dict[int, Tensor]:
+        """Return what stays of each unit of each tensor, in the shape that broadcasts against it."""
+        dims = {index: self._dim(seen, index) for index in self._chosen(seen)}
+        found = {index: self._by_unit(seen, index, dim) for index, dim in dims.items() if dim is not None}
+        whole = [index for index, dim in dims.items() if dim is None]
+        if whole:
+            weights = gradient_stats([seen.parameters[index].detach() for index in whole]).norm
+            norms = seen.norm.unbind()
+            bounds = self.ratio * weights.to(seen.norm.device, non_blocking=True).clamp(min=self.eps)
+            factors = least(bounds, torch.stack([norms[index] for index in whole]))
+            found |= dict(zip(whole, factors.unbind(), strict=True))
+        return found
+
+    def _by_unit(self, seen: Gradients, index: int, dim: int) -> Tensor:
         weight = seen.parameters[index].detach()
-        dim = self._dim(seen, index)
         try:
             bound = self.ratio * unit_norms(weight, dim).clamp(min=self.eps)
             return least(bound, unit_norms(seen.gradient(index), dim))
@@ -94,7 +103,8 @@ def agc(
     1: leave it out, or give a larger eps. Under an optimizer that divides by the gradient's size (Lion,
     Adam) the ratio does not mean what it says; watch `frac_clipped`.
 
-    Cost: about twenty passes in float64 over the gradients and the weights, to read the norms of the units.
+    Cost: about four more passes over gradients and weights, to read the norms of their units, and more
+    where they are tiny or in float64; about ten over a tensor that is cut, for its cosine.
 
     Args:
         ratio: λ; 0.01 for batches of 4096, 0.02 to 0.08 for smaller ones.

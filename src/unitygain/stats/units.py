@@ -10,14 +10,19 @@ from unitygain.stats.layouts import entries, magnitude
 from unitygain.stats.scale import absmax, power_of_two
 from unitygain.stats.shards import is_sharded, local_piece
 
-_BLOCK = 1 << 18
+_BLOCK = 1 << 20
+# As in `scale`: the length over which float32 adds squares to 1e-6, and the rms below which they underflow.
+_PIECE = 128
+_QUICK_FLOOR = 1e-15
 
 
 def unit_norms(tensor: Tensor, dim: int | None) -> Float64[Tensor, "..."]:
     """L2 norm of every slice of a dense tensor along `dim`, in float64, at the slices' own scale.
 
-    Cost: about ten passes in float64, some slices at a time. On a DTensor: those of the slices that lie
-    on this rank, which must be whole.
+    Right to 1e-6 relative wherever the entries are normal numbers of their dtype.
+
+    Cost: about two passes on a CPU; ten in float64 for float64, complex and tiny numbers, some slices at a
+    time. On a DTensor: those of the slices that lie on this rank, which must be whole.
 
     Args:
         tensor: Strided, floating or complex.
@@ -96,6 +101,28 @@ def _local(tensor: Tensor, dim: int | None) -> Tensor:
 
 
 def _row_norms(rows: Tensor) -> Float64[Tensor, " rows"]:
+    narrow = not rows.is_complex() and rows.dtype is not torch.float64
+    if not (narrow and rows.device.type == "cpu"):
+        return _exact_row_norms(rows)
+    quick = _quick_row_norms(rows.float())
+    # Where squares may have left float32's range; zeros among them. A NaN is one in any case.
+    doubtful = (quick < _QUICK_FLOOR * rows.shape[1] ** 0.5) | quick.isinf()
+    if bool(doubtful.any()):
+        quick[doubtful] = _exact_row_norms(rows[doubtful])
+    return quick
+
+
+def _quick_row_norms(rows: Tensor) -> Float64[Tensor, " rows"]:
+    """Norms from squares in float32, of pieces so short that their sums are right to 1e-6."""
+    even = rows.shape[1] // _PIECE * _PIECE
+    pieces = rows[:, :even].unflatten(1, (-1, _PIECE)) if even else rows[:, :0].unsqueeze(1)
+    norms = torch.linalg.vector_norm(torch.linalg.vector_norm(pieces, dim=2).double(), dim=1)
+    if even == rows.shape[1]:
+        return norms
+    return torch.hypot(norms, torch.linalg.vector_norm(rows[:, even:], dim=1).double())
+
+
+def _exact_row_norms(rows: Tensor) -> Float64[Tensor, " rows"]:
     sizes = magnitude(rows)
     scale = power_of_two(sizes.amax(1, keepdim=True))
     return torch.linalg.vector_norm(sizes / scale, dim=1) * scale[:, 0]
