@@ -31,6 +31,7 @@ DRAWN += (
     "jacobian_sigma_max",
     "grad_exponents",
     "chain_gain",
+    "phase_point",
 )
 
 
@@ -81,7 +82,19 @@ def test_the_page_is_closed_and_has_its_parts() -> None:
         None,
     ]
     figures = [a["id"] for a in OUTLINE.named("figure")]
-    names = ["gain", "depth", "parts", "sigma", "spectrum", "chain", "rank", "time", "exponents", "update"]
+    names = [
+        "gain",
+        "depth",
+        "parts",
+        "sigma",
+        "spectrum",
+        "chain",
+        "phase",
+        "rank",
+        "time",
+        "exponents",
+        "update",
+    ]
     assert figures == [f"chart-{name}" for name in names]
     assert len(OUTLINE.named("article")) == 4
     assert len(OUTLINE.named("canvas")) == 2
