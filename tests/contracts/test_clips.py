@@ -246,6 +246,35 @@ def test_complex_gradients_are_taken(made):
     )
 
 
+def test_a_chain_is_its_clips_one_after_the_other(made):
+    make, model = made
+    parameters = list(model.parameters())
+    one, last, both = make(parameters), clip.by_value(0.2), clip.chain(make(parameters), clip.by_value(0.2))
+    for step in range(6):
+        draw(model, step)
+        one(model, timestep=step)
+        last(model)
+        expected = [p.grad.clone() for p in parameters if p.grad is not None]
+        draw(model, step)
+        both(model, timestep=step)
+        for parameter, gradient in zip([p for p in parameters if p.grad is not None], expected, strict=True):
+            torch.testing.assert_close(parameter.grad, gradient, rtol=1e-6, atol=0)
+
+
+def test_it_waits_for_no_device(made):
+    """A meta tensor has no value: asking it for one, as waiting for a device does, raises."""
+    make, model = made
+    elsewhere = copy.deepcopy(model).to("meta")
+    one = make(list(elsewhere.parameters()))
+    for step in range(3):
+        for parameter in elsewhere.parameters():
+            parameter.grad = torch.empty_like(parameter)
+        report = one(elsewhere, timestep=step)
+    assert report.total_norm.is_meta
+    with pytest.raises((RuntimeError, NotImplementedError), match="meta"):
+        _ = report.norm_before
+
+
 def test_it_draws_no_random_number_and_needs_no_graph(made):
     make, model = made
     before = torch.get_rng_state()
