@@ -19,14 +19,17 @@ from unitygain.probe.hooks import takes_hooks
 from unitygain.probe.isolate import isolated
 from unitygain.probe.observe import observe
 from unitygain.probe.record import Record
+from unitygain.probe.redraw import redraw
 from unitygain.probe.sites import Select
-from unitygain.probe.trace import NoGraph
+from unitygain.probe.trace import Gap
 from unitygain.report import Report
 
 __all__ = ["diagnose"]
 
 
 Progress = Callable[[int, int, str], None]
+# The measures that put beside their values what chance alone gives.
+GAINS = {"forward_gain", "backward_gain", "rms_gain"}
 
 
 def diagnose(
@@ -161,13 +164,15 @@ def measure_all(
     record = observe(case, needs, sites=sites, probes=probes, seed=seed)
     if any(m.active for m in wanted):
         record = choose_samples(case, record)
+    if GAINS & {m.name for m in wanted}:
+        record = redraw(case, record, random_gains="rms_gain" in {m.name for m in wanted})
     profiles: dict[str, Profile] = {}
     skipped = list(record.skipped)
     for index, item in enumerate(sorted(wanted, key=lambda m: m.active), start=1):
         say(index, total, item.name)
         try:
             profile = item.compute(case, record)
-        except NoGraph as reason:
+        except Gap as reason:
             skipped.append(Skipped(item.name, str(reason)))
             continue
         except Exception as error:

@@ -1,11 +1,13 @@
 """Gain staging: the sizes at the junctions of the trunk, the gain of each block, and its slope over depth."""
 
+import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 
 from scipy.special import stdtrit
 
 from unitygain._types import Profile, Site
+from unitygain.measures._chance import beside, loop_facts
 from unitygain.probe.record import Numbers, Record
 
 CONFIDENCE = 0.95
@@ -58,7 +60,10 @@ def gains(
     types = record.labels("entry")
     labels = tuple(types.get(site, "") for site in ratios)
     values = tuple(ratios.values())
-    return Profile(name, unit, tuple(ratios), values, labels=labels, facts=slope_facts(values), note=NOTE)
+    profile = Profile(name, unit, tuple(ratios), values, labels=labels, facts=slope_facts(values), note=NOTE)
+    signal = f"redrawn.{name.removesuffix('_gain')}"
+    profile = dataclasses.replace(profile, facts={**profile.facts, **loop_facts(profile, record, signal)})
+    return beside(profile, record, signal)
 
 
 def slope_facts(ratios: Sequence[float]) -> dict[str, float | str]:

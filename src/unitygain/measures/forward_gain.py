@@ -21,7 +21,8 @@ def forward_gain(case: Case, record: Record) -> Profile | None:
 
     Returns:
         A plain ratio per block, in forward order; labels are the blocks' types. Facts: see
-        `unitygain.measures._staging.slope_facts`. None where no repeated trunk was found.
+        `unitygain.measures._staging.slope_facts`, and `unitygain.measures._chance` on what chance gives
+        where the record has draws. None where no repeated trunk was found.
 
     Example:
         >>> import torch

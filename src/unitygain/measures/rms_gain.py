@@ -3,6 +3,7 @@
 from unitygain._case import Case
 from unitygain._registry import measure
 from unitygain._types import Profile
+from unitygain.measures._chance import beside
 from unitygain.probe.hutchinson import rms_gain_of
 from unitygain.probe.record import Record
 from unitygain.probe.trace import trace
@@ -27,8 +28,9 @@ def rms_gain(case: Case, record: Record) -> Profile | None:
 
     Returns:
         One gain per block (not squared) with its standard error, from the larger of the probes' spread
-        and the participation: the number of directions that carry the gain, which the rows add. None
-        where the model has no blocks.
+        and the participation: the number of directions that carry the gain, which the rows add. Where
+        the record has draws, what chance gives stands beside it (`unitygain.measures._chance`). None where
+        the model has no blocks.
 
     Raises:
         RuntimeError: If no block has a graph, as under reentrant checkpointing.
@@ -55,7 +57,7 @@ def rms_gain(case: Case, record: Record) -> Profile | None:
         blocks = live.require_blocks()
         found = [rms_gain_of(b.jacobian(), probes, seed + index) for index, b in enumerate(blocks)]
         notes = [blocks[0].jacobian().batch_note, live.note]
-        return Profile(
+        profile = Profile(
             "rms_gain",
             UNIT,
             sites=tuple(block.site for block in blocks),
@@ -66,3 +68,4 @@ def rms_gain(case: Case, record: Record) -> Profile | None:
             facts={"probes": float(probes)},
             note="; ".join(filter(None, notes)),
         )
+        return beside(profile, record, "redrawn.random")

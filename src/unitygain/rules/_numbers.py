@@ -28,6 +28,16 @@ def spell(value: float) -> str:
     return f"{value:.3g}"
 
 
+def spell_p(p: float, least: float) -> str:
+    """Write a p-value, as a bound where it is the least that the draws can tell.
+
+    Example:
+        >>> spell_p(0.0312, 0.001), spell_p(0.001, 0.001)
+        ('p = 0.0312', 'p < 0.001')
+    """
+    return f"p {'<' if p <= least else '='} {spell(p)}"
+
+
 def median(values: Sequence[float]) -> float:
     """Return the middle of finite numbers."""
     ordered = sorted(values)

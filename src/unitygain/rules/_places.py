@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 
 from unitygain._types import Cause, Finding, Profile, Severity, Site
-from unitygain.rules._numbers import from_db, median, spell, spread, to_db
+from unitygain.rules._numbers import from_db, median, spell, spell_p, spread, to_db
 
 LEAST = 5
 FAR_DB, FATAL_DB = 40.0, 80.0
@@ -12,6 +12,8 @@ FAR_DB, FATAL_DB = 40.0, 80.0
 UNDERFLOW_DB = -450.0
 LEAST_SPREADS = 6.0
 LEAST_SPREAD_DB = 1.0
+# Half of the standard deviations that a 95 % interval of a normal law spans.
+NORMAL_95 = 1.96
 
 
 @dataclass(frozen=True)
@@ -54,9 +56,61 @@ def run_out(gains: list[tuple[Site, float]], site: Site) -> bool:
     return sum(to_db(value) for _, value in gains[index + 1 :] if value > 0) < UNDERFLOW_DB
 
 
-def report_place(code: str, name: str, what: str, found: list[Place], causes: tuple[Cause, ...]) -> Finding:
+@dataclass(frozen=True)
+class PlaceChance:
+    """What chance makes of one block: of one like the others, and of its own weights.
+
+    Args:
+        usual: 95 % interval of a block that has the usual gain.
+        p: Of this block's gain there, two-sided.
+        least: A p of this value is a bound.
+        own: The typical gain of its own weights in random places, with the 95 % interval.
+    """
+
+    usual: tuple[float, float]
+    p: float
+    least: float
+    own: tuple[float, float, float]
+
+    def describe(self) -> str:
+        """Say whether its weights' scale tells the gain."""
+        typical, low, high = map(spell, self.own)
+        low_usual, high_usual = map(spell, self.usual)
+        return (
+            f"; chance leaves a block like the others between {low_usual}x and {high_usual}x, "
+            f"{spell_p(self.p, self.least)}; the weights of this one in random places give {typical}x "
+            f"({low}x to {high}x)"
+        )
+
+
+def read_place_chance(profile: Profile, place: Place) -> PlaceChance | None:
+    """Return what the profile says of chance at a block; None where it says nothing.
+
+    The logarithm of a gain scatters by chance in the same way whatever its size: the interval at the block's
+    own weights, moved to the usual gain, is that of a block like the others.
+    """
+    if not profile.expected or not profile.interval or place.gain <= 0:
+        return None
+    index = profile.sites.index(place.site)
+    typical, (low, high) = profile.expected[index], profile.interval[index]
+    least = profile.facts.get("p_least")
+    if not isinstance(least, float) or not 0 < low < high < math.inf:
+        return None
+    deviation = math.log(high / low) / (2 * NORMAL_95)
+    p = math.erfc(abs(math.log(place.gain / place.usual)) / deviation / math.sqrt(2))
+    usual = place.usual * low / typical, place.usual * high / typical
+    return PlaceChance(usual, max(p, least), least, (typical, low, high))
+
+
+def report_place(
+    code: str, name: str, what: str, profile: Profile, found: list[Place], causes: tuple[Cause, ...]
+) -> Finding:
     """Return the finding for the places in which the gradient is lost or multiplied."""
     place = found[0]
+    chance = read_place_chance(profile, place)
+    own: dict[str, float | str] = {}
+    if chance:
+        own = dict(zip(("redrawn_gain", "redrawn_low", "redrawn_high"), chance.own, strict=True))
     severity: Severity = "error" if abs(place.distance) >= FATAL_DB else "warning"
     more = f", and at {len(found) - 1} other blocks" if len(found) > 1 else ""
     away = f"{place.distance:+.0f} dB" if math.isfinite(place.distance) else "nothing passes"
@@ -65,12 +119,14 @@ def report_place(code: str, name: str, what: str, found: list[Place], causes: tu
         name,
         severity,
         f"the gradient {what} {place.site}: {spell(place.gain)}x where the median block has "
-        f"{spell(place.usual)}x ({away}){more}",
+        f"{spell(place.usual)}x ({away}){more}{chance.describe() if chance else ''}",
         tuple(place.site for place in found),
         "backward_gain",
         place.gain,
         "x, backward",
         place.usual * from_db(math.copysign(FAR_DB, place.distance)),
+        expected=place.usual,
+        p_value=chance.p if chance else None,
         causes=causes,
-        evidence={"median_gain": place.usual, "distance_in_spreads": place.spreads},
+        evidence={"median_gain": place.usual, "distance_in_spreads": place.spreads, **own},
     )

@@ -6,15 +6,21 @@ What it sees:
     product over all blocks is below 1e-3 (-60 dB); below 1e-5 it is an error. No absolute norm is judged: a
     loss multiplied by a constant changes nothing.
 
+    Where the weights look like a random draw they are drawn again, and the product is held against what a
+    trunk of this very make shows at unity gain by chance: a narrow and deep one wanders by factors. A
+    warning needs p <= 0.025 and an error p <= 0.005, half of 5 % and 1 % since forward and backward are two
+    tests; above that it is a note.
+
 Why it matters:
     The first blocks get a signal that is smaller by that product. Plain gradient descent does not move
     them; adaptive optimizers divide the scale away until it meets their epsilon or the smallest number of
     the dtype, and what is left is mostly noise.
 
 When it is a false alarm:
-    One seed of a narrow and deep random network: the log of a norm wanders by sqrt(5L/n)/2 nats over depth
-    L and width n, 60 dB only where L/n exceeds 38. Adaptive optimizers train some networks that lose 60 to
-    80 dB.
+    One seed of a narrow and deep network whose weights were not drawn at random, or are too many to be
+    drawn again: at unity gain the log of a norm falls by 5L/(4n) nats over depth L and width n and wanders
+    by sqrt(5L/n)/2, so that 60 dB are two standard deviations away at L/n = 2.6. Adaptive optimizers train
+    some networks that lose 60 to 80 dB.
 
 Remedies:
     Weights at the gain that the activation needs (He for ReLU); another activation than the sigmoid; skip
@@ -47,9 +53,8 @@ from collections.abc import Iterable, Mapping
 
 from unitygain._registry import rule
 from unitygain._types import Finding, Profile
-from unitygain.rules._depth_causes import explain_depth
 from unitygain.rules._fixes import suggest
-from unitygain.rules._trend import falls, outermost, read_trend
+from unitygain.rules._trend import explain_trend, falls, outermost, read_trend
 
 
 @rule(
@@ -65,7 +70,7 @@ def judge(profiles: Mapping[str, Profile]) -> Iterable[Finding]:
     trend = read_trend(profile)
     if trend is None or not falls(trend):
         return
-    causes = explain_depth(profiles, profile.sites, trend.per_block, forward=False)
+    causes = explain_trend(profiles, profile, trend, forward=False)
     yield Finding(
         "UG101",
         "vanishing-gradient",
@@ -78,6 +83,8 @@ def judge(profiles: Mapping[str, Profile]) -> Iterable[Finding]:
         trend.threshold,
         fact="gain_per_block",
         interval=trend.interval,
+        expected=trend.expected,
+        p_value=trend.p_value,
         causes=causes,
         fix=suggest(causes),
         evidence=trend.evidence(),

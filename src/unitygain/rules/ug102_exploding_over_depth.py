@@ -5,6 +5,11 @@ What it sees:
     fires where the 95 % interval of the slope lies above 0 dB, the trunk has three blocks or more, and the
     product over all blocks is above 1e3 (60 dB); above 1e5 it is an error.
 
+    Where the weights look like a random draw they are drawn again, and the product is held against what a
+    trunk of this very make shows at unity gain by chance: a narrow and deep one wanders by factors. A
+    warning needs p <= 0.025 and an error p <= 0.005, half of 5 % and 1 % since forward and backward are two
+    tests; above that it is a note.
+
 Why it matters:
     No learning rate suits both ends: one that moves the last blocks throws the first ones. Clipping by the
     global norm then leaves almost nothing of the last blocks' gradient.
@@ -43,9 +48,8 @@ from collections.abc import Iterable, Mapping
 
 from unitygain._registry import rule
 from unitygain._types import Finding, Profile
-from unitygain.rules._depth_causes import explain_depth
 from unitygain.rules._fixes import suggest
-from unitygain.rules._trend import outermost, read_trend, rises
+from unitygain.rules._trend import explain_trend, outermost, read_trend, rises
 
 
 @rule(
@@ -61,7 +65,7 @@ def judge(profiles: Mapping[str, Profile]) -> Iterable[Finding]:
     trend = read_trend(profile)
     if trend is None or not rises(trend):
         return
-    causes = explain_depth(profiles, profile.sites, trend.per_block, forward=False)
+    causes = explain_trend(profiles, profile, trend, forward=False)
     yield Finding(
         "UG102",
         "exploding-gradient",
@@ -74,6 +78,8 @@ def judge(profiles: Mapping[str, Profile]) -> Iterable[Finding]:
         trend.threshold,
         fact="gain_per_block",
         interval=trend.interval,
+        expected=trend.expected,
+        p_value=trend.p_value,
         causes=causes,
         fix=suggest(causes),
         evidence=trend.evidence(),

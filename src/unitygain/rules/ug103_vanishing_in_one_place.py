@@ -5,6 +5,9 @@ What it sees:
     robust standard deviations or more; the trunk needs five blocks. A gain of exactly 0 counts, unless all
     units of an activation are dead, which is UG206. From 80 dB it is an error.
 
+    Where the weights look like a random draw it says what chance leaves a block like the others, with p, and
+    what the block's own weights give in random places: if that is what was measured, their scale tells it.
+
 Why it matters:
     Everything before the block learns slower by that factor, whatever the depth.
 
@@ -49,13 +52,9 @@ from unitygain.rules._places import odd_places, report_place
 )
 def judge(profiles: Mapping[str, Profile]) -> Iterable[Finding]:
     """Yield one finding for the blocks whose gain is far below the others', the worst first."""
-    dead = profiles.get("act_frac_dead")
+    profile, dead = profiles["backward_gain"], profiles.get("act_frac_dead")
     explained = dead is not None and 1.0 in dead.values
-    found = [
-        place
-        for place in odd_places(profiles["backward_gain"], above=False)
-        if place.gain > 0 or not explained
-    ]
+    found = [place for place in odd_places(profile, above=False) if place.gain > 0 or not explained]
     if found:
         causes = explain_place(profiles, found[0].site, found[0].gain, found[0].usual)
-        yield report_place("UG103", "vanishing-in-one-place", "is lost in", found, causes)
+        yield report_place("UG103", "vanishing-in-one-place", "is lost in", profile, found, causes)

@@ -4,6 +4,9 @@ What it sees:
     A block whose backward gain lies 40 dB (a factor of 100) or more above the median of the blocks, and six
     robust standard deviations or more; the trunk needs five blocks. From 80 dB it is an error.
 
+    Where the weights look like a random draw it says what chance leaves a block like the others, with p, and
+    what the block's own weights give in random places: if that is what was measured, their scale tells it.
+
 Why it matters:
     Everything before the block gets a gradient that is larger by that factor: one learning rate cannot
     serve both sides, and clipping by the global norm throws the later side away.
@@ -49,7 +52,8 @@ from unitygain.rules._places import odd_places, report_place
 )
 def judge(profiles: Mapping[str, Profile]) -> Iterable[Finding]:
     """Yield one finding for the blocks whose gain is far above the others', the worst first."""
-    found = odd_places(profiles["backward_gain"], above=True)
+    profile = profiles["backward_gain"]
+    found = odd_places(profile, above=True)
     if found:
         causes = explain_place(profiles, found[0].site, found[0].gain, found[0].usual)
-        yield report_place("UG104", "exploding-in-one-place", "is multiplied in", found, causes)
+        yield report_place("UG104", "exploding-in-one-place", "is multiplied in", profile, found, causes)

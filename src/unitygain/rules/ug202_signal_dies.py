@@ -5,6 +5,11 @@ What it sees:
     where the 95 % interval lies below 0 dB, the trunk has three blocks or more, and the product over all
     blocks is below 1e-3 (-60 dB); below 1e-5 it is an error.
 
+    Where the weights look like a random draw they are drawn again, and the product is held against what a
+    trunk of this very make shows at unity gain by chance: a narrow and deep one wanders by factors. A
+    warning needs p <= 0.025 and an error p <= 0.005, half of 5 % and 1 % since forward and backward are two
+    tests; above that it is a note.
+
 Why it matters:
     What arrives is lost in the biases and in rounding: the output hardly depends on the input.
 
@@ -40,9 +45,8 @@ from collections.abc import Iterable, Mapping
 
 from unitygain._registry import rule
 from unitygain._types import Finding, Profile
-from unitygain.rules._depth_causes import explain_depth
 from unitygain.rules._fixes import suggest
-from unitygain.rules._trend import falls, outermost, read_trend
+from unitygain.rules._trend import explain_trend, falls, outermost, read_trend
 
 
 @rule(
@@ -58,7 +62,7 @@ def judge(profiles: Mapping[str, Profile]) -> Iterable[Finding]:
     trend = read_trend(profile)
     if trend is None or not falls(trend):
         return
-    causes = explain_depth(profiles, profile.sites, trend.per_block, forward=True)
+    causes = explain_trend(profiles, profile, trend, forward=True)
     yield Finding(
         "UG202",
         "signal-dies",
@@ -71,6 +75,8 @@ def judge(profiles: Mapping[str, Profile]) -> Iterable[Finding]:
         trend.threshold,
         fact="gain_per_block",
         interval=trend.interval,
+        expected=trend.expected,
+        p_value=trend.p_value,
         causes=causes,
         fix=suggest(causes),
         evidence=trend.evidence(),

@@ -38,6 +38,11 @@ from unitygain.theory.certificates import circular_norm as circular_norm
 from unitygain.theory.certificates import gram_bound as gram_bound
 from unitygain.theory.certificates import reshaped_norm as reshaped_norm
 from unitygain.theory.certificates import zero_padded_bound as zero_padded_bound
+from unitygain.theory.chance import ChanceLaw as ChanceLaw
+from unitygain.theory.chance import drawn_law as drawn_law
+from unitygain.theory.chance import unity_law as unity_law
+from unitygain.theory.chance import wide_law as wide_law
+from unitygain.theory.chance import worst_of as worst_of
 from unitygain.theory.circuits import global_cost_variance as global_cost_variance
 from unitygain.theory.circuits import local_cost_variance as local_cost_variance
 from unitygain.theory.circuits import two_design_variance as two_design_variance
