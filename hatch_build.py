@@ -18,7 +18,7 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 SOURCE = Path("src/unitygain/stats/gradients.c")
 LIBRARY = "_gradients.so"
-FLAGS = ("-std=gnu11", "-O3", "-Wno-psabi", "-shared", "-fPIC")
+FLAGS = ("-std=gnu11", "-O3", "-fopenmp-simd", "-shared", "-fPIC")
 # Not every C library can choose among versions of a function when it loads; the second try needs none.
 TRIES = ((), ("-DUNITYGAIN_ONE_TARGET",))
 

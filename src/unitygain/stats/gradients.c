@@ -25,72 +25,58 @@
 #define INTERFACE 1 /* changes with the arguments of unitygain_reduce */
 
 enum dtype { FLOAT32, FLOAT64, BFLOAT16, FLOAT16 };
-enum { LANES = 8, STREAMS = 4, STEP = LANES * STREAMS, PIECE = 1 << 16, MOST_THREADS = 256 };
+enum { PIECE = 1 << 16, MOST_THREADS = 256 };
 /* Below this many bytes each, another thread costs more than it brings. */
 enum { BYTES_PER_THREAD = 1 << 19 };
 static const int WIDTH[] = {4, 8, 2, 2};
 static const int64_t INFINITE[] = {0x7f800000, 0x7ff0000000000000, 0x7f80, 0x7c00};
-
-typedef double doubles __attribute__((vector_size(LANES * 8)));
-typedef float floats __attribute__((vector_size(LANES * 4)));
-typedef int64_t longs __attribute__((vector_size(LANES * 8)));
-typedef int32_t ints __attribute__((vector_size(LANES * 4)));
-typedef uint16_t shorts __attribute__((vector_size(LANES * 2)));
 
 typedef struct {
     double squares;
     int64_t top; /* the largest magnitude, as bits of the tensor's own dtype */
 } part;
 
-#define AS_FLOATS(bits) ((floats)(bits))
-#define AS_DOUBLES(bits) ((doubles)(bits))
-#define LARGER(a, b) (((a) & ((a) > (b))) | ((b) & ~((a) > (b))))
+static inline float as_float(int32_t bits) {
+    float number;
+    memcpy(&number, &bits, sizeof number);
+    return number;
+}
 
-static inline floats widen_bfloat16(ints bits) { return (floats)(bits << 16); }
+static inline double as_double(int64_t bits) {
+    double number;
+    memcpy(&number, &bits, sizeof number);
+    return number;
+}
+
+static inline float widen_bfloat16(int32_t bits) { return as_float(bits << 16); }
 
 /* A subnormal number is built one binade above and brought down by an exact subtraction. Infinity and NaN
  * come out finite: the largest magnitude tells of them. */
-static inline floats widen_float16(ints bits) {
-    bits <<= 13;
-    ints small = bits < (1 << 23);
-    return (floats)(bits + (112 << 23) + (small & (1 << 23))) - (floats)(small & (113 << 23));
+static inline float widen_float16(int32_t bits) {
+    int32_t moved = bits << 13, small = moved < (1 << 23) ? -1 : 0;
+    return as_float(moved + (112 << 23) + (small & (1 << 23))) - as_float(small & (113 << 23));
 }
 
-/* `stored` is one entry in memory, `loaded` a vector of them, `bits` the vector of their magnitudes' bits. */
-#define REDUCER(name, stored, loaded, bits, magnitude, widen)                                               \
+/* The pragma lets the compiler sum in several lanes; without it the loop is right, and slow. */
+#define REDUCER(name, stored, signed_bits, magnitude, widen)                                                \
     FOR_EACH_TARGET static part name(const void *memory, int64_t count) {                                   \
-        doubles sums[STREAMS] = {{0}};                                                                      \
-        bits tops[STREAMS] = {{0}};                                                                         \
-        stored last[STEP];                                                                                  \
-        for (int64_t at = 0; at < count; at += STEP) {                                                      \
-            const stored *from = (const stored *)memory + at;                                               \
-            if (count - at < STEP) {                                                                        \
-                memset(last, 0, sizeof last);                                                               \
-                memcpy(last, from, (size_t)(count - at) * sizeof *last);                                    \
-                from = last;                                                                                \
-            }                                                                                               \
-            for (int k = 0; k < STREAMS; k++) {                                                             \
-                loaded raw;                                                                                 \
-                memcpy(&raw, from + k * LANES, sizeof raw);                                                 \
-                bits size = __builtin_convertvector(raw, bits) & magnitude;                                 \
-                doubles number = __builtin_convertvector(widen(size), doubles);                             \
-                sums[k] += number * number;                                                                 \
-                tops[k] = LARGER(size, tops[k]);                                                            \
-            }                                                                                               \
+        const stored *entry = memory;                                                                       \
+        double squares = 0.0;                                                                               \
+        signed_bits top = 0;                                                                                \
+        _Pragma("omp simd reduction(+ : squares) reduction(max : top)")                                     \
+        for (int64_t at = 0; at < count; at++) {                                                            \
+            signed_bits bits = (signed_bits)entry[at] & magnitude;                                          \
+            double number = widen(bits);                                                                    \
+            squares += number * number;                                                                     \
+            top = bits > top ? bits : top;                                                                  \
         }                                                                                                   \
-        part found = {0.0, 0};                                                                              \
-        for (int k = 0; k < STREAMS; k++)                                                                   \
-            for (int lane = 0; lane < LANES; lane++) {                                                      \
-                found.squares += sums[k][lane];                                                             \
-                if (tops[k][lane] > found.top) found.top = tops[k][lane];                                   \
-            }                                                                                               \
-        return found;                                                                                       \
+        return (part){squares, top};                                                                        \
     }
 
-REDUCER(reduce_float32, int32_t, ints, ints, 0x7fffffff, AS_FLOATS)
-REDUCER(reduce_float64, int64_t, longs, longs, 0x7fffffffffffffff, AS_DOUBLES)
-REDUCER(reduce_bfloat16, uint16_t, shorts, ints, 0x7fff, widen_bfloat16)
-REDUCER(reduce_float16, uint16_t, shorts, ints, 0x7fff, widen_float16)
+REDUCER(reduce_float32, int32_t, int32_t, 0x7fffffff, as_float)
+REDUCER(reduce_float64, int64_t, int64_t, 0x7fffffffffffffff, as_double)
+REDUCER(reduce_bfloat16, uint16_t, int32_t, 0x7fff, widen_bfloat16)
+REDUCER(reduce_float16, uint16_t, int32_t, 0x7fff, widen_float16)
 
 static part (*const REDUCERS[])(const void *, int64_t) = {reduce_float32, reduce_float64, reduce_bfloat16,
                                                           reduce_float16};
@@ -131,15 +117,8 @@ static void work_together(job *todo, int64_t threads) {
 static double magnitude(int64_t bits, int32_t dtype) {
     if (bits >= INFINITE[dtype]) return bits > INFINITE[dtype] ? NAN : INFINITY;
     if (dtype == FLOAT16) return bits < 1024 ? bits * 0x1p-24 : ldexp(1024 + bits % 1024, bits / 1024 - 25);
-    if (dtype == FLOAT64) {
-        double number;
-        memcpy(&number, &bits, sizeof number);
-        return number;
-    }
-    uint32_t word = (uint32_t)bits << (dtype == BFLOAT16 ? 16 : 0);
-    float number;
-    memcpy(&number, &word, sizeof number);
-    return number;
+    if (dtype == FLOAT64) return as_double(bits);
+    return as_float((int32_t)bits << (dtype == BFLOAT16 ? 16 : 0));
 }
 
 /* Norm of doubles whose squares leave the range: of the numbers divided by a power of two near the largest. */
