@@ -17,8 +17,12 @@ from unitygain.probe.operators import JacobianOperator
 from unitygain.probe.record import Record
 
 
-class NoGraph(RuntimeError):
-    """What was asked for cannot be differentiated, for a reason that lies in the model; says which."""
+class Gap(RuntimeError):
+    """What was asked for cannot be had, for a reason that lies in the case; says which."""
+
+
+class NoGraph(Gap):
+    """What was asked for cannot be differentiated."""
 
 
 @dataclass(frozen=True)
