@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from unitygain._registry import measure as measure
     from unitygain._registry import remedy as remedy
     from unitygain._registry import rule as rule
+    from unitygain._treat import treat as treat
+    from unitygain._trial import Trial as Trial
     from unitygain._types import Finding as Finding
     from unitygain._types import Profile as Profile
     from unitygain.guard import Guard as Guard
@@ -33,11 +35,13 @@ _HOMES = {
     "Profile": "unitygain._types",
     "Record": "unitygain.probe",
     "Report": "unitygain.report",
+    "Trial": "unitygain._trial",
     "diagnose": "unitygain._diagnose",
     "detector": "unitygain._registry",
     "measure": "unitygain._registry",
     "remedy": "unitygain._registry",
     "rule": "unitygain._registry",
+    "treat": "unitygain._treat",
 }
 _ROOMS = ("clip", "detectors", "guard", "measures", "remedies", "rules", "theory")
 
@@ -49,6 +53,7 @@ __all__ = [
     "Profile",
     "Record",
     "Report",
+    "Trial",
     "clip",
     "detector",
     "detectors",
@@ -61,6 +66,7 @@ __all__ = [
     "rule",
     "rules",
     "theory",
+    "treat",
 ]
 
 

@@ -121,8 +121,8 @@ def _train(twin: Case, steps: int, watch: Watch | None) -> Rehearsal:
         if not math.isfinite(loss):
             return Rehearsal(tuple(losses), math.inf, f"the loss is {loss} at step {number}")
         if watch is not None and watch(number, loss):
-            return Rehearsal(tuple(losses), _mean_loss(twin), f"ended by its watch at step {number}")
-    return Rehearsal(tuple(losses), _mean_loss(twin))
+            return Rehearsal(tuple(losses), mean_loss(twin), f"ended by its watch at step {number}")
+    return Rehearsal(tuple(losses), mean_loss(twin))
 
 
 def _own_step(twin: Case) -> Callable[[Batch], Tensor]:
@@ -168,7 +168,8 @@ def _needs_closure(optimizer: torch.optim.Optimizer) -> bool:
     return closure is not None and closure.default is inspect.Parameter.empty
 
 
-def _mean_loss(twin: Case) -> float:
+def mean_loss(case: Case) -> float:
+    """Return the mean loss over the drawn batches, without gradients; infinite where one is not finite."""
     with torch.no_grad():
-        losses = [float(twin.compute_loss(batch)) for batch in twin.batches]
+        losses = [float(case.compute_loss(batch)) for batch in case.batches]
     return math.fsum(losses) / len(losses) if all(map(math.isfinite, losses)) else math.inf

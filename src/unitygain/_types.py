@@ -1,14 +1,12 @@
 """The words of the library as frozen values: where (Site), what (Profile, Frame), judged (Finding, Event)."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from importlib import import_module
 from types import MappingProxyType
 from typing import Any, Literal
 
 Severity = Literal["info", "warning", "error"]
-Verdict = Literal["verified", "leads", "no better", "undecided", "failed", "untreated"]
 Status = Literal["confirmed", "refuted", "not tested"]
 
 # How the reason begins where a rule was given nothing to judge.
@@ -232,86 +230,3 @@ class Event:
     value: float
     threshold: float
     message: str
-
-
-@dataclass(frozen=True)
-class Trial:
-    """One change tried on copies of a case: measured again, trained for a short budget, compared.
-
-    Args:
-        remedies: Names of the remedies that were applied together, in order; empty for the untreated case.
-        parameters: Their arguments, one mapping for each.
-        treats: Codes of the findings whose causes they take away.
-        verdict: ``verified`` (all seeds trained, and the interval of `better` excludes no change), ``leads``
-            (better on every seed, too few of them or too uneven to exclude chance), ``no better``,
-            ``undecided`` (the budget ended first), ``failed`` (see `note`), or ``untreated``.
-        loss: Mean loss after the training, over the seeds, under the case's own loss; infinite if one broke.
-        better: By how much that is below the untreated case's, on the same seeds.
-        interval: 95 % interval of `better` over the seeds; None where one seed was trained.
-        seeds: How many seeds were trained.
-        steps: Steps of each training.
-        seconds_per_step: Median over the seeds.
-        quantity: Name of the number that was judged, and measured again on the changed model.
-        before: It, before the change.
-        after: It, after the change, before any training.
-        predicted: Range in which theory put `after`.
-        cleared: Codes that the diagnosis does not find any more.
-        left: Codes that it still finds.
-        code: What to paste.
-        note: What else is to be known.
-    """
-
-    remedies: tuple[str, ...]
-    parameters: tuple[Mapping[str, Any], ...]
-    treats: tuple[str, ...]
-    verdict: Verdict
-    loss: float
-    better: float = 0.0
-    interval: tuple[float, float] | None = None
-    seeds: int = 0
-    steps: int = 0
-    seconds_per_step: float = math.nan
-    quantity: str = ""
-    before: float = math.nan
-    after: float = math.nan
-    predicted: tuple[float, float] | None = None
-    cleared: tuple[str, ...] = ()
-    left: tuple[str, ...] = ()
-    code: str = ""
-    note: str = ""
-
-    @property
-    def name(self) -> str:
-        """The remedies with their arguments as they are called, joined by ``+``; ``untreated`` for none."""
-        calls = [
-            f"{name}({', '.join(f'{key}={value!r}' for key, value in given.items())})"
-            for name, given in zip(self.remedies, self.parameters, strict=True)
-        ]
-        return " + ".join(calls) or "untreated"
-
-    def apply(self, case: Any) -> Callable[[], None]:
-        """Apply the remedies to `case` and return what undoes them all, in reverse order.
-
-        Raises:
-            ValueError: If a remedy is unknown here, as in a report from elsewhere, or cannot be applied; the
-                case is then as it was.
-        """
-        # By name, and only here: a trial that was read from a file needs torch when it is applied.
-        import_module("unitygain.remedies")
-        known = import_module("unitygain._registry").REMEDIES
-        undos: list[Callable[[], None]] = []
-        try:
-            for name, given in zip(self.remedies, self.parameters, strict=True):
-                if name not in known:
-                    raise ValueError(f"no remedy is named {name!r}; the names are {', '.join(sorted(known))}")
-                undos.append(known[name].apply(case, **given))
-        except BaseException:
-            for undo in reversed(undos):
-                undo()
-            raise
-
-        def undo_all() -> None:
-            for undo in reversed(undos):
-                undo()
-
-        return undo_all

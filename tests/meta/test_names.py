@@ -16,6 +16,7 @@ PUBLIC = [
     "Profile",
     "Record",
     "Report",
+    "Trial",
     "clip",
     "detector",
     "detectors",
@@ -28,6 +29,7 @@ PUBLIC = [
     "rule",
     "rules",
     "theory",
+    "treat",
 ]
 HOMELESS = {
     "utils",

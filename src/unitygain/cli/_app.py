@@ -115,6 +115,44 @@ def diagnose(
     return command(Arguments(**{**given, "sites": tuple(sites or ())}))
 
 
+@app.command(epilog=EPILOGUE)
+def treat(
+    target: Annotated[
+        str | None,
+        typer.Argument(metavar="TARGET", help="As for diagnose; the Case must declare an optimizer."),
+    ] = None,
+    budget: Annotated[
+        str, typer.Option(metavar="TIME", help="For all trainings together: 60s, 2m, 1h.")
+    ] = "60s",
+    steps: Annotated[
+        str | None, typer.Option(metavar="N", help="Steps of each training; chosen by the budget.")
+    ] = None,
+    seeds: Annotated[str, typer.Option(metavar="N", help="Seeds of a verdict; 3 for 'verified'.")] = "3",
+    html: Annotated[str | None, typer.Option(metavar="FILE", help="Write the report as one page.")] = None,
+    json: Annotated[str | None, typer.Option(metavar="FILE", help="Write it as JSON; - is stdout.")] = None,
+    sites: Annotated[
+        list[str] | None,
+        typer.Option(metavar="PATTERN", help="Modules to report, such as 'encoder.layers.*'; repeatable."),
+    ] = None,
+    probes: Annotated[str, typer.Option(metavar="N", help="Random vectors per block for estimates.")] = "8",
+    seed: Annotated[str, typer.Option(metavar="N", help="The first seed.")] = "0",
+    fail_on: Annotated[
+        str, typer.Option(metavar="LEVEL", help="Exit with 1 on findings of error, warning, or never.")
+    ] = "never",
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No notes and no progress bar.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Print the traceback of an error.")] = False,
+) -> int:
+    """Diagnose a model, try the remedies of what was found, and rank them.
+
+    Every remedy is applied to a copy, measured again, and trained for a short budget beside the untreated
+    model. Ctrl-C keeps what is done.
+    """
+    from unitygain.cli._diagnose import Arguments, command
+
+    given = {key: value for key, value in locals().items() if key in Arguments.__annotations__}
+    return command(Arguments(**{**given, "sites": tuple(sites or ())}))
+
+
 @app.command()
 def report(
     file: Annotated[str, typer.Argument(metavar="REPORT", help="What --json wrote; - is stdin.")],

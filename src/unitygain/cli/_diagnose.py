@@ -1,4 +1,4 @@
-"""The command ``unitygain diagnose``: from the words on the command line to a Report and an exit code."""
+"""The commands ``diagnose`` and ``treat``: from the words on the command line to a Report and exit code."""
 
 import contextlib
 import dataclasses
@@ -26,7 +26,7 @@ RANKS = ("info", "warning", "error")
 
 @dataclass(frozen=True)
 class Arguments:
-    """The command line of ``diagnose`` as it was given, nothing checked."""
+    """The command line of ``diagnose`` or ``treat`` as it was given, nothing checked."""
 
     target: str | None
     html: str | None = None
@@ -43,10 +43,16 @@ class Arguments:
     batch_size: str | None = None
     sequence_length: str | None = None
     quiet: bool = False
+    budget: str | None = None
+    steps: str | None = None
+    seeds: str | None = None
 
 
 def command(given: Arguments) -> int:
-    """Diagnose the target, write and print the report, and return the exit code.
+    """Diagnose the target, or treat it where a budget is given; write and print the report.
+
+    Returns:
+        The exit code; that of an interruption also where it came during the trials, whose report is kept.
 
     Raises:
         Fault: With its exit code, whatever goes wrong that is not our fault.
@@ -58,14 +64,14 @@ def command(given: Arguments) -> int:
     page, data = outputs(given.html, given.json)
     try:
         require_torch()
-        _options.available_device(settings["device"])
+        _options.available_device(settings.get("device"))
         with contextlib.redirect_stdout(sys.stderr), source.importable():
             report = _diagnose(source, voice, settings)
     except KeyboardInterrupt:
         message = f"interrupted while {voice.doing}; no report was written"
         raise Fault(message, name="E-INTERRUPTED", exit_code=ExitCode.INTERRUPTED) from None
     _write(report, page, data, voice)
-    return exit_code(report, level)
+    return ExitCode.INTERRUPTED if _was_interrupted(report) else exit_code(report, level)
 
 
 def require_torch() -> None:
@@ -101,12 +107,20 @@ def print_report(report: "Report") -> None:
 
 
 def _settings(given: Arguments) -> dict[str, Any]:
-    """The arguments of ``unitygain.diagnose``, checked without torch."""
+    """The arguments of ``unitygain.diagnose``, or of ``treat`` where a budget is given; no torch yet."""
     known = _catalogue.rules()
-    return {
+    shared = {
         "sites": tuple(given.sites) or None,
         "probes": _options.whole_number("--probes", given.probes),
         "seed": _options.whole_number("--seed", given.seed, least=0, most=_options.LARGEST_SEED),
+    }
+    if given.budget is not None:
+        return shared | {
+            "budget": _options.duration("--budget", given.budget),
+            "steps": None if given.steps is None else _options.whole_number("--steps", given.steps),
+            "seeds": _options.whole_number("--seeds", given.seeds or "3"),
+        }
+    return shared | {
         "only": _options.codes("--only", given.only, known),
         "skip": _options.codes("--skip", given.skip, known),
         "dtype": _options.dtype_name(given.dtype),
@@ -139,25 +153,34 @@ def _source(given: Arguments, seed: int) -> Code | Folder:
 
 
 def _diagnose(source: Code | Folder, voice: Voice, settings: Mapping[str, Any]) -> "Report":
-    """Load the case and diagnose it; what fails is sorted by whose fault it is."""
+    """Load the case and diagnose or treat it; what fails is sorted by whose fault it is."""
     voice.doing = "loading torch"
     from unitygain._diagnose import diagnose
+    from unitygain._treat import treat
     from unitygain.cli import _replay
+
+    work = treat if "budget" in settings else diagnose
 
     case, facts = source.load(voice)
     owned = source.owned()
     _replay.prepare(case, owned)
     try:
         with voice.bar() as step:
-            report = diagnose(case, **settings, progress=step)
+            report = work(case, **settings, progress=step)
     except Exception as error:
-        fault = _replay.failure(error, case, owned, settings["device"], settings["dtype"])
+        fault = _replay.failure(error, case, owned, settings.get("device"), settings.get("dtype"))
         if fault is None:
             raise
         raise fault from error
     except SystemExit as error:
         raise user_fault(error, doing="the model or the loss", owned=owned) from error
     return dataclasses.replace(report, case={**report.case, **facts})
+
+
+def _was_interrupted(report: "Report") -> bool:
+    from unitygain._treat import INTERRUPTED
+
+    return any(item.what == "trials" and item.reason == INTERRUPTED for item in report.skipped)
 
 
 def _write(report: "Report", page: Output | None, data: Output | None, voice: Voice) -> None:

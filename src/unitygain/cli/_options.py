@@ -1,5 +1,6 @@
 """The values of options: read from text, checked before anything heavy is imported."""
 
+import re
 from collections.abc import Collection
 
 from unitygain.cli._faults import Fault, did_you_mean, plain, quote, usage
@@ -9,6 +10,7 @@ DEVICES = ("cpu", "cuda", "cuda:0", "mps")
 KINDS = ("cpu", "cuda", "mps", "xpu")
 LEVELS = ("error", "warning", "never")
 LARGEST_SEED = 2**63 - 1
+SECONDS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 
 def whole_number(option: str, text: str, *, least: int = 1, most: int = 2**31 - 1) -> int:
@@ -100,3 +102,16 @@ def level(text: str) -> str:
     if text in LEVELS:
         return text
     raise usage(f"unknown level {quote(text)} in --fail-on; one of {', '.join(LEVELS)}")
+
+
+def duration(option: str, text: str) -> float:
+    """Return the seconds in a text such as ``90``, ``90s``, ``2m`` or ``1.5h``.
+
+    Raises:
+        Fault: If it is no duration above 0.
+    """
+    found = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)([smh]?)", text.strip())
+    seconds = float(found[1]) * SECONDS[found[2]] if found and len(text) < 25 else 0.0
+    if seconds > 0:
+        return seconds
+    raise usage(f"{option} must be a duration such as 60s, 2m or 1h, got {quote(text)}")

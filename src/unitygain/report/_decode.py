@@ -5,6 +5,7 @@ import math
 from collections.abc import Callable
 from typing import Any, cast
 
+from unitygain._trial import VERDICTS, Trial, Verdict
 from unitygain._types import SEVERITIES, Cause, Finding, Profile, Severity, Site, Skipped, Status
 from unitygain.report._encode import DEPTH, KIND, SCHEMA
 from unitygain.report._show import show
@@ -41,6 +42,7 @@ def decode(text: str | bytes) -> dict[str, Any]:
         "findings": tuple(_to_finding(node) for node in here.nodes("findings")),
         "skipped": tuple(_to_skipped(node) for node in here.nodes("skipped")),
         "seconds": here.number("seconds"),
+        "trials": tuple(_to_trial(node) for node in here.nodes("trials")),
     }
 
 
@@ -136,7 +138,14 @@ class Node:
 
     def plain_map(self, key: str) -> dict[str, Any]:
         """Return the mapping in field `key`; an absent one is empty."""
-        return {} if self.at(key).value is None else {n: _unplain(node, 0) for n, node in self.children(key)}
+        node = self.at(key)
+        return {} if node.value is None else node.as_plain_map()
+
+    def as_plain_map(self) -> dict[str, Any]:
+        """Return the mapping here."""
+        if not isinstance(self.value, dict):
+            raise self.wrong("an object")
+        return {name: _unplain(Node(value, f".{name}", self), 0) for name, value in self.value.items()}
 
 
 def _unplain(node: Node, depth: int) -> Any:
@@ -256,4 +265,30 @@ def _to_finding(node: Node) -> Finding:
         causes=tuple(_to_cause(item) for item in node.nodes("causes")),
         evidence=node.plain_map("evidence"),
         fix=node.text("fix", ""),
+    )
+
+
+def _to_trial(node: Node) -> Trial:
+    verdict = node.text("verdict")
+    if verdict not in VERDICTS:
+        raise node.at("verdict").wrong(f"one of {', '.join(VERDICTS)}")
+    return Trial(
+        remedies=_texts(node.at("remedies")),
+        parameters=tuple(item.as_plain_map() for item in node.nodes("parameters")),
+        treats=_texts(node.at("treats")),
+        verdict=cast("Verdict", verdict),
+        loss=node.number("loss"),
+        better=node.number("better"),
+        interval=node.maybe("interval", _pair),
+        seeds=node.at("seeds").as_index(),
+        steps=node.at("steps").as_index(),
+        seconds_per_step=node.number("seconds_per_step"),
+        quantity=node.text("quantity", ""),
+        before=node.number("before"),
+        after=node.number("after"),
+        predicted=node.maybe("predicted", _pair),
+        cleared=node.maybe("cleared", _texts) or (),
+        left=node.maybe("left", _texts) or (),
+        code=node.text("code", ""),
+        note=node.text("note", ""),
     )

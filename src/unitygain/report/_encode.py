@@ -6,6 +6,7 @@ import numbers
 from collections.abc import Mapping
 from typing import Any
 
+from unitygain._trial import Trial
 from unitygain._types import Cause, Finding, Profile, Site, Skipped
 
 SCHEMA = 1
@@ -21,6 +22,7 @@ def encode(
     findings: tuple[Finding, ...],
     skipped: tuple[Skipped, ...],
     seconds: float,
+    trials: tuple[Trial, ...] = (),
 ) -> str:
     """Return the parts of a report as JSON text in ASCII."""
     tree = {
@@ -31,6 +33,7 @@ def encode(
         "profiles": {name: _from_profile(profile) for name, profile in profiles.items()},
         "skipped": [[item.what, item.reason] for item in skipped],
         "seconds": _float(seconds),
+        "trials": [_from_trial(trial) for trial in trials],
     }
     return json.dumps(tree, allow_nan=False, separators=(",", ":"))
 
@@ -136,4 +139,27 @@ def _from_finding(finding: Finding) -> dict[str, Any]:
         "causes": [_from_cause(cause) for cause in finding.causes],
         "evidence": _plain_map(finding.evidence),
         "fix": finding.fix,
+    }
+
+
+def _from_trial(trial: Trial) -> dict[str, Any]:
+    return {
+        "remedies": list(trial.remedies),
+        "parameters": [_plain_map(given) for given in trial.parameters],
+        "treats": list(trial.treats),
+        "verdict": trial.verdict,
+        "loss": _float(trial.loss),
+        "better": _float(trial.better),
+        "interval": _floats(trial.interval),
+        "seeds": trial.seeds,
+        "steps": trial.steps,
+        "seconds_per_step": _float(trial.seconds_per_step),
+        "quantity": trial.quantity,
+        "before": _float(trial.before),
+        "after": _float(trial.after),
+        "predicted": _floats(trial.predicted),
+        "cleared": list(trial.cleared),
+        "left": list(trial.left),
+        "code": trial.code,
+        "note": trial.note,
     }

@@ -8,6 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from unitygain._trial import Trial
 from unitygain._types import SEVERITIES, Finding, Profile, Severity, Skipped
 from unitygain.report._decode import decode
 from unitygain.report._encode import encode
@@ -26,6 +27,7 @@ class Report:
         findings: The judgements, most severe first.
         skipped: What was not looked at, and why.
         seconds: Wall time of the diagnosis.
+        trials: What was tried, the untreated case first, then best first; empty where nothing was.
 
     Example:
         >>> from unitygain._types import Profile, Site
@@ -42,6 +44,12 @@ class Report:
     findings: tuple[Finding, ...]
     skipped: tuple[Skipped, ...]
     seconds: float
+    trials: tuple[Trial, ...] = ()
+
+    @property
+    def best(self) -> Trial | None:
+        """The best trial that is verified, or None."""
+        return next((trial for trial in self.trials if trial.verdict == "verified"), None)
 
     @property
     def worst(self) -> Severity | None:
@@ -61,7 +69,7 @@ class Report:
 
         Values of a remedy's parameters that JSON has no kind for keep only their type's name.
         """
-        return encode(self.case, self.profiles, self.findings, self.skipped, self.seconds)
+        return encode(self.case, self.profiles, self.findings, self.skipped, self.seconds, self.trials)
 
     @classmethod
     def from_json(cls, text: str | bytes) -> "Report":

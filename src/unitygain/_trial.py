@@ -1,0 +1,151 @@
+"""Trial: what was tried, what it did, and whether that is more than chance."""
+
+import math
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any, Literal
+
+from unitygain._registry import REMEDIES
+
+Verdict = Literal["verified", "leads", "no better", "undecided", "failed", "untreated"]
+# From the best to the worst, as they are listed.
+VERDICTS: tuple[Verdict, ...] = ("untreated", "verified", "leads", "undecided", "no better", "failed")
+# Seeds that it takes to be sure, and the share of the untreated loss below which a gain is no cure.
+ENOUGH, WORTH = 3, 0.01
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One change tried on copies of a case: measured again, trained for a short budget, compared.
+
+    Args:
+        remedies: Names of the remedies that were applied together, in order; empty for the untreated case.
+        parameters: Their arguments, one mapping for each.
+        treats: Codes of the findings whose causes they take away.
+        verdict: ``verified`` (all seeds trained, and the interval of `better` excludes no change), ``leads``
+            (better on every seed, too few of them or too uneven to exclude chance), ``no better``,
+            ``undecided`` (the budget ended first), ``failed`` (see `note`), or ``untreated``.
+        loss: Mean loss after the training, over the seeds, under the case's own loss; infinite if one broke.
+        better: By how much that is below the untreated case's, on the same seeds.
+        interval: 95 % interval of `better` over the seeds; None where one seed was trained.
+        seeds: How many seeds were trained.
+        steps: Steps of each training.
+        seconds_per_step: Median over the seeds.
+        quantity: Name of the number that was judged, and measured again on the changed model.
+        before: It, before the change.
+        after: It, after the change, before any training.
+        predicted: Range in which theory put `after`.
+        cleared: Codes that the diagnosis does not find any more.
+        left: Codes that it still finds.
+        code: What to paste.
+        note: What else is to be known.
+    """
+
+    remedies: tuple[str, ...]
+    parameters: tuple[Mapping[str, Any], ...]
+    treats: tuple[str, ...]
+    verdict: Verdict
+    loss: float
+    better: float = 0.0
+    interval: tuple[float, float] | None = None
+    seeds: int = 0
+    steps: int = 0
+    seconds_per_step: float = math.nan
+    quantity: str = ""
+    before: float = math.nan
+    after: float = math.nan
+    predicted: tuple[float, float] | None = None
+    cleared: tuple[str, ...] = ()
+    left: tuple[str, ...] = ()
+    code: str = ""
+    note: str = ""
+
+    @property
+    def name(self) -> str:
+        """The remedies with their arguments as they are called, joined by ``+``; ``untreated`` for none."""
+        calls = [
+            f"{name}({', '.join(f'{key}={value!r}' for key, value in given.items())})"
+            for name, given in zip(self.remedies, self.parameters, strict=True)
+        ]
+        return " + ".join(calls) or "untreated"
+
+    def apply(self, case: Any) -> Callable[[], None]:
+        """Apply the remedies to `case` and return what undoes them all, in reverse order.
+
+        Raises:
+            ValueError: If a remedy is unknown here, as in a report from elsewhere, or cannot be applied; the
+                case is then as it was.
+        """
+        # By name, and only here: a trial that was read from a file needs torch when it is applied.
+        import_module("unitygain.remedies")
+        undos: list[Callable[[], None]] = []
+        try:
+            for name, given in zip(self.remedies, self.parameters, strict=True):
+                if name not in REMEDIES:
+                    raise ValueError(
+                        f"no remedy is named {name!r}; the names are {', '.join(sorted(REMEDIES))}"
+                    )
+                undos.append(REMEDIES[name].apply(case, **given))
+        except BaseException:
+            for undo in reversed(undos):
+                undo()
+            raise
+
+        def undo_all() -> None:
+            for undo in reversed(undos):
+                undo()
+
+        return undo_all
+
+
+def gained(treated: Sequence[float], untreated: Sequence[float]) -> tuple[float, tuple[float, float] | None]:
+    """Return by how much the treated losses are lower on the same seeds, and its 95 % interval (Student's t).
+
+    A training that broke has an infinite loss. Where every untreated one broke and no treated one did, the
+    gain is infinite and so is its interval; where only some did, there is none.
+
+    Example:
+        >>> better, (low, high) = gained([1.0, 1.1, 0.9], [2.0, 2.2, 1.9])
+        >>> round(better, 3), round(low, 3), round(high, 3)
+        (1.033, 0.89, 1.177)
+    """
+    if not treated:
+        return math.nan, None
+    gains = [b - a if a != b else 0.0 for a, b in zip(treated, untreated, strict=False)]
+    mean = math.fsum(gains) / len(gains) if all(map(math.isfinite, gains)) else gains[0]
+    if len(gains) < 2:
+        return mean, None
+    if all(gain == math.inf for gain in gains):
+        return math.inf, (math.inf, math.inf)
+    if not all(map(math.isfinite, gains)):
+        return mean, None
+    from scipy import stats
+
+    half = float(stats.t.ppf(0.975, len(gains) - 1)) * statistics.stdev(gains) / math.sqrt(len(gains))
+    return mean, (mean - half, mean + half)
+
+
+def judge_losses(treated: Sequence[float], untreated: Sequence[float], seeds: int) -> Verdict:
+    """Return the verdict on a change from its losses and the untreated ones on the same seeds.
+
+    Args:
+        treated: Losses after the training, by seed; the training stops at the first that is no better.
+        untreated: The untreated case's, as many or more.
+        seeds: How many seeds were to be trained.
+
+    Example:
+        >>> judge_losses([1.0, 1.1, 0.9], [2.0, 2.2, 1.9], 3), judge_losses([1.0], [2.0], 3)
+        ('verified', 'leads')
+    """
+    if not treated:
+        return "undecided"
+    pairs = list(zip(treated, untreated, strict=False))
+    if not all(one < other for one, other in pairs):
+        return "no better"
+    better, interval = gained(treated, untreated)
+    if not (better == math.inf or better > WORTH * abs(statistics.fmean(other for _, other in pairs))):
+        return "no better"
+    sure = interval is not None and interval[0] > 0 and len(treated) >= max(ENOUGH, seeds)
+    return "verified" if sure else "leads"

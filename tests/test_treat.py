@@ -1,0 +1,183 @@
+"""treat: what cures is verified, what does not is told from it, and nothing of the user's is touched."""
+
+import dataclasses
+import math
+
+import pytest
+import torch
+from torch import nn
+
+import unitygain as ug
+from unitygain._arena import Arena, Arm, silent
+from unitygain._rehearsal import train
+from unitygain._treat import choose_arms
+from unitygain._trial import gained, judge_losses
+from unitygain._types import Cause, Finding, Site
+from unitygain.report import Report
+
+
+def deep(depth: int = 18, width: int = 32) -> nn.Module:
+    layers = [part for _ in range(depth) for part in (nn.Linear(width, width), nn.ReLU())]
+    return nn.Sequential(*layers, nn.Linear(width, 4))
+
+
+def labelled(count: int = 2, width: int = 32) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    source = torch.Generator().manual_seed(0)
+    inputs = [torch.randn(64, width, generator=source) for _ in range(count)]
+    return [(x, x[:, :4].argmax(1)) for x in inputs]
+
+
+def make(model=deep, **more) -> ug.Case:
+    given = {
+        "loss": lambda m, batch: nn.functional.cross_entropy(m(batch[0]), batch[1]),
+        "data": labelled(),
+        "optimizer": lambda params: torch.optim.Adam(params, 2e-3),
+    }
+    return ug.Case(model, **(given | more))
+
+
+@pytest.fixture(scope="module")
+def treated() -> Report:
+    return ug.treat(make(), steps=60)
+
+
+def test_the_cure_of_a_deep_default_network_is_verified(treated):
+    best = treated.best
+    assert best is not None
+    assert best.remedies == ("rescale_weights",)
+    assert (best.seeds, best.steps) == (3, 60)
+    assert best.interval is not None
+    assert best.interval[0] > 0
+    assert "UG101" in best.cleared
+    assert best.predicted is not None
+    assert best.predicted[0] <= best.after <= best.predicted[1]
+    untreated = treated.trials[0]
+    assert (untreated.verdict, untreated.remedies, untreated.name) == ("untreated", (), "untreated")
+    assert best.loss == pytest.approx(untreated.loss - best.better)
+
+
+def test_a_trial_is_what_a_person_would_do_by_hand(treated):
+    best = treated.best
+    assert best is not None
+    losses = []
+    for seed in range(3):
+        case = make()
+        case._model = case.build(seed)
+        best.apply(case)
+        losses.append(train(case, 60, seed=seed).final)
+    assert best.loss == pytest.approx(math.fsum(losses) / 3, rel=1e-6)
+
+
+def test_the_best_is_applied_and_undone_bit_for_bit(treated):
+    again = Report.from_json(treated.to_json())
+    assert again == treated
+    case = make()
+    before = {name: value.clone() for name, value in case.model.state_dict().items()}
+    assert again.best is not None
+    undo = again.best.apply(case)
+    changed = case.model.state_dict()
+    assert not all(torch.equal(changed[name], value) for name, value in before.items())
+    undo()
+    assert all(torch.equal(case.model.state_dict()[name], value) for name, value in before.items())
+
+
+def test_treating_leaves_the_case_and_the_random_states_alone():
+    case = make(lambda: deep(12, 16), data=labelled(width=16))
+    before = {name: value.clone() for name, value in case.model.state_dict().items()}
+    torch.manual_seed(9)
+    state = torch.get_rng_state()
+    first = ug.treat(case, steps=10, seeds=1)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(torch.equal(case.model.state_dict()[name], value) for name, value in before.items())
+    assert all(p.grad is None for p in case.model.parameters())
+    assert case.clip is None
+    second = ug.treat(case, steps=10, seeds=1)
+    assert [(t.name, t.verdict, t.loss) for t in first.trials] == [
+        (t.name, t.verdict, t.loss) for t in second.trials
+    ]
+    # One seed never verifies anything.
+    assert first.best is None
+
+
+def test_a_healthy_model_gets_no_trial():
+    report = ug.treat(make(lambda: nn.Sequential(nn.Linear(32, 32), nn.ReLU(), nn.Linear(32, 4))))
+    assert [t for t in report.trials if t.verdict != "untreated"] == []
+
+
+def test_an_instance_is_one_initialisation_and_says_so():
+    torch.manual_seed(0)
+    report = ug.treat(make(deep(12, 16), data=labelled(width=16)), steps=5, seeds=1)
+    assert {t.note for t in report.trials} == {"one initialisation, batches in other orders"}
+
+
+def test_a_budget_too_small_is_said():
+    case = make(lambda: deep(12, 16), data=labelled(width=16))
+    report = ug.treat(case, steps=20, budget=1e-6)
+    assert report.trials[0].seeds == 1
+    others = report.trials[1:]
+    assert others
+    assert all(t.verdict in {"leads", "no better"} for t in others)
+    assert all(t.seeds == 1 for t in others)
+    assert "nothing is verified" in str(report) or "no remedy helped" in str(report)
+
+
+def finding(*causes: Cause, code: str = "UG101") -> Finding:
+    return Finding(code, "x", "error", "m", (Site("a"),), "backward_gain", 0.4, "u", 0.7, causes=causes)
+
+
+def test_refuted_causes_are_not_tried_and_the_same_change_once():
+    rescale = Cause("a", "rescale_weights", {"gain": 1.0}, (0.8, 1.2))
+    refuted = dataclasses.replace(rescale, parameters={"gain": 2.0}, status="refuted")
+    without = Cause("depth")
+    arms = choose_arms([finding(refuted, rescale), finding(without, rescale, code="UG202")])
+    (arm,) = arms
+    assert arm.calls == (("rescale_weights", {"gain": 1.0}),)
+    assert arm.codes == ("UG101", "UG202")
+
+
+def test_a_remedy_that_fails_is_a_row():
+    arena = Arena(make(), None, 2, 0, 1, math.inf, silent, steps=2)
+    broken = Arm((("rescale_weights", {"sites": ("nowhere",), "gain": 1.0}),), (finding(),))
+    plain, row = arena.compare([broken])
+    assert plain.verdict == "untreated"
+    assert row.verdict == "failed"
+    assert "no weight of a linear map is chosen" in row.note
+
+
+def test_ctrl_c_keeps_what_is_done():
+    def stop(done: int, total: int, what: str) -> None:
+        if "rescale_weights" in what:
+            raise KeyboardInterrupt
+
+    case = make(lambda: deep(12, 16), data=labelled(width=16))
+    report = ug.treat(case, steps=5, seeds=2, progress=stop)
+    assert report.trials[0].seeds == 2
+    assert all(t.verdict == "undecided" for t in report.trials[1:])
+    assert any(s.what == "trials" and s.reason.startswith("interrupted") for s in report.skipped)
+
+
+def test_verdicts():
+    even = [2.0, 2.1, 1.9]
+    assert judge_losses([1.0, 1.1, 0.9], even, 3) == "verified"
+    assert judge_losses([1.0, 1.1], even, 3) == "leads"
+    assert judge_losses([1.0, 1.1], even, 2) == "leads"
+    assert judge_losses([1.0, 2.2], even, 3) == "no better"
+    assert judge_losses([1.999, 2.099, 1.899], even, 3) == "no better"
+    assert judge_losses([0.1, 2.0, 1.8], even, 3) == "leads"
+    assert judge_losses([], even, 3) == "undecided"
+    broken = [math.inf] * 3
+    assert judge_losses([1.0, 1.1, 0.9], broken, 3) == "verified"
+    assert judge_losses([math.inf, 1.0, 1.0], broken, 3) == "no better"
+    assert gained([1.0, 1.0], [math.inf, 2.0]) == (math.inf, None)
+
+
+def test_bad_input_is_named():
+    with pytest.raises(ValueError, match="declares no optimizer"):
+        ug.treat(make(optimizer=None))
+    with pytest.raises(ValueError, match="seeds is 0"):
+        ug.treat(make(), seeds=0)
+    with pytest.raises(ValueError, match=r"budget -1\.0"):
+        ug.treat(make(), budget=-1.0)
+    trial = ug.Trial(("os.system",), ({},), (), "leads", 1.0)
+    with pytest.raises(ValueError, match=r"no remedy is named 'os\.system'"):
+        trial.apply(make())
