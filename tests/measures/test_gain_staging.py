@@ -60,6 +60,21 @@ class PostNorm(PreNorm):
         return self.norm(x + self.branch(x))
 
 
+class PreActivation(PreNorm):
+    """x + W2 tanh(W1 relu(x)): the block begins with an operation that has no module."""
+
+    def branch(self, x: Tensor) -> Tensor:
+        return self.down(torch.tanh(self.up(F.relu(x))))
+
+
+class TwoPreActivations(PreNorm):
+    """x + W1 relu(x), and to that W2 tanh of it."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.up(F.relu(x))
+        return x + self.down(torch.tanh(x))
+
+
 class Shortcut(nn.Module):
     """A ResNet block, with functional ReLU and an optional convolution on the shortcut."""
 
@@ -184,7 +199,7 @@ def test_a_plain_layer_splits_into_its_weight_and_its_activation() -> None:
     assert math.isnan(row["branch"])
 
 
-@pytest.mark.parametrize("kind", [PreNorm, PostNorm])
+@pytest.mark.parametrize("kind", [PreNorm, PostNorm, PreActivation])
 def test_skip_and_branch_are_the_two_terms_of_the_block_s_derivative(kind: type[PreNorm]) -> None:
     model = Stack([kind(6) for _ in range(4)], 6)
     case = squares(model, 5, 6)
@@ -202,8 +217,27 @@ def test_skip_and_branch_are_the_two_terms_of_the_block_s_derivative(kind: type[
         assert row["skip"] == pytest.approx(float(skip.norm() / out.norm()), rel=1e-9, abs=0)
         assert row["branch"] == pytest.approx(float(branch.norm() / out.norm()), rel=1e-9, abs=0)
         assert row["merge"] == pytest.approx(float((skip + branch).norm() / branch.norm()), rel=1e-9, abs=0)
-    if kind is PreNorm:
+    if kind is not PostNorm:
         assert all(row["skip"] == pytest.approx(1, rel=1e-12) for row in rows)
+    for row, gain in zip(rows, measured(case, "backward_gain")["backward_gain"].values, strict=True):
+        assert math.prod(row[name] for name in FACTORS) == pytest.approx(gain, rel=RTOL, abs=0)
+
+
+def test_a_block_that_begins_with_a_bare_activation_has_its_slope_as_a_factor() -> None:
+    class Chain(PreActivation):
+        def forward(self, x: Tensor) -> Tensor:
+            return self.up(F.relu(x))
+
+    model = Stack([Chain(6) for _ in range(4)], 6)
+    rows = _rows(squares(model, 5, 6))
+    assert [row["other"] for row in rows] == pytest.approx([1] * 4, rel=1e-12)
+    assert all(0.3 < row["activation"] < 1 for row in rows)
+
+
+def test_a_second_skip_path_behind_bare_operations_is_not_taken_for_a_branch() -> None:
+    """The first path begins at the block's entry; the second at a sum that no module reads."""
+    rows = _rows(squares(Stack([TwoPreActivations(6) for _ in range(4)], 6), 5, 6))
+    assert all(row["skip"] > 0 for row in rows)
 
 
 def test_a_functional_activation_between_two_modules_is_found() -> None:

@@ -2,7 +2,7 @@
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -49,7 +49,7 @@ class _Unit:
     call: Call
     block: Call
     kind: str
-    inlet: _Inlet
+    inlet: _Inlet = field(default_factory=lambda: _Inlet(0))
     out: dict[str, Tensor] = field(default_factory=dict)
 
 
@@ -83,18 +83,39 @@ class Flow:
         attention = {s.call for s in seen if s.signal == "softmax" and s.kind == "attention"}
         attention |= {call for call in calls if isinstance(call.module, nn.MultiheadAttention)}
         activations = {s.call for s in seen if s.signal == "activation" and s.whole}
+        bare = defaultdict(list)
+        for one in seen:
+            if one.signal == "activation" and not one.whole:
+                bare[one.call].append(one.follows)
         for block, inside in _segments(calls, trunk):
             inlets: dict[Edge, _Inlet] = {}
+            walls: set[Any] = set()
             for call in _units(inside, attention):
+                if call not in self._inlets or call not in self._outlets:
+                    continue
+                edge, since, _, _ = self._inlets[call]
+                self._lead_in(edge, block, _opening(call, block, bare), inlets, walls)
+                readers = _readers(self._outlets[call][0], edge, since)
                 kind = _kind(call, attention, activations)
-                self._watch(call, block, kind, inlets)
+                self._watch(_Unit(call, block, kind), edge, readers, self._outlets[call], inlets)
+                walls.add(self._outlets[call][0])
         self._outlets.clear()
 
-    def _watch(self, call: Call, block: Call, kind: str, inlets: dict[Edge, _Inlet]) -> None:
-        if call not in self._inlets or call not in self._outlets:
+    def _lead_in(
+        self, edge: Edge, block: Call, kind: str, inlets: dict[Edge, _Inlet], walls: set[Any]
+    ) -> None:
+        """Take what a block does to its entry before any module reads it, a functional relu say, as a unit.
+
+        Without it nothing reads the entry of a block that begins so, and no skip path starts there.
+        """
+        if block not in self._inlets or edge in inlets or edge[0] in walls or edge == self._inlets[block][0]:
             return
-        edge, since, _, _ = self._inlets[call]
-        readers = _readers(self._outlets[call][0], edge, since)
+        entry, since, _, _ = self._inlets[block]
+        self._watch(_Unit(block, block, kind), entry, _readers(edge[0], entry, since, walls), edge, inlets)
+
+    def _watch(
+        self, unit: _Unit, edge: Edge, readers: Sequence[Edge], out: Edge, inlets: dict[Edge, _Inlet]
+    ) -> None:
         if not readers:
             return
         inlet = inlets.get(edge)
@@ -103,8 +124,8 @@ class Flow:
             self._hooks.on_arrival(*edge, inlet.arrived)
         for node, index in readers:
             self._hooks.on_passing(node, index, inlet.passed)
-        unit = _Unit(call, block, kind, inlet)
-        self._hooks.on_arrival(*self._outlets[call], _keep(unit))
+        unit.inlet = inlet
+        self._hooks.on_arrival(*out, _keep(unit))
         self._units.append(unit)
 
     def forget(self) -> None:
@@ -181,8 +202,21 @@ def _kind(call: Call, attention: set[Call | None], activations: set[Call | None]
     return "weights" if any(parameter.ndim >= 2 for parameter in own) else "other"
 
 
-def _readers(start: Any, inlet: Edge, since: int) -> list[Edge]:
-    """The places of the graph between a call's output and its input that read the input itself."""
+def _opening(call: Call, block: Call, bare: Mapping[Call | None, Sequence[str]]) -> str:
+    """What a block does before `call`: an activation if one without a module follows none of its weights."""
+    around = call.parent
+    while around is not None:
+        if any(not follows.startswith(f"{block.path}.") for follows in bare.get(around, ())):
+            return "activation"
+        around = around.parent if around is not block else None
+    return "other"
+
+
+def _readers(start: Any, inlet: Edge, since: int, walls: Set[Any] = frozenset()) -> list[Edge]:
+    """The places of the graph between a call's output and its input that read the input itself.
+
+    None where a node of `walls` is met on the way: then the output is no function of the input alone.
+    """
     found: list[Edge] = []
     known, open_ = {start}, [start]
     while open_ and len(known) < MOST_NODES:
@@ -190,6 +224,8 @@ def _readers(start: Any, inlet: Edge, since: int) -> list[Edge]:
         for index, (source, number) in enumerate(node.next_functions):
             if (source, number) == inlet:
                 found.append((node, index))
+            elif source in walls:
+                return []
             elif source is not None and source not in known and source._sequence_nr() >= since:
                 known.add(source)
                 open_.append(source)
