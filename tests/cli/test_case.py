@@ -20,9 +20,9 @@ def loss(model, x):
 """
 
 
-def diagnose(call, write, body: str):
+def diagnose(call, write, body: str, more: str = ""):
     path = write("train.py", HEAD)
-    path.write_text(path.read_text() + f"\ndef make_case():\n    return {body}\n")
+    path.write_text(path.read_text() + f"{more}\ndef make_case():\n    return {body}\n")
     return call("diagnose", "train.py:make_case", "--quiet")
 
 
@@ -70,6 +70,18 @@ def test_loss_without_a_graph(call, write):
     answer = diagnose(call, write, "ug.Case(Net(), lambda m, x: m(x).sum().detach(), [torch.ones(8, 12)])")
     assert answer.code == 3
     assert answer.first.startswith("error: the loss has no gradient: ")
+
+
+def test_model_of_whole_numbers(call, write):
+    model = "nn.Sequential(Net(), Rounded())"
+    answer = diagnose(
+        call,
+        write,
+        f"ug.Case({model}, lambda m, x: m(x).float().mean(), [torch.ones(8, 12)])",
+        "class Rounded(nn.Module):\n    def forward(self, x): return x.argmax(-1)\n",
+    )
+    expected = "error: the model's output of dtype int64 has no gradient; give the loss what it was made from"
+    assert (answer.code, answer.first) == (3, expected)
 
 
 def test_parameters_on_meta(call, write):

@@ -113,6 +113,11 @@ class Probe:
         """Path of the module whose forward is running, or was when an exception left it; else empty."""
         return self._stack[-1].path if self._stack else ""
 
+    @property
+    def cut(self) -> str:
+        """Why no gradient passes the model's output, as far as its dtype tells; else empty."""
+        return self._sighting.skipped.get("output of (model)", "")
+
     def note(self, **facts: float | str) -> None:
         """Add scalars of the pass, such as the loss, to the record."""
         self._sighting.facts.update(facts)

@@ -47,6 +47,8 @@ def observe(
         except Exception as error:
             raise CaseFailure.during(error, probe.innermost, batch) from error
         if not loss.requires_grad:
+            if probe.cut:
+                raise CaseFailure(f"the model's output of {probe.cut}; give the loss what it was made from")
             raise CaseFailure(
                 "the loss has no gradient: it does not depend on any parameter that requires one; "
                 "check for detach(), no_grad() or .item() in the model or the loss"
