@@ -11,7 +11,7 @@ from unitygain._types import Cause, Finding
 from unitygain.probe.observe import observe
 from unitygain.probe.record import Record
 from unitygain.probe.sites import Select
-from unitygain.probe.trace import NoGraph
+from unitygain.probe.trace import Gap
 
 
 def check_causes(
@@ -59,7 +59,7 @@ def _check(case: Case, finding: Finding, cause: Cause, record: Record, sites: Se
     try:
         REMEDIES[cause.remedy].apply(twin, **cause.parameters)
         measured = _measure_again(twin, finding, record, sites)
-    except (CaseFailure, NoGraph) as error:
+    except (CaseFailure, Gap) as error:
         return dataclasses.replace(cause, note=f"the test failed: {error}")
     except Exception as error:
         if os.environ.get("UNITYGAIN_STRICT"):

@@ -2,6 +2,7 @@
 
 import copy
 import math
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from unitygain._case import Case
+from unitygain.probe.trace import Gap
 from unitygain.stats import UNDERFLOW_DTYPES
 
 RTOL = 1e-10
@@ -93,6 +95,31 @@ def test_a_step_and_a_schedule_of_the_case_s_own_are_respected() -> None:
     )["update_ratio"]
     assert twice == pytest.approx(2 * by_name(again)["0.weight"], rel=1e-3)
     assert once > 0
+
+
+def test_an_optimizer_that_asks_for_more_than_a_gradient_is_named_with_what_to_do() -> None:
+    case = squares(_net(), 4, 5, optimizer=lambda p: torch.optim.LBFGS(p, 1e-3))
+    with pytest.raises(Gap, match=r"^LBFGS\.step needs a closure; declare the step: Case\(\.\.\., step="):
+        measured(case, "update_ratio")
+
+    def step(case: Case, batch: object) -> Tensor:
+        def closure() -> Tensor:
+            case.optimizer.zero_grad()
+            loss = case.compute_loss(batch)
+            loss.backward()
+            return loss
+
+        return case.optimizer.step(closure)
+
+    case.step = step
+    assert measured(case, "update_ratio")["update_ratio"].values[0] > 0
+
+
+def test_a_model_that_cannot_be_copied_is_named_with_the_reason() -> None:
+    model = _net()
+    model.lock = threading.Lock()
+    with pytest.raises(Gap, match=r"a step is only taken on a copy \(TypeError: cannot pickle"):
+        measured(squares(model, 4, 5, optimizer=OPTIMIZERS["sgd"]), "update_ratio")
 
 
 def test_a_parameter_of_zeros_has_no_ratio_and_is_left_out() -> None:

@@ -1,6 +1,8 @@
 """update_ratio: how far one true step of the optimizer moves every parameter."""
 
+import inspect
 import math
+from collections.abc import Callable
 
 import torch
 
@@ -8,6 +10,7 @@ from unitygain._case import Case
 from unitygain._registry import measure
 from unitygain._types import Profile, Site
 from unitygain.probe.record import Record
+from unitygain.probe.trace import Gap
 from unitygain.stats import rms
 
 UNIT = "rms(update) over rms(parameter), one optimizer step"
@@ -39,7 +42,8 @@ def update_ratio(case: Case, record: Record) -> Profile | None:
         chose the rate). None where the case declares no optimizer.
 
     Raises:
-        Exception: Whatever copying the model or its optimizer raises.
+        Gap: If the model and its optimizer cannot be copied, or the optimizer's step needs what this
+            one does not give, such as the closure of LBFGS.
 
     Example:
         >>> import torch
@@ -53,7 +57,13 @@ def update_ratio(case: Case, record: Record) -> Profile | None:
     """
     if case.optimizer is None:
         return None
-    twin = case.copy()
+    try:
+        twin = case.copy()
+    except Exception as error:
+        raise Gap(
+            f"model and optimizer could not be copied, and a step is only taken on a copy "
+            f"({type(error).__name__}: {error})"
+        ) from error
     before = {name: parameter.detach().clone() for name, parameter in twin.model.named_parameters()}
     optimizer, note = _step(case, twin)
     held = {id(p) for group in optimizer.param_groups for p in group["params"]}
@@ -95,7 +105,18 @@ def _step(case: Case, twin: Case) -> tuple[torch.optim.Optimizer, str]:
         parameter.grad = None if original.grad is None else original.grad.detach().clone()
     if case.clip is not None:
         case.clip(twin.model.parameters())
+    if "closure" in _needed(optimizer.step):
+        raise Gap(
+            f"{type(optimizer).__name__}.step needs a closure; declare the step: "
+            "Case(..., step=lambda case, batch: ...)"
+        )
     optimizer.step()
     clipped = "clipped as the case declares" if case.clip is not None else "no clip is declared"
     scheduled = "" if case.schedule is not None else ", no schedule is declared"
     return optimizer, f"{ZEROS}; {clipped}{scheduled}"
+
+
+def _needed(function: Callable[..., object]) -> set[str]:
+    """Return the names of the arguments without a default."""
+    parameters = inspect.signature(function).parameters.values()
+    return {parameter.name for parameter in parameters if parameter.default is parameter.empty}
