@@ -88,6 +88,17 @@ def test_negative_losses_are_judged_upwards_alone():
     assert "where its median" in found[0].message
 
 
+def test_a_loss_is_judged_by_its_logarithm_until_it_is_not_positive():
+    noise = np.random.default_rng(4).chisquare(2, 4000)
+    events = {
+        log: len(replay([Spike("loss", log=log)], frames(noise, "loss"))) for log in (None, True, False)
+    }
+    assert events[None] == events[True] <= 2
+    assert events[False] > 20, "a squared error is skewed: judged as it is, one in a hundred is a spike"
+    below = [*noise[:200], -1.0, *noise[200:]]
+    assert len(replay([Spike("loss", log=None)], frames(below, "loss"))) > 0
+
+
 def test_a_new_level_is_a_spike_until_it_is_accepted():
     spike = Spike()
     assert len(replay([spike], frames([1.0] * 50 + [30.0] * 50))) == 50

@@ -54,7 +54,8 @@ class Spike:
         ratio: Least multiple of the median that is a spike, however small the spread.
         window: How many healthy values are remembered.
         least: How many are needed before `threshold` is used.
-        log: Judge the logarithm. Numbers that may be negative need ``log=False``.
+        log: Judge the logarithm, leaving out what is not above 0. None judges it while all that is remembered
+            is above 0, as most losses are, and else the number itself.
 
     Raises:
         ValueError: If the numbers contradict each other.
@@ -69,7 +70,7 @@ class Spike:
         ratio: float = 2.0,
         window: int = 128,
         least: int = 20,
-        log: bool = True,
+        log: bool | None = True,
     ) -> None:
         if not 0 < release <= threshold:
             raise ValueError(f"release is {release} and threshold {threshold}; 0 < release <= threshold")
@@ -138,18 +139,16 @@ class Spike:
         """The value that lies `sigmas` above the median; the least ratio stands for `threshold` of them."""
         middle = self._median()
         ratio = self.ratio if len(self._history) >= self.least else COLD_RATIO
-        known = [self._scaled(value) for value in self._history]
+        log = all(value > 0 for value in self._history) if self.log is None else self.log
+        known = [math.log(value) if log else value for value in self._history]
         center = statistics.median(known)
         spread = NORMAL * statistics.median(abs(value - center) for value in known)
-        if self.log:
+        if log:
             exponent = center + sigmas * max(spread, math.log(ratio) / self.threshold)
             return math.exp(exponent) if exponent < 709.0 else math.inf
         unit = max(spread, (ratio - 1.0) * abs(middle) / self.threshold)
         # Most of the history is exactly 0 (a satisfied hinge): there is no scale to judge by.
         return center + sigmas * unit if unit > 0 else math.inf
-
-    def _scaled(self, value: float) -> float:
-        return math.log(value) if self.log else value
 
     def _compared(self, value: float) -> str:
         middle, healthy = self._median(), f"over the last {len(self._history)} healthy steps"

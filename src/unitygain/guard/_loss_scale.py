@@ -160,23 +160,19 @@ class ScaleGuard:
         buffers = Buffers(parameters) if isinstance(parameters, nn.Module) else None
         given = parameters.parameters() if isinstance(parameters, nn.Module) else parameters
         wanted = [parameter for parameter in given if parameter.requires_grad]
-        with random_states(), torch.enable_grad():
-            loss = recompute()
-        if buffers is not None:
-            with torch.no_grad():
-                buffers.restore()
-        scale = now = self.get_scale()
-        while True:
-            gradients = torch.autograd.grad(loss * scale, wanted, retain_graph=True, allow_unused=True)
-            if bool(gradient_stats([g for g in gradients if g is not None]).finite.all()):
-                break
-            if scale <= self.floor:
-                text = f"the gradient is finite at no loss scale from {now:g} to {scale:g}: NaN, no overflow"
-                return Event("nonfinite", "error", self._steps, "loss_scale", now, scale, text)
-            scale = max(scale / 2, self.floor)
-        text = f"the gradient is finite at a loss scale of {scale:g}" + (
-            "" if scale == now else f" and not at {now:g}: an overflow"
-        )
+        now = self.get_scale()
+        try:
+            with random_states(), torch.enable_grad():
+                scale = _repairing_scale(recompute(), wanted, now, self.floor)
+        finally:
+            if buffers is not None:
+                with torch.no_grad():
+                    buffers.restore()
+        if scale is None:
+            text = f"the gradient is finite at no loss scale from {now:g} to {self.floor:g}: NaN, no overflow"
+            return Event("nonfinite", "error", self._steps, "loss_scale", now, self.floor, text)
+        text = f"the gradient is finite at a loss scale of {scale:g}"
+        text += "" if scale == now else f" and not at {now:g}: an overflow"
         return Event("overflow", "info", self._steps, "loss_scale", now, scale, text)
 
     def state_dict(self) -> dict[str, Any]:
@@ -209,3 +205,14 @@ class ScaleGuard:
         self.scaler.load_state_dict(self.scaler.state_dict() | {"scale": scale, "_growth_tracker": 0})
         # The number again, because this call also ends the step for the scaler.
         self.scaler.update(scale)
+
+
+def _repairing_scale(loss: Tensor, wanted: list[Tensor], scale: float, floor: float) -> float | None:
+    """Return the largest of `scale`, half of it, ..., `floor` at which the gradient is finite, if any is."""
+    while True:
+        gradients = torch.autograd.grad(loss * scale, wanted, retain_graph=True, allow_unused=True)
+        if bool(gradient_stats([g for g in gradients if g is not None]).finite.all()):
+            return scale
+        if scale <= floor:
+            return None
+        scale = max(scale / 2, floor)

@@ -30,7 +30,7 @@ class Watch:
     def __init__(self, detectors: Iterable[Any] | None, scale: ScaleGuard | None) -> None:
         usual = [
             Spike("grad_norm"),
-            Spike("loss", log=False, ratio=1.5),
+            Spike("loss", log=None, ratio=1.5),
             Spike("running_var_norm", ratio=30.0),
         ]
         always = Nonfinite("loss", "grad_norm", "running_var_norm")
