@@ -13,16 +13,24 @@ BAD = 3
 NAMES = ("body.weight", "body.bias", "plain", "head.weight")
 
 
-def clips() -> dict[str, object]:
-    """Return the clips that are tried, made anew."""
+CLIPS = ("agc", "by_global_norm", "by_update_rms", "chain", "zscore")
+
+
+def make(name: str, parameters: list[Tensor]):
+    """Return one of the clips that are tried, made anew."""
     from unitygain import clip
 
+    adam = torch.optim.AdamW(parameters, betas=(0.9, 0.99))
+    for parameter in parameters:
+        moment = torch.full_like(parameter, 0.25)
+        adam.state[parameter] = {"step": torch.tensor(9.0), "exp_avg_sq": moment}
     return {
+        "by_update_rms": clip.by_update_rms(adam),
         "chain": clip.chain(clip.by_value(0.8), clip.percentile(50), clip.ema(warmup=2)),
         "agc": clip.agc(0.5),
         "zscore": clip.zscore(1.0, warmup=2),
         "by_global_norm": clip.by_global_norm(3.0, p=1),
-    }
+    }[name]
 
 
 def whole(step: int) -> list[Tensor]:
@@ -58,18 +66,19 @@ def run(rank: int, world: int, folder: str) -> None:
         return [t if i == 2 else distribute_tensor(t, mesh, [Shard(0)]) for i, t in enumerate(tensors)]
 
     found = {}
-    for name, one in clips().items():
+    for name in CLIPS:
         parameters, steps = [torch.nn.Parameter(t) for t in cut(weights())], []
+        one = make(name, parameters)  # pyright: ignore
         for step in range(STEPS):
             for parameter, gradient in zip(parameters, cut(whole(step)), strict=True):
                 parameter.grad = gradient
-            report = one(zip(NAMES, parameters, strict=True))  # pyright: ignore
+            report = one(zip(NAMES, parameters, strict=True))
             gradients = [
                 p.grad if i == 2 else p.grad.full_tensor()  # pyright: ignore
                 for i, p in enumerate(parameters)
             ]
             steps.append((report.finite, report.norm_before, report.norm_after, report.cosine, gradients))
-        found[name] = steps, one.state_dict()  # pyright: ignore
+        found[name] = steps, one.state_dict()
     torch.save(found, Path(folder) / f"rank{rank}.pt")
     dist.barrier()
     dist.destroy_process_group()

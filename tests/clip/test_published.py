@@ -241,3 +241,29 @@ def test_a_changed_number_of_parameters_is_refused():
     after(one, 1.0, 2.0)
     with pytest.raises(ValueError, match="ema remembers 2 parameters and was given 3"):
         after(one, 1.0, 2.0, 3.0)
+
+
+def test_by_update_rms_is_stable_adamw_by_hand():
+    weight = nn.Parameter(torch.zeros(2))
+    adam = torch.optim.AdamW([weight], betas=(0.9, 0.99))
+    one = clip.by_update_rms(adam, d=0.5)
+    weight.grad = torch.tensor([1.0, 2.0])
+    assert not one([weight]).clipped
+    adam.step()
+    weight.grad = torch.tensor([3.0, 2.0])
+    # v = (0.99·0.01·(1, 4) + 0.01·(9, 4))/(1 - 0.99²) = (0.0999, 0.0796)/0.0199, g²/v = (1.792793, 1).
+    assert one([weight]).coefficient == pytest.approx(0.5 / math.sqrt((1.792793 + 1) / 2), rel=1e-6)
+
+
+def test_by_update_rms_cuts_what_a_square_cannot_hold():
+    weight = nn.Parameter(torch.zeros(2))
+    adam = torch.optim.AdamW([weight], betas=(0.9, 0.99))
+    one = clip.by_update_rms(adam)
+    for entry in (1.0, 1e25):
+        weight.grad = torch.full((2,), entry)
+        report = one([weight])
+        adam.step()
+    # 1/√(1 - 0.99) over the bias: the largest that it can be.
+    assert report.coefficient == pytest.approx(1 / (10 * (1 - 0.99**2) ** 0.5), rel=1e-6)
+    with pytest.raises(ValueError, match="SGD keeps no second moment; give Adam or AdamW"):
+        clip.by_update_rms(torch.optim.SGD([weight], 0.1))

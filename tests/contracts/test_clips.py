@@ -275,6 +275,31 @@ def test_it_waits_for_no_device(made):
         _ = report.norm_before
 
 
+def test_sparse_gradients_are_clipped_as_dense_ones_or_refused_by_name(made):
+    make, _ = made
+    table = nn.Embedding(6, 3, sparse=True)
+    dense = nn.Embedding(6, 3, _weight=table.weight.detach().clone())
+    index = torch.tensor([1, 4, 1])
+    named = [("0.table", table.weight), ("1.head", nn.Parameter(torch.ones(2, 2)))]
+    twin = [("0.table", dense.weight), ("1.head", nn.Parameter(torch.ones(2, 2)))]
+    one, other = (make([p for _, p in pairs]) for pairs in (named, twin))
+    if one.rules[0].name == "agc":
+        (table(index) * 3).square().sum().backward()
+        with pytest.raises(ValueError, match=r"agc cannot read parameter '0\.table'"):
+            one(named)
+        return
+    for step in range(4):
+        table.weight.grad = dense.weight.grad = None
+        (table(index) * (step + 1)).square().sum().backward()
+        (dense(index) * (step + 1)).square().sum().backward()
+        named[1][1].grad, twin[1][1].grad = torch.ones(2, 2), torch.ones(2, 2)
+        found, expected = one(named, timestep=step), other(twin, timestep=step)
+        assert table.weight.grad.is_sparse
+        torch.testing.assert_close(table.weight.grad.to_dense(), dense.weight.grad, rtol=1e-6, atol=0)
+        assert found.norm_after == pytest.approx(expected.norm_after, rel=1e-6)
+        assert found.cosine == pytest.approx(expected.cosine, rel=1e-6)
+
+
 def test_it_draws_no_random_number_and_needs_no_graph(made):
     make, model = made
     before = torch.get_rng_state()

@@ -6,7 +6,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unitygain.clip._apply import own_piece
 from unitygain.clip._clip import Clip
 from unitygain.clip._gradients import Gradients
 from unitygain.clip._rule import State, Stateless, least, require_threshold
@@ -41,11 +40,18 @@ class _ByUpdateRms(Stateless):
         if "exp_avg_sq" not in state:
             return torch.zeros((), dtype=torch.float64, device=seen.norm.device)
         keep = groups[id(parameter)]["betas"][1]
-        piece, before = own_piece(gradient), own_piece(state["exp_avg_sq"])
-        wide = piece.abs().to(before.dtype)
-        step = torch.as_tensor(state["step"], dtype=torch.float64).to(before.device, non_blocking=True)
-        moment = (keep * before + (1 - keep) * wide.square()) / (1 - keep ** (step + 1)).to(before.dtype)
-        return rms(wide / moment.sqrt().clamp(min=self.eps))
+        before = state["exp_avg_sq"]
+        size = (gradient if gradient.layout is torch.strided else gradient.to_dense()).abs().to(before.dtype)
+        # No square of the gradient is formed: that of 1e20 is infinite, and would pass for a usual one.
+        root = torch.hypot(before.sqrt() * keep**0.5, size * (1 - keep) ** 0.5)
+        return rms(size / (root / _bias(state["step"], keep)).clamp(min=self.eps))
+
+
+def _bias(step: float | Tensor, keep: float) -> float | Tensor:
+    """Return what √v is divided by in the step after `step`; on an accelerator a tensor, not waited for."""
+    if isinstance(step, Tensor) and step.device.type != "cpu":
+        return (1 - keep ** (step.double() + 1)) ** 0.5
+    return (1 - keep ** (float(step) + 1)) ** 0.5
 
 
 def by_update_rms(optimizer: torch.optim.Optimizer, d: float = 1.0, eps: float = 1e-8) -> Clip:
@@ -57,7 +63,7 @@ def by_update_rms(optimizer: torch.optim.Optimizer, d: float = 1.0, eps: float =
     scaled before it enters the moments, so that a spike does not stay in them. In the first step, where
     there is no second moment, nothing is cut.
 
-    Cost: about six passes and memory for three copies of the largest gradient.
+    Cost: about eight passes and memory for three copies of the largest gradient, a sparse one filled in.
 
     Args:
         optimizer: Adam, AdamW or another that keeps ``exp_avg_sq``.
