@@ -145,6 +145,29 @@ def game() -> Case:
     return Case(model, loss=loss, data=[torch.randn(BATCH, 4)])
 
 
+class Denoiser(nn.Module):
+    """Predicts the noise in what it is given from that and the time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inside, self.outside = nn.Linear(5, 8), nn.Linear(8, 4)
+
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        return self.outside(F.silu(self.inside(torch.cat([x, t[:, None]], 1))))
+
+
+def denoiser() -> Case:
+    """A diffusion model that predicts the noise."""
+
+    def loss(model: nn.Module, batch: tuple[Tensor, Tensor, Tensor]) -> Tensor:
+        data, t, noise = batch
+        angle = 1.5 * t[:, None]
+        return (model(angle.cos() * data + angle.sin() * noise, t) - noise).square().mean()
+
+    data = [(torch.randn(16, 4), torch.rand(16), torch.randn(16, 4))]
+    return Case(Denoiser(), loss=loss, data=data)
+
+
 class Root(nn.Module):
     """The square root, which has no real value below zero."""
 
@@ -165,6 +188,6 @@ def narrow() -> Case:
 
 
 HEALTHY: dict[str, Callable[[], Case]] = {
-    make.__name__: make for make in (mlp, cnn, rnn, lstm, attention, residual, flow, game)
+    make.__name__: make for make in (mlp, cnn, rnn, lstm, attention, residual, flow, game, denoiser)
 }
 EVERY: dict[str, Callable[[], Case]] = HEALTHY | {"broken": broken, "narrow": narrow}

@@ -5,6 +5,7 @@ Most are fixed; those of the files `drawn_...` are drawn anew by each seed.
 
 from zoo import (
     cnn,
+    denoisers,
     drawn_depth,
     drawn_fields,
     drawn_time,
@@ -22,7 +23,7 @@ from zoo import (
 from zoo.dice import SEED, Draw
 from zoo.patient import Patient
 
-FAMILIES = (mlp, cnn, recurrent, transformer, generative, optimizers, training, precision, flows, games)
+FAMILIES = (mlp, cnn, recurrent, transformer, generative, optimizers, training, precision, flows, games, denoisers)
 DRAWS: tuple[Draw, ...] = (
     *drawn_depth.DRAWS,
     *drawn_time.DRAWS,

@@ -12,7 +12,7 @@ from unitygain._registry import remedy
 from unitygain.remedies._snapshot import Undo
 
 
-@remedy(treats=("UG704",))
+@remedy(treats=("UG704", "UG705"))
 def swap_loss(case: Case, *, variant: str) -> Undo:
     """Put the declared loss `variant` in the place of the case's loss.
 
