@@ -170,3 +170,14 @@ def test_complex_tensors_keep_step_with_a_cast() -> None:
     case.move(dtype=torch.float64)
     assert case.batches[0].dtype is torch.complex128
     assert torch.equal(model.weight, weight.to(torch.complex128))
+
+
+def test_random_states_put_the_state_of_mps_back(monkeypatch):
+    """Apple's device is not here: a stand-in for its state is drawn from instead."""
+    held = [torch.tensor([7], dtype=torch.uint8)]
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    monkeypatch.setattr(torch.mps, "get_rng_state", lambda: held[0].clone())
+    monkeypatch.setattr(torch.mps, "set_rng_state", lambda state: held.__setitem__(0, state))
+    with random_states():
+        held[0] += 1
+    assert held[0].item() == 7

@@ -19,10 +19,7 @@ SMALL_BYTES = 256 * 2**20
 
 
 class CaseFailure(RuntimeError):
-    """The user's own code failed or cannot be diagnosed; ``module`` is where, if known.
-
-    The name is private: users catch it as the RuntimeError that it is.
-    """
+    """The user's own code failed or cannot be diagnosed: a RuntimeError to users. ``module`` is where."""
 
     module: str = ""
 
@@ -256,8 +253,9 @@ def reseed(seed: int) -> None:
 
 @contextmanager
 def random_states() -> Iterator[None]:
-    """Put the global random states (torch, CUDA, numpy, random) back on leaving."""
+    """Put the global random states (torch, CUDA, MPS, numpy, random) back on leaving."""
     python, legacy = random.getstate(), np.random.get_state()  # noqa: NPY002
+    metal = torch.mps.get_rng_state() if torch.backends.mps.is_available() else None
     started = torch.cuda.is_available() and torch.cuda.is_initialized()
     waiting, seed = torch.cuda.is_available() and not started, torch.initial_seed()
     try:
@@ -266,6 +264,8 @@ def random_states() -> Iterator[None]:
     finally:
         random.setstate(python)
         np.random.set_state(legacy)  # noqa: NPY002
+        if metal is not None:
+            torch.mps.set_rng_state(metal)
         if waiting:
             # CUDA had not started: it would have begun at the seed that torch had, and does so now.
             torch.cuda.manual_seed_all(seed)
