@@ -1,8 +1,10 @@
 """Predictions on the command line: the numbers of the theory room, code that runs, and clear refusals."""
 
 import math
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -48,10 +50,63 @@ def test_mean_field_prints_the_numbers(capsys: pytest.CaptureFixture[str]) -> No
     assert rows["q*"].startswith("1.06396")
 
 
+def test_the_phase_diagram_is_drawn(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run(capsys, "phase", "--phi", "tanh", "--points", "40")
+    assert code == 0
+    picture = [line[7:] for line in out.splitlines()[1:16]]
+    # Every row goes from ordered to chaotic, and the edge moves to the right with the bias.
+    edges = [re.fullmatch(r"([.:-]+)[+*]+", row) for row in picture]
+    assert all(edges)
+    where = [len(edge[1]) for edge in edges if edge]
+    assert where == sorted(where, reverse=True)
+    assert "sigma_w 1 at sigma_b 0, 1.193 at sigma_b 0.1" in out
+    assert max(map(len, out.splitlines()[:19])) <= 80
+    _, out, _ = run(capsys, "phase", "--phi", "relu", "--points", "40")
+    assert "Beyond sigma_w 1.414" in out
+    assert "blank: no fixed point" in out
+
+
+MODEL = """
+import torch, unitygain as ug
+from torch import nn
+
+def make():
+    torch.manual_seed(0)
+    layers = [layer for _ in range(3) for layer in (nn.Linear(16, 16), nn.Tanh())]
+    for layer in layers[::2]:
+        nn.init.normal_(layer.weight, std=1.3 / 4)
+    model = nn.Sequential(*layers, nn.Linear(16, 16), nn.ReLU())
+    return ug.Case(model, loss=lambda m, x: m(x).square().mean(), data=[torch.randn(4, 16)])
+"""
+
+
+def test_a_model_is_placed_on_its_diagram(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "model.py").write_text(MODEL)
+    page = tmp_path / "phase.html"
+    arguments = ["phase", "--on", f"{tmp_path / 'model.py'}:make", "--html", str(page), "--points", "30"]
+    code, out, err = run(capsys, *arguments)
+    assert code == 0
+    assert "Edge of chaos of tanh" in out
+    assert "The model's 3 layers:" in out
+    assert "1 layers with other activations are not on it." in out
+    assert sum(line.startswith(("0 ", "2 ", "4 ")) for line in out.splitlines()) == 3
+    assert any("O" in line for line in out.splitlines()[1:16])
+    assert "wrote" in err
+    text = page.read_text("utf-8")
+    assert "<title>Phase diagram of tanh · unitygain</title>" in text
+    # Written over, since it is a page of ours.
+    assert run(capsys, *arguments)[0] == 0
+
+
 @pytest.mark.parametrize(
     ("arguments", "exit_code", "first_line"),
     [
         (["critical", "--phi", "tahn"], 2, "error: unknown activation 'tahn'; did you mean 'tanh'?"),
+        (["phase"], 2, "error: --phi or --on is missing"),
+        (["phase", "--phi", "tahn"], 2, "error: unknown activation 'tahn'; did you mean 'tanh'?"),
+        (["phase", "--phi", "tanh", "--points", "3"], 2, "error: --points must be an integer >= 10"),
+        (["phase", "--phi", "tanh", "--html", "/nowhere/x.html"], 3, "error: cannot write /nowhere/x.html"),
+        (["phase", "--on", "nowhere.py:make", "-q"], 3, "error: "),
         (["critical", "--phi", "sigmoid"], 3, "error: sigmoid has no half-stable point"),
         (
             ["mean-field", "--phi", "relu", "--sigma-w2", "3"],
@@ -75,9 +130,10 @@ def test_refusals(
     assert err.splitlines()[0].startswith(first_line)
 
 
-def test_no_torch_is_imported() -> None:
+@pytest.mark.parametrize("command", ["critical", "phase"])
+def test_no_torch_is_imported(command: str) -> None:
     script = (
         "import sys; from unitygain.cli._app import invoke; "
-        "code = invoke(['theory', 'critical', '--phi', 'gelu']); sys.exit(code or 'torch' in sys.modules)"
+        f"code = invoke(['theory', {command!r}, '--phi', 'gelu']); sys.exit(code or 'torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", script], capture_output=True, check=False).returncode == 0

@@ -1,5 +1,7 @@
 """The picture of the phase diagram: what is on it, and what a file that is not ours turns into."""
 
+import base64
+import json
 import math
 import re
 
@@ -7,6 +9,7 @@ import pytest
 
 from unitygain._types import Profile, Site
 from unitygain.report._phase import DOTS, Frame, phase
+from unitygain.report._phase_page import Layer, PhasePicture, render_phase
 
 FACTS = {"phi": "tanh", "sigma_w_shown": 2.0, "sigma_b_shown": 0.5, "chi_1 = 1": "1,0 1.2,0.1 1.6,0.55"}
 
@@ -26,7 +29,7 @@ def profile(rows: list[tuple[float, ...]], facts: dict[str, float | str] | None 
 
 
 def dots(picture: str) -> list[tuple[float, float]]:
-    path = re.search(r'class="dot ahead" d="([^"]*)"', picture)
+    path = re.search(r'class="dot c4" d="([^"]*)"', picture)
     return [(float(x), float(y)) for x, y in re.findall(r"M([\d.]+) ([\d.]+)h0", path[1] if path else "")]
 
 
@@ -64,3 +67,32 @@ def test_numbers_that_are_none_are_left_out() -> None:
     assert "script" not in found.svg
     assert phase(profile([(math.nan, 0.1)])) is None
     assert phase(None) is None
+
+
+def test_the_page_stands_alone_and_holds_every_cell() -> None:
+    nan = math.nan
+    layers = [Layer(f"<b>{k}</b>", 1.0, 0.1, 0.5, 3.0, "ordered") for k in range(500)]
+    picture = PhasePicture(
+        "tanh",
+        [0.0, 1.0, 2.0],
+        [0.0, 0.5],
+        [[0.0, 1.0, 20.0], [0.1, nan, nan]],
+        [[0.0, math.inf, 3.0], [1.0, nan, nan]],
+        {"chi_1 = 0.5": [(0.7, 0.0), (0.8, 0.4)], "chi_1 = 1": [(1.0, 0.0), (1.5, 0.4)]},
+        1.4,
+        layers,
+        ("One & two.",),
+    )
+    page = render_phase(picture)
+    assert "<b>" not in page.replace("<b>{{", "")
+    assert "One &amp; two." in page
+    assert "and 100 more" in page
+    assert "http" not in page.replace("http-equiv", "").replace("http://www.w3.org/2000/svg", "")
+    data = json.loads(re.search(r'id="data">(.*?)</script>', page)[1])  # pyright: ignore[reportOptionalSubscript]
+    cells = list(base64.b64decode(data["items"]["gain"]["cells"]))
+    # The upper row has the larger biases; 0 is no fixed point, 1 the low end, 254 the high one.
+    assert cells[:3] == [1, 0, 0]
+    assert (cells[3], cells[4] in {127, 128}, cells[5]) == (1, True, 254)
+    lengths = list(base64.b64decode(data["items"]["reach"]["cells"]))
+    assert (lengths[3], lengths[4]) == (1, 254)
+    assert page.count('class="void"') == 2

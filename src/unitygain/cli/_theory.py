@@ -73,6 +73,27 @@ def mean_field(
     return ExitCode.FINE
 
 
+@theory_app.command()
+def phase(
+    phi: Annotated[
+        str | None, typer.Option("--phi", metavar="NAME", help="Activation; the model's own if left out.")
+    ] = None,
+    on: Annotated[
+        str | None,
+        typer.Option("--on", metavar="TARGET", help="Place the layers of this model on it, as for diagnose."),
+    ] = None,
+    html: Annotated[str | None, typer.Option(metavar="FILE", help="Write it as one page.")] = None,
+    points: Annotated[str, typer.Option(metavar="N", help="Points along each axis.")] = "200",
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No notes and no progress bar.")] = False,
+) -> int:
+    """Draw the phase diagram over weight and bias deviations, with a model's layers on it."""
+    from unitygain.cli._phase import command
+
+    if phi is not None:
+        _known(phi)
+    return command(phi, on, html, points, quiet)
+
+
 def _code(std_w: float, std_b: float) -> list[str]:
     bias = "nn.init.zeros_(module.bias)" if std_b == 0 else f"nn.init.normal_(module.bias, std={std_b:.6g})"
     return [

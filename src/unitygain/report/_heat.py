@@ -45,6 +45,8 @@ class Heat:
     box: str
     notes: tuple[str, ...] = ()
     wide: bool = False
+    unit: str = "entries"
+    over: Markup | str = ""
 
     def payload(self) -> dict[str, object]:
         """Return what the script needs to paint the cells and to name them."""
@@ -55,6 +57,7 @@ class Heat:
             "low": self.low,
             "high": self.high,
             "diverging": self.diverging,
+            "unit": self.unit,
         }
 
 
@@ -67,12 +70,14 @@ def heats(profiles: Mapping[str, Profile]) -> list[Heat]:
     return [heat for heat in drawn if heat is not None]
 
 
-def _box(width: float, height: float, top: float, inner: float, area: float) -> str:
+def box(width: float, height: float, top: float, inner: float, area: float) -> str:
+    """Return the style that lays a canvas over the plotting area of an SVG."""
     edges = {"left": LEFT / width, "top": top / height, "width": inner / width, "height": area / height}
     return ";".join(f"{edge}:{100 * share:.3f}%" for edge, share in edges.items())
 
 
-def _quantise(value: float, low: float, high: float) -> int:
+def quantise(value: float, low: float, high: float) -> int:
+    """Return the byte of a cell."""
     if not math.isfinite(value):
         return _GAP_CELL
     inside = (min(max(value, low), high) - low) / (high - low)
@@ -90,7 +95,7 @@ def singular_values(profile: Profile | None, log: bool = False) -> Heat | None:
     merged, size = merge(table, ROWS)
     finite = [abs(v) for row in merged for v in row if math.isfinite(v)]
     reach = max([3.0, *finite])
-    cells = bytes(_quantise(merged[x][y], -reach, reach) for y in range(most) for x in range(len(merged)))
+    cells = bytes(quantise(merged[x][y], -reach, reach) for y in range(most) for x in range(len(merged)))
     names = names_of(profile.sites)[::size]
     inner, area = HALF - LEFT - RIGHT, 230
     height = TOP + area + BOTTOM
@@ -108,7 +113,7 @@ def singular_values(profile: Profile | None, log: bool = False) -> Heat | None:
     ends = (f"{signed(-reach)} dB", f"{signed(reach)} dB")
     return Heat(
         "spectrum" if log else "sigma", title, about, ends, names, [f"σ{k + 1}" for k in range(most)],
-        cells, -reach, reach, True, svg, _box(HALF, height, TOP, inner, area), (*notes, *_gaps(table)),
+        cells, -reach, reach, True, svg, box(HALF, height, TOP, inner, area), (*notes, *_gaps(table)),
     )  # fmt: skip
 
 
@@ -144,14 +149,14 @@ def histogram(profile: Profile | None) -> Heat | None:
     ends = ("1 entry", f"{number(10.0**top)} entries")
     return Heat(
         "exponents", "Gradient entries against the number formats", about, ends, columns, names,
-        cells, 0.0, top, False, svg, _box(WIDE, height, TOP, inner, area), notes, True,
+        cells, 0.0, top, False, svg, box(WIDE, height, TOP, inner, area), notes, True,
     )  # fmt: skip
 
 
 def _count_cell(row: Sequence[float], column: int, top: float) -> int:
     if not 0 <= column < len(row) or row[column] <= 0:
         return 0
-    return _quantise(math.log10(row[column]) if row[column] < math.inf else math.nan, 0.0, top)
+    return quantise(math.log10(row[column]) if row[column] < math.inf else math.nan, 0.0, top)
 
 
 def _ranges(low: int, high: int, area: float, inner: float) -> Markup:

@@ -1,17 +1,13 @@
 """The report as one HTML page: no network, no script from names, and a policy that forbids both."""
 
-import base64
-import hashlib
-import json
 from collections.abc import Iterator
 from dataclasses import replace
-from functools import cache
 from html import escape as escape_html
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unitygain._types import Finding, Profile, Severity
 from unitygain.report import _show
+from unitygain.report._assets import asset, digest, inert_json, shared, template
 from unitygain.report._chart import Chart
 from unitygain.report._heat import Heat, heats
 from unitygain.report._panels import charts, three_numbers
@@ -23,11 +19,8 @@ from unitygain.report._tables import pack, tables
 from unitygain.report._text import duration, letter, outcome, split_skipped
 
 if TYPE_CHECKING:
-    from jinja2 import Template
-
     from unitygain.report._report import Report
 
-_TEMPLATES = Path(__file__).parent / "templates"
 _WORDS: dict[Severity, str] = {"error": "error", "warning": "warning", "info": "note"}
 _SITES = 40
 _ORDER = (
@@ -39,14 +32,14 @@ def render_page(report: "Report") -> str:
     """Return the whole page."""
     drawn = charts(report.profiles)
     painted = heats(report.profiles)
-    script = _asset("report.js")
-    data = _shared({item.key: item.payload() for item in (*drawn, *painted)})
+    script = asset("report.js")
+    data = shared({item.key: item.payload() for item in (*drawn, *painted)})
     listed = tables(report.profiles)
-    return _template().render(
-        style=_asset("report.css"),
+    return template("report.html.j2").render(
+        style=asset("report.css"),
         script=script,
-        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-        data=_inert_json(data),
+        script_hash=digest(script),
+        data=inert_json(data),
         name=show(report.case.get("name") or "a model", 80),
         case=[(show(key, 40), number(value)) for key, value in report.case.items() if key != "name"],
         worst=report.worst or "fine",
@@ -76,31 +69,6 @@ def render_frame(report: "Report") -> str:
     )
 
 
-@cache
-def _asset(name: str) -> str:
-    return (_TEMPLATES / name).read_text("utf-8").strip()
-
-
-@cache
-def _template() -> "Template":
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    room = Environment(
-        loader=FileSystemLoader(_TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return room.get_template("report.html.j2")
-
-
-def _inert_json(data: Any) -> str:
-    """JSON that stays data inside a script element: no ``<``, ``>`` or ``&`` survives unescaped."""
-    text = json.dumps(data, separators=(",", ":"), allow_nan=False)
-    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
-
-
 def _figures(
     drawn: list[Chart], painted: list[Heat], three: Ruler | None, still: Still | None
 ) -> list[tuple[str, Any]]:
@@ -117,19 +85,6 @@ def _figures(
     if len(halves) % 2 and widened is not None:
         figures[widened] = ("chart", replace(figures[widened][1], wide=True))
     return [figures[key] for key in _ORDER if key in figures]
-
-
-def _shared(items: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """The data with each list of names written once, and its number in its places."""
-    lists: list[list[str]] = []
-    for item in items.values():
-        for key in ("names", "rows", "columns"):
-            names = item.get(key)
-            if isinstance(names, list):
-                if names not in lists:
-                    lists.append(names)
-                item[key] = lists.index(names)
-    return {"lists": lists, "items": items}
 
 
 def _verdict(report: "Report") -> tuple[str, str]:

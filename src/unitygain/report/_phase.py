@@ -116,15 +116,17 @@ def overlay(
     for name, line in lines.items():
         yield _line("edge" if name == EDGE else "contour", frame.path(line))
     dots = list(dict.fromkeys(map(frame.place, points)))
-    yield _line("dot ahead", "".join(f"M{x} {y}h0" for x, y in dots[:: math.ceil(len(dots) / DOTS) or 1]))
+    yield _line("dot c4", "".join(f"M{x} {y}h0" for x, y in dots[:: math.ceil(len(dots) / DOTS) or 1]))
     yield Markup("</svg>")
     if isinstance(bound, float) and bound < frame.wide:
         x, y = frame.place((bound, frame.high))
         yield _text("label", x + 6, y + 12, "no fixed point beyond")
-    for name, line in lines.items():
+    for k, (name, line) in enumerate(lines.items()):
         inside = [point for point in line if point[0] <= frame.wide and point[1] <= frame.high]
         if inside:
-            x, y = frame.place(inside[len(inside) // 2])
+            # At heights of their own, so that the names of close lines stand beside each other.
+            height = frame.high * (0.75 - 0.2 * (k % 4))
+            x, y = frame.place(min(inside, key=lambda point: abs(point[1] - height)))
             said = name.replace("chi_1", "χ₁") + (", edge of chaos" if name == EDGE else "")
             yield _text("label", x + 5, min(y + 4, TOP + frame.area - 4), said)
 

@@ -179,7 +179,7 @@
       const cell = cells[y * wide + x];
       const value = info.low + ((cell - 1) / 253) * (info.high - info.low);
       const text = cell === 0 ? "none" : cell === 255 ? "not finite"
-        : info.diverging ? "about " + value.toFixed(1) + " dB" : "about " + Number((10 ** value).toPrecision(2)).toLocaleString("en") + " entries";
+        : info.diverging ? "about " + value.toFixed(1) + " dB" : "about " + Number((10 ** value).toPrecision(2)).toLocaleString("en") + " " + info.unit;
       return info.diverging ? [info.columns[x], info.rows[y] + ": " + text] : [info.rows[y], info.columns[x] + ": " + text];
     }
     canvas.addEventListener("pointermove", (event) => {
