@@ -72,6 +72,17 @@ def _escape(char: str) -> str:
     return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 
 
+def probability(p: float, least: object = None) -> str:
+    """Return a p-value, as a bound where it is `least`, the smallest that its draws can tell.
+
+    Example:
+        >>> probability(0.0312, 0.001), probability(0.001, 0.001), probability(0.001)
+        ('0.0312', '< 0.001', '0.001')
+    """
+    bound = isinstance(least, (int, float)) and p <= least
+    return f"< {number(p)}" if bound else number(p)
+
+
 def number(value: object) -> str:
     """Return a number with up to four significant digits; text goes through `show`.
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from unitygain._types import Profile, Site
 from unitygain.report._heat import FIRST_EXPONENT
 from unitygain.report._panels import names_of
-from unitygain.report._show import number, show
+from unitygain.report._show import number, probability, show
 from unitygain.report._thin import keep
 
 ROWS = 300
@@ -93,10 +93,13 @@ def _columns(profile: Profile, kept: list[int]) -> Iterator[tuple[str, list[str]
         return
     if not _heads(profile):
         yield name, [number(profile.values[k]) for k in kept]
-    for field, word in (("error", "± error"), ("expected", "expected"), ("p_value", "p")):
+    for field, word in (("error", "± error"), ("expected", "expected")):
         entries = getattr(profile, field)
         if entries:
             yield f"{name}: {word}", [number(entries[k]) for k in kept]
+    if profile.p_value:
+        least = profile.facts.get("p_least")
+        yield f"{name}: p", [probability(profile.p_value[k], least) for k in kept]
     if profile.interval:
         yield f"{name}: interval", [" .. ".join(map(number, profile.interval[k])) for k in kept]
     yield from _rest(profile, kept)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from unitygain._types import NOT_JUDGED, Cause, Finding, Skipped
-from unitygain.report._show import number, places, show, show_text
+from unitygain.report._show import number, places, probability, show, show_text
 from unitygain.report._staging import Line, staging_lines
 from unitygain.report._trials import headline, rows_of
 
@@ -111,7 +111,8 @@ def evidence(finding: Finding) -> str:
     if finding.expected is not None:
         words.append(f"expected {number(finding.expected)}")
     if finding.p_value is not None:
-        words.append(f"p = {number(finding.p_value)}")
+        p = probability(finding.p_value, finding.evidence.get("p_least"))
+        words.append(f"p {p}" if p.startswith("<") else f"p = {p}")
     words += [f"{show(key, 60)}: {number(value)}" for key, value in finding.evidence.items()]
     return "; ".join(words)
 

@@ -111,6 +111,7 @@ def report_place(
     own: dict[str, float | str] = {}
     if chance:
         own = dict(zip(("redrawn_gain", "redrawn_low", "redrawn_high"), chance.own, strict=True))
+        own["p_least"] = chance.least
     severity: Severity = "error" if abs(place.distance) >= FATAL_DB else "warning"
     more = f", and at {len(found) - 1} other blocks" if len(found) > 1 else ""
     away = f"{place.distance:+.0f} dB" if math.isfinite(place.distance) else "nothing passes"

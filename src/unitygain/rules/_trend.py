@@ -121,6 +121,7 @@ class Trend:
                 "unity_db": self.chance.typical,
                 "unity_db_low": self.chance.low,
                 "unity_db_high": self.chance.high,
+                "p_least": self.chance.least,
                 "law": self.chance.law,
             }
         return {"loop_db": self.loop, "slope_db": self.slope, "depth": self.depth, **chance, **others}
