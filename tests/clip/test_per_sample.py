@@ -151,6 +151,37 @@ def test_hooks_are_gone_afterwards():
     assert not model._forward_pre_hooks
 
 
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_gradients_that_were_made_elsewhere_give_the_same(reduction):
+    model = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2))
+    batch = (torch.randn(5, 3), torch.randn(5, 2))
+    loss = squares if reduction == "mean" else summed
+    expected = clip.per_sample(model, loss, batch, c=0.5, reduction=reduction)
+    came = [p.grad.clone() for p in model.parameters()]
+    for i in range(5):
+        alone = (batch[0][i : i + 1], batch[1][i : i + 1])
+        for parameter, gradient in zip(
+            model.parameters(), torch.autograd.grad(loss(model, alone), list(model.parameters())), strict=True
+        ):
+            made = [] if i == 0 else [parameter.grad_sample]
+            parameter.grad_sample = torch.cat([*made, gradient[None]])
+    report = clip.grad_samples(model, c=0.5, reduction=reduction)
+    torch.testing.assert_close(report.norms, expected.norms, rtol=1e-5, atol=0)
+    assert report.cosine == pytest.approx(expected.cosine, rel=1e-5)
+    for parameter, gradient in zip(model.parameters(), came, strict=True):
+        torch.testing.assert_close(parameter.grad, gradient, rtol=1e-4, atol=1e-7)
+        assert parameter.grad_sample is None
+
+
+def test_gradients_of_samples_that_are_missing_are_asked_for():
+    model = nn.Linear(2, 1)
+    with pytest.raises(ValueError, match=r"no parameter has a grad_sample; wrap the model"):
+        clip.grad_samples(model, c=1.0)
+    model.weight.grad_sample = [torch.ones(1, 1, 2)]
+    with pytest.raises(ValueError, match="several backward passes"):
+        clip.grad_samples(model, c=1.0)
+
+
 def test_what_it_cannot_do_it_says():
     mixed = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2))
     batch = (torch.ones(4, 3), torch.zeros(4, 2))

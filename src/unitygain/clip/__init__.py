@@ -8,7 +8,6 @@ docs/clipping.md has a table of all of them.
 from unitygain.clip._clip import Clip as Clip
 from unitygain.clip._clip import chain as chain
 from unitygain.clip._drop_in import clip_grad_norm_ as clip_grad_norm_
-from unitygain.clip._drop_in import clip_grad_norm_ as clip_grad_norm_
 from unitygain.clip._forecast import StepForecast as StepForecast
 from unitygain.clip._forecast import predict_step as predict_step
 from unitygain.clip._report import ClipReport as ClipReport
@@ -26,6 +25,7 @@ from unitygain.clip.decay import Decay as Decay
 from unitygain.clip.decay import effective_decay as effective_decay
 from unitygain.clip.decay import steps_to_spectral_radius as steps_to_spectral_radius
 from unitygain.clip.ema import ema as ema
+from unitygain.clip.grad_samples import grad_samples as grad_samples
 from unitygain.clip.max_norm import max_norm as max_norm
 from unitygain.clip.mirrored import mirrored as mirrored
 from unitygain.clip.mirrored import mirrored_thresholds as mirrored_thresholds

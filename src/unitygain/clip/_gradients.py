@@ -89,24 +89,33 @@ def read(parameters: Parameters, *, absmax: bool, step: int, timestep: Timestep)
     Raises:
         TypeError: If something among the parameters is no tensor.
     """
-    once: dict[int, tuple[str, Tensor]] = {}
-    for name, parameter in _named(parameters):
-        once.setdefault(id(parameter), (name, parameter))
-    listed = list(once.values())
-    slots = tuple(slot for slot, (_, parameter) in enumerate(listed) if parameter.grad is not None)
-    chosen = tuple(listed[slot][1] for slot in slots)
+    given = each_once(parameters)
+    slots = tuple(slot for slot, (_, parameter) in enumerate(given) if parameter.grad is not None)
+    chosen = tuple(given[slot][1] for slot in slots)
     stats = gradient_stats([p.grad for p in chosen if p.grad is not None], absmax=absmax)
     return Gradients(
-        names=tuple(listed[slot][0] for slot in slots),
+        names=tuple(given[slot][0] for slot in slots),
         parameters=chosen,
         slots=slots,
-        given=tuple(listed),
+        given=given,
         norm=stats.norm,
         absmax=stats.absmax,
         finite=stats.finite.all(),
         step=step,
         timestep=timestep,
     )
+
+
+def each_once(parameters: Parameters) -> tuple[tuple[str, Tensor], ...]:
+    """Return (name, parameter) of each, in order; the name is empty where none was given.
+
+    Raises:
+        TypeError: If something among the parameters is no tensor.
+    """
+    once: dict[int, tuple[str, Tensor]] = {}
+    for name, parameter in _named(parameters):
+        once.setdefault(id(parameter), (name, parameter))
+    return tuple(once.values())
 
 
 def _named(parameters: Parameters) -> list[tuple[str, Tensor]]:

@@ -26,13 +26,13 @@ class PerSampleReport:
     """What clipping every sample did to the gradient of a batch.
 
     Args:
-        loss: The loss of the batch, without its graph.
+        loss: The loss of the batch, without its graph; None where it was computed elsewhere.
         norms: Norm of every sample's gradient before the clip, shape (samples,), float64.
         factors: What was kept of each.
-        method: ``"linear"`` (norms from what enters and leaves the layers) or ``"vmap"``.
+        method: ``"linear"`` (norms from what enters and leaves the layers), ``"vmap"`` or ``"grad_sample"``.
     """
 
-    loss: Tensor
+    loss: Tensor | None
     norms: Tensor
     factors: Tensor
     method: str
@@ -110,7 +110,7 @@ def per_sample(
         Abadi et al., Deep learning with differential privacy, 2016, algorithm 1, without its noise.
     """
     samples = _samples(batch)
-    bounds = _bounds(c, samples)
+    bounds = bounds_of(c, samples)
     _require_apart(model)
     if reduction not in get_args(Reduction):
         raise ValueError(f"reduction is {reduction!r}; use 'mean' or 'sum'")
@@ -130,10 +130,10 @@ def per_sample(
         for sums in (kept, plain):
             for gradient in sums.values():
                 gradient.mul_(share)
-    angle = _angle(kept, plain)
+    turned = angle(kept, plain)
     for parameter, gradient in kept.items():
         parameter.grad = gradient if parameter.grad is None else parameter.grad + gradient
-    return PerSampleReport(value, norms, factors, method, angle)
+    return PerSampleReport(value, norms, factors, method, turned)
 
 
 class _Loss(nn.Module):
@@ -198,7 +198,8 @@ def _factors(bounds: Tensor, norms: Tensor) -> Tensor:
     return least(bounds.to(norms.device), norms)
 
 
-def _angle(kept: Sums, plain: Sums) -> Tensor:
+def angle(kept: Sums, plain: Sums) -> Tensor:
+    """Return the cosine between two gradients, each of many tensors."""
     before, after = gradient_stats(plain.values()).norm, gradient_stats(kept.values()).norm
     turned = torch.stack([cosine(kept[p], plain[p]).to(before.device) for p in kept])
     parts = torch.where(turned.isnan() & before.isfinite(), 0.0, turned)
@@ -217,7 +218,12 @@ def _samples(batch: Any) -> int:
     return sizes.pop()
 
 
-def _bounds(c: float | Tensor, samples: int) -> Tensor:
+def bounds_of(c: float | Tensor, samples: int) -> Tensor:
+    """Return one threshold for each sample.
+
+    Raises:
+        ValueError: If one is not above 0, or there are not as many as samples.
+    """
     if not isinstance(c, Tensor):
         return torch.full((samples,), require_threshold("c", c), dtype=torch.float64)
     if c.shape != (samples,):
