@@ -4,6 +4,7 @@ Most are fixed; those of the files `drawn_...` are drawn anew by each seed.
 """
 
 from zoo import (
+    claims,
     cnn,
     denoisers,
     drawn_depth,
@@ -23,12 +24,26 @@ from zoo import (
 from zoo.dice import SEED, Draw
 from zoo.patient import Patient
 
-FAMILIES = (mlp, cnn, recurrent, transformer, generative, optimizers, training, precision, flows, games, denoisers)
+FAMILIES = (
+    mlp,
+    cnn,
+    recurrent,
+    transformer,
+    generative,
+    optimizers,
+    training,
+    precision,
+    flows,
+    games,
+    denoisers,
+    claims,
+)
 DRAWS: tuple[Draw, ...] = (
     *drawn_depth.DRAWS,
     *drawn_time.DRAWS,
     *drawn_training.DRAWS,
     *drawn_fields.DRAWS,
+    *claims.DRAWS,
 )
 DRAWN: tuple[Patient, ...] = tuple(draw.patient(SEED) for draw in DRAWS)
 PATIENTS: tuple[Patient, ...] = (

@@ -17,7 +17,7 @@ assert unitygain.measures
 assert unitygain.rules
 
 # The spectrum of a whole trunk takes hundreds of passes: it is measured where a verdict on it is asked for.
-SPECTRAL = {"chain_gain", "log_spectrum", "jacobian_sigma_max", "rms_gain"}
+SPECTRAL = {"chain_gain", "log_spectrum", "jacobian_sigma_max"}
 CONDITIONED = {
     "mlp-relu-he-20",
     "mlp-selu-lecun-16",
