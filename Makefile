@@ -1,6 +1,6 @@
 # make demo    diagnose a sick model on real data; writes report.html
 # make test    the tests, under ten minutes on two cores
-# make check   style, types, architecture, documents, browser, real input, wheel
+# make check   style, types, architecture, documents, browser, real input, wheel, the CUDA kernel interpreted
 # make nightly everything, the slow tests included, on patients that the date draws
 # make fmt     format the code
 # make docs    write docs/rules and docs/measures.md from the docstrings
@@ -21,9 +21,9 @@ BIN := $(VENV)/bin
 DONE := $(VENV)/done
 PIP := PIP_CONSTRAINT=$(VENV)/constraints.txt PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install
 PYTEST := cd $(ROOT) && OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest
-FAST := not slow and not real and not browser and not wheel
+FAST := not slow and not real and not browser and not wheel and not triton
 
-.PHONY: demo test check nightly fmt docs clean style types doctest real browser wheel
+.PHONY: demo test check nightly fmt docs clean style types doctest real browser wheel triton
 .NOTPARALLEL:
 
 demo: $(DONE)/package
@@ -32,7 +32,7 @@ demo: $(DONE)/package
 test: $(DONE)/dev
 	$(PYTEST) -n $(WORKERS) --dist worksteal -m "$(FAST)"
 
-check: style types doctest browser real wheel
+check: style types doctest browser real wheel triton
 
 style: $(DONE)/dev
 	cd $(ROOT) && $(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/lint-imports --no-cache
@@ -41,14 +41,18 @@ types: $(DONE)/all
 	cd $(ROOT) && $(BIN)/pyright --pythonpath $(BIN)/python
 
 doctest: $(DONE)/all
-	$(PYTEST) --doctest-modules src
+	$(PYTEST) --doctest-modules src --ignore src/unitygain/stats/triton_kernel.py
 
 browser real wheel: $(DONE)/all
 	$(PYTEST) -rs -m "$@ and not slow"
 
+# Triton stays out of .venv: it is a gigabyte that only this target needs.
+triton: $(DONE)/triton
+	cd $(ROOT) && PYTHONPATH=$(VENV)/triton TRITON_INTERPRET=1 $(BIN)/python -m pytest -rs -m triton tests/stats
+
 nightly: export UNITYGAIN_ZOO_SEED ?= $(shell date +%Y%m%d)
-nightly: style types $(DONE)/all doctest
-	$(PYTEST)
+nightly: style types $(DONE)/all doctest triton
+	$(PYTEST) -m "not triton"
 
 fmt: $(DONE)/dev
 	cd $(ROOT) && $(BIN)/ruff format . && $(BIN)/ruff check --fix .
@@ -75,4 +79,8 @@ $(DONE)/dev: $(DONE)/package
 
 $(DONE)/all: $(DONE)/dev
 	$(PIP) --group $(ROOT)/pyproject.toml:browser --group $(ROOT)/pyproject.toml:real
+	@touch $@
+
+$(DONE)/triton: $(DONE)/dev
+	test "$$(uname)" != Linux || $(PIP) --no-deps --upgrade --target $(VENV)/triton "triton>=3.2,<4"
 	@touch $@

@@ -157,7 +157,7 @@ def test_a_kernel_that_is_forced_and_missing_is_an_error(
 
 def test_an_unknown_backend_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("UNITYGAIN_STATS", "cuda")
-    with pytest.raises(ValueError, match=r"UNITYGAIN_STATS=cuda .* native or torch"):
+    with pytest.raises(ValueError, match=r"UNITYGAIN_STATS=cuda .* native, torch or triton"):
         gradient_stats([torch.ones(2)])
 
 

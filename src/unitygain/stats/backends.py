@@ -1,24 +1,24 @@
 """Which implementation reads the gradients: the compiled kernel where there is one, torch everywhere.
 
-The environment variable UNITYGAIN_STATS forces one: `native` (the compiled CPU kernel) or `torch`.
+The environment variable UNITYGAIN_STATS forces one: `native`, the compiled CPU kernel; `torch`; or `triton`,
+the CUDA kernel, which nothing else chooses until it has been measured on a device.
 """
 
 import logging
 import os
 from collections.abc import Sequence
 from functools import cache
+from types import ModuleType
 
-from jaxtyping import Float64
 from torch import Tensor
 
 from unitygain.stats import native, portable
 from unitygain.stats.layouts import Memory
+from unitygain.stats.portable import Found
 
 SWITCH = "UNITYGAIN_STATS"
-_CHOICES = ("native", "torch")
+_CHOICES = ("", "native", "torch", "triton")
 _log = logging.getLogger("unitygain")
-
-Found = tuple[Float64[Tensor, " tensors"], Float64[Tensor, " tensors"] | None]
 
 
 def reduce(tensors: Sequence[Tensor], memory: Memory, absmax: bool) -> Found:
@@ -26,28 +26,28 @@ def reduce(tensors: Sequence[Tensor], memory: Memory, absmax: bool) -> Found:
 
     Raises:
         ValueError: If the switch names no implementation.
-        RuntimeError: If it names the kernel and that is not to be had.
+        RuntimeError: If it names one that is not to be had.
     """
-    if _uses_native(os.environ.get(SWITCH, "")):
-        norms, tops = native.reduce(tensors, memory)
-        return norms, tops if absmax else None
-    return portable.reduce(tensors, absmax)
+    forced = _forced()
+    if forced == "triton" and tensors and os.environ.get("TRITON_INTERPRET") == "1":
+        return _triton().reduce(tensors, absmax)
+    if forced == "native":
+        _require_native()
+    if forced == "torch" or not found_native():
+        return portable.reduce(tensors, absmax)
+    norms, tops = native.reduce(tensors, memory)
+    return norms, tops if absmax else None
 
 
-def _uses_native(forced: str) -> bool:
-    if not forced:
-        return found_native()
-    if forced not in _CHOICES:
-        raise ValueError(
-            f"{SWITCH}={forced} names no implementation; set it to {' or '.join(_CHOICES)}, or unset it"
-        )
-    if forced == "torch":
-        return False
-    try:
-        native.load()
-    except OSError as reason:
-        raise RuntimeError(f"{SWITCH}=native, but {reason}; unset it to read gradients in torch") from reason
-    return True
+def reduce_on_device(tensors: Sequence[Tensor], absmax: bool) -> Found:
+    """Norm and, on request, absmax of each of some contiguous, real tensors on one accelerator.
+
+    Raises:
+        As `reduce`.
+    """
+    if _forced() == "triton" and tensors[0].device.type == "cuda":
+        return _triton().reduce(tensors, absmax)
+    return portable.reduce_without_waiting(tensors, absmax)
 
 
 @cache
@@ -59,3 +59,27 @@ def found_native() -> bool:
         _log.info("gradients are read in torch, up to three times slower: %s", reason)
         return False
     return True
+
+
+def _forced() -> str:
+    name = os.environ.get(SWITCH, "")
+    if name not in _CHOICES:
+        raise ValueError(f"{SWITCH}={name} names no implementation; use native, torch or triton, or unset it")
+    return name
+
+
+def _require_native() -> None:
+    try:
+        native.load()
+    except OSError as reason:
+        raise RuntimeError(f"{SWITCH}=native, but {reason}; unset it to read gradients in torch") from reason
+
+
+def _triton() -> ModuleType:
+    try:
+        from unitygain.stats import triton_kernel
+    except ImportError as reason:
+        raise RuntimeError(
+            f"{SWITCH}=triton, but {reason}; install triton, or unset it to read gradients in torch"
+        ) from reason
+    return triton_kernel

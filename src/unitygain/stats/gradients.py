@@ -7,8 +7,9 @@ import torch
 from jaxtyping import Bool, Float64
 from torch import Tensor
 
-from unitygain.stats import backends, portable
+from unitygain.stats import backends
 from unitygain.stats.layouts import Entries, entries, in_memory
+from unitygain.stats.portable import Found
 from unitygain.stats.scale import local_absmax
 from unitygain.stats.shards import gather
 
@@ -144,14 +145,12 @@ def _over_ranks(parts: Sequence[Entries], absmax: bool) -> GradientStats:
     return GradientStats(norms, tops)
 
 
-def _local(parts: Sequence[Entries], absmax: bool) -> portable.Found:
+def _local(parts: Sequence[Entries], absmax: bool) -> Found:
     """Norm and absmax of what lies on this rank, on one device."""
     runs = [_real(part.values) for part in parts]
     memory = in_memory(runs)
     norms, tops = (
-        portable.reduce_without_waiting(runs, absmax)
-        if memory is None
-        else backends.reduce(runs, memory, absmax)
+        backends.reduce_on_device(runs, absmax) if memory is None else backends.reduce(runs, memory, absmax)
     )
     if any(part.times > 1 for part in parts):
         norms = norms * torch.tensor([part.times**0.5 for part in parts], dtype=norms.dtype).to(norms.device)
