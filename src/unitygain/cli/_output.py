@@ -54,7 +54,9 @@ class Output:
             return
         try:
             if self._is_regular():
-                self._replace(text)
+                from unitygain.report._write import replace_file
+
+                replace_file(self.path, text.encode("utf-8", "backslashreplace"))
             else:
                 self.path.write_text(text, encoding="utf-8")
         except OSError as error:
@@ -87,21 +89,6 @@ class Output:
             raise self._refuse(
                 "it exists and is no report of unitygain", fix="name another file, or remove it"
             )
-
-    def _replace(self, text: str) -> None:
-        mode = stat.S_IMODE(self.path.stat().st_mode) if self.path.exists() else 0o666 & ~_umask()
-        handle, name = tempfile.mkstemp(dir=self.path.parent, prefix=".unitygain-")
-        try:
-            with open(handle, "w", encoding="utf-8", newline="\n") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            os.chmod(name, mode)
-            os.replace(name, self.path)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                os.unlink(name)
-            raise
 
     def _refuse(self, reason: str, *, fix: str = "") -> Fault:
         return Fault(f"cannot write {plain(self.given)}: {reason}", name="E-OUTPUT", fix=fix)
@@ -151,9 +138,3 @@ def wants_colour() -> bool:
 
 def _reason(error: OSError) -> str:
     return error.strerror or type(error).__name__
-
-
-def _umask() -> int:
-    mask = os.umask(0o077)
-    os.umask(mask)
-    return mask

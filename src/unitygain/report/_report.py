@@ -1,10 +1,8 @@
 """Report: what was measured and judged, ready to be read, saved and read back."""
 
 import os
-import secrets
 from collections import Counter
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +11,7 @@ from unitygain._types import SEVERITIES, Finding, Profile, Severity, Skipped
 from unitygain.report._decode import decode
 from unitygain.report._encode import encode
 from unitygain.report._show import show
+from unitygain.report._write import replace_file
 
 SUFFIXES = (".html", ".json", ".txt")
 
@@ -107,7 +106,7 @@ class Report:
             raise ValueError(f"cannot write {show(target.name)}: the name must end in {', '.join(SUFFIXES)}")
         text = {".html": self.to_html, ".json": self.to_json, ".txt": self.__str__}[suffix]()
         try:
-            _replace(Path(os.path.realpath(target)), text.encode("utf-8", "backslashreplace"))
+            replace_file(Path(os.path.realpath(target)), text.encode("utf-8", "backslashreplace"))
         except (OSError, ValueError) as problem:
             reason = getattr(problem, "strerror", None) or "the path is not valid"
             kind = type(problem) if isinstance(problem, OSError) else OSError
@@ -128,23 +127,3 @@ class Report:
         from unitygain.report._page import render_frame
 
         return render_frame(self)
-
-
-def _replace(target: Path, content: bytes) -> None:
-    """Write a new file beside `target` and put it in its place, so that no moment shows half a file."""
-    if target.is_dir():
-        raise IsADirectoryError(21, "Is a directory")
-    part = target.with_name(f".unitygain-{secrets.token_hex(6)}.part")
-    handle = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        if target.exists():
-            os.chmod(part, target.stat().st_mode & 0o777)
-        os.replace(part, target)
-    except BaseException:
-        with suppress(OSError):
-            os.unlink(part)
-        raise
