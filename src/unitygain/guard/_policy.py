@@ -5,7 +5,7 @@ from typing import Any
 
 from unitygain.guard._actions import Action, Ladder, accept, clip, rewind, skip
 
-ON_NONFINITE = (skip(5), rewind(3))
+ON_NONFINITE = (skip(10), rewind(3))
 ON_SPIKE = (clip(5), skip(5), rewind(3), accept(1))
 
 
