@@ -5,15 +5,26 @@ import math
 import numpy as np
 import pytest
 import torch
+from scipy import integrate
 
-from unitygain.theory.adversarial import generator_gradient, parallel_lines, value_at_optimal_discriminator
+from unitygain.theory.adversarial import (
+    gaussian_divergences,
+    generator_gradient,
+    parallel_lines,
+    value_at_optimal_discriminator,
+)
 from unitygain.theory.arithmetic import (
     DTYPES,
     layers_to_overflow,
     layers_to_underflow,
     underflow_share,
 )
-from unitygain.theory.circuits import global_cost_variance, local_cost_variance, two_design_variance
+from unitygain.theory.circuits import (
+    global_cost_variance,
+    local_cost_variance,
+    sampled_variance,
+    two_design_variance,
+)
 from unitygain.theory.diffusion import (
     Schedule,
     bound_weights,
@@ -101,6 +112,47 @@ def test_one_layer_costs_have_their_variances(qubits):
     assert np.mean((slope / qubits) ** 2) == pytest.approx(local_cost_variance(qubits), rel=1e-12)
 
 
+def rotated(angles: np.ndarray) -> np.ndarray:
+    """The statevector of a layer of rotations exp(-iθX/2) on |0...0>, qubit by qubit."""
+    state = np.eye(2 ** len(angles))[0].astype(complex)
+    for qubit, theta in enumerate(angles):
+        flipped = string("I" * qubit + "X" + "I" * (len(angles) - qubit - 1)) @ state
+        state = math.cos(theta / 2) * state - 1j * math.sin(theta / 2) * flipped
+    return state
+
+
+@pytest.mark.parametrize("qubits", [1, 2, 3])
+def test_statevectors_have_the_variances_of_both_costs(qubits):
+    """The costs from amplitudes: one less the chance of all zeros, and of a zero at each qubit on average."""
+    zero = 1 - (np.arange(2**qubits)[:, None] >> np.arange(qubits) & 1)
+
+    def whole(angles: np.ndarray) -> float:
+        return 1 - abs(rotated(angles)[0]) ** 2
+
+    def each(angles: np.ndarray) -> float:
+        return 1 - float(np.abs(rotated(angles)) ** 2 @ zero.mean(axis=1))
+
+    for cost, law in ((whole, global_cost_variance), (each, local_cost_variance)):
+        found = sampled_variance(cost, qubits, index=qubits - 1, precision=0.05)
+        assert abs(found.value - law(qubits)) < 4 * found.error
+        assert found.error <= 0.05 * found.value
+
+
+def test_shift_rule_is_autograd_s():
+    """Each draw of the sum is the square of a derivative that torch takes of the same cost."""
+    source, squares = np.random.default_rng(3), []
+    found = sampled_variance(
+        lambda a: math.cos(a[0]) * math.sin(a[1] + 0.3), 2, index=1, precision=1.0, seed=3
+    )
+    for _ in range(found.draws):
+        a = torch.tensor(source.uniform(0, 2 * math.pi, 2), requires_grad=True)
+        (slope,) = torch.autograd.grad(a[0].cos() * (a[1] + 0.3).sin(), a)
+        squares.append(float(slope[1]) ** 2)
+    assert found.value == pytest.approx(np.mean(squares), rel=1e-12)
+    assert found.error == pytest.approx(np.std(squares, ddof=1) / math.sqrt(found.draws), rel=1e-12)
+    assert found.draws == 100
+
+
 @pytest.mark.parametrize("logit", [-30.0, -1.0, 0.0, 4.0])
 def test_generator_gradients_are_autograd_s(logit):
     a = torch.tensor(logit, dtype=torch.float64, requires_grad=True)
@@ -122,6 +174,49 @@ def test_only_wasserstein_shows_the_way():
     divergence = 0.5 * (p @ np.log(2 * p / (p + q)) + q @ np.log(2 * q / (p + q)))
     value = p @ np.log(best) + q @ np.log(1 - best)
     assert value_at_optimal_discriminator(float(divergence)) == pytest.approx(value, rel=1e-12)
+
+
+@pytest.mark.parametrize("theta", [-0.01, 0.5, 2.0, 7.0, 25.0])
+def test_slopes_of_gaussian_divergences(theta):
+    """Divergence and slope by adaptive quadrature of their definitions, about the middle of the two laws."""
+    normal = torch.distributions.Normal
+    p, q = normal(-abs(theta) / 2, 1.0), normal(abs(theta) / 2, 1.0)
+
+    def logs(x: float) -> tuple[float, float]:
+        here = torch.tensor(x, dtype=torch.float64)
+        return float(p.log_prob(here)), float(q.log_prob(here))
+
+    def value(x: float) -> float:
+        a, b = logs(x)
+        both = np.logaddexp(a, b)
+        return (math.exp(a) * (math.log(2) + a - both) + math.exp(b) * (math.log(2) + b - both)) / 2
+
+    def slope(x: float) -> float:
+        a, b = logs(x)
+        return math.exp(a + b - np.logaddexp(a, b)) * abs(theta) / 2
+
+    ends = {"limit": 200, "epsabs": 0.0, "epsrel": 1e-10, "points": [-abs(theta) / 2, 0.0, abs(theta) / 2]}
+    found, reach = gaussian_divergences(theta), abs(theta) / 2 + 12
+    assert found.jensen_shannon == pytest.approx(integrate.quad(value, -reach, reach, **ends)[0], rel=1e-8)
+    expected = math.copysign(integrate.quad(slope, -reach, reach, **ends)[0], theta)
+    assert found.jensen_shannon_slope == pytest.approx(expected, rel=1e-8)
+    assert (found.wasserstein, found.wasserstein_slope) == (abs(theta), math.copysign(1.0, theta))
+    # The slope is that of the values: central differences, where the divergence is not at its end.
+    if abs(theta) < 5:
+        near = [gaussian_divergences(theta + step).jensen_shannon for step in (-1e-4, 1e-4)]
+        assert (near[1] - near[0]) / 2e-4 == pytest.approx(found.jensen_shannon_slope, rel=1e-5)
+
+
+def test_the_saturating_gradient_at_the_best_discriminator():
+    """E log(1 - D*) over generated samples, through the samples: twice the slope of the divergence."""
+    theta, draws = torch.tensor(1.5, dtype=torch.float64, requires_grad=True), torch.randn(400_000).double()
+    sample = theta + draws
+    logit = (sample - 1.5).square() / 2 - sample.square() / 2  # ln p - ln q at the best discriminator
+    loss = -torch.nn.functional.softplus(logit)
+    (each,) = torch.autograd.grad(loss.sum(), sample, retain_graph=True)
+    error = float(each.std()) / math.sqrt(len(draws))
+    assert abs(float(each.mean()) - 2 * gaussian_divergences(1.5).jensen_shannon_slope) < 4 * error
+    assert gaussian_divergences(0.0).jensen_shannon_slope == 0.0
 
 
 def test_ddpm_schedule_against_plain_products():
@@ -243,5 +338,9 @@ def test_bad_input_is_a_sentence():
         value_at_optimal_discriminator(1.0)
     with pytest.raises(ValueError, match="logit is nan"):
         generator_gradient(math.nan)
+    with pytest.raises(ValueError, match="theta is inf"):
+        gaussian_divergences(math.inf)
+    with pytest.raises(ValueError, match="index is 2; there are 2 angles"):
+        sampled_variance(lambda angles: 0.0, 2, index=2)
     with pytest.raises(ValueError, match="qubits is 0"):
         two_design_variance(0)

@@ -4,7 +4,8 @@ It tells what a loss does to the gradient from what the model does to it. The al
 ``Case(..., variants={"non_saturating": loss})``, each with the arguments of the loss.
 
 References: Goodfellow et al., "Generative adversarial nets" (NeurIPS 2014), section 3, on -log D in the place
-of log(1 - D); Arjovsky, Chintala and Bottou, "Wasserstein generative adversarial networks" (ICML 2017).
+of log(1 - D); Arjovsky, Chintala and Bottou, "Wasserstein generative adversarial networks" (ICML 2017);
+Hang et al., "Efficient Diffusion Training via Min-SNR Weighting Strategy" (ICCV 2023), on bounded weights.
 """
 
 from unitygain._case import Case
