@@ -267,3 +267,36 @@ def test_by_update_rms_cuts_what_a_square_cannot_hold():
     assert report.coefficient == pytest.approx(1 / (10 * (1 - 0.99**2) ** 0.5), rel=1e-6)
     with pytest.raises(ValueError, match="SGD keeps no second moment; give Adam or AdamW"):
         clip.by_update_rms(torch.optim.SGD([weight], 0.1))
+
+
+def adaclip(mean: float, step: int, gradient: np.ndarray, gamma: float = 0.9) -> tuple[np.ndarray, float]:
+    """AdaClip of Stable-SPAM: (gradient after, running mean after)."""
+    with np.errstate(invalid="ignore"):
+        largest = np.abs(gradient).max()
+        mean = gamma * mean + (1 - gamma) * largest
+        bound = mean / (1 - gamma**step)
+        return np.where(np.abs(gradient) > bound, gradient / largest * bound, gradient), mean
+
+
+def test_adaclip_is_the_paper_over_many_steps():
+    one, mean = clip.adaptive_value(0.9), 0.0
+    for step, gradient in enumerate(np.random.default_rng(0).lognormal(0, 1, (40, 5)), 1):
+        (parameter,) = with_gradients(torch.tensor(gradient))
+        one([parameter])
+        kept, mean = adaclip(mean, step, gradient)
+        assert parameter.grad.tolist() == pytest.approx(kept.tolist(), rel=1e-9)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_adaclip_is_poisoned_as_published_and_not_here(bad):
+    kept, mean = adaclip(1.0, 9, np.array([bad, 1.0]))
+    kept, mean = adaclip(mean, 10, np.array([1000.0, 1.0]))
+    assert not math.isfinite(mean)
+    # A NaN makes every comparison false, and an infinity lifts the bound for good: nothing is ever cut again.
+    assert kept[0] == 1000.0
+    one = clip.adaptive_value(0.9)
+    for entry in (1.0, bad, 1000.0):
+        (parameter,) = with_gradients([entry, 1.0])
+        one([parameter])
+    # T = (0.9·0.1·1 + 0.1·1000)/(1 - 0.9²).
+    assert parameter.grad.tolist() == pytest.approx([100.09 / 0.19, 1.0])

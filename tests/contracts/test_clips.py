@@ -31,6 +31,7 @@ def by_update_rms(parameters: list[Tensor]) -> clip.Clip:
 
 # How each clip is made, so that it cuts some of the steps below.
 CLIPS = {
+    "adaptive_value": lambda parameters: clip.adaptive_value(0.7),
     "agc": lambda parameters: clip.agc(0.5),
     "by_global_norm": lambda parameters: clip.by_global_norm(2.0),
     "by_global_norm_1": lambda parameters: clip.by_global_norm(6.0, p=1),
@@ -210,6 +211,7 @@ def test_a_clip_without_a_threshold_scales_with_the_gradients(size):
         lambda: clip.percentile(50),
         lambda: clip.zscore(1.0, warmup=3, warmup_norm=math.inf, least_spread=0.1),
         lambda: clip.ema(warmup=1, absolute=math.inf),
+        lambda: clip.adaptive_value(0.5),
     )
     for make in makers:
         model, one, other = small_model(), make(), make()
