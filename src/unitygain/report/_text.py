@@ -36,7 +36,8 @@ def render_text(report: "Report", color: bool = False, width: int = WIDTH) -> st
     blocks += [_finding(finding, width) for finding in report.findings]
     backward = report.profiles.get("backward_gain")
     if backward is not None and len(backward):
-        blocks.append(staging_lines(backward, report.profiles.get("forward_gain"), width))
+        forward, theory = map(report.profiles.get, ("forward_gain", "predicted_gain"))
+        blocks.append(staging_lines(backward, forward, width, theory))
     if report.trials:
         blocks.append(_trials(report, width))
     if report.skipped:

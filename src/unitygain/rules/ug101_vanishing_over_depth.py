@@ -11,6 +11,9 @@ What it sees:
     warning needs p <= 0.025 and an error p <= 0.005, half of 5 % and 1 % since forward and backward are two
     tests; above that it is a note.
 
+    Beside it stands what theory expects of the weights, activations and norms: where that agrees, the design
+    is what is unstable; where it does not, UG105 says which block to look at.
+
 Why it matters:
     The first blocks get a signal that is smaller by that product. Plain gradient descent does not move
     them; adaptive optimizers divide the scale away until it meets their epsilon or the smallest number of
@@ -53,6 +56,7 @@ from collections.abc import Iterable, Mapping
 
 from unitygain._registry import rule
 from unitygain._types import Finding, Profile
+from unitygain.rules._design import describe_design
 from unitygain.rules._fixes import suggest
 from unitygain.rules._trend import explain_trend, falls, outermost, read_trend
 
@@ -62,7 +66,7 @@ from unitygain.rules._trend import explain_trend, falls, outermost, read_trend
     name="vanishing-gradient",
     severity="error",
     needs=("backward_gain",),
-    wants=("weight_gain", "gain_parts", "act_frac_saturated"),
+    wants=("weight_gain", "gain_parts", "act_frac_saturated", "predicted_gain", "rms_gain"),
 )
 def judge(profiles: Mapping[str, Profile]) -> Iterable[Finding]:
     """Yield one finding where the gradient decays over the trunk."""
@@ -87,5 +91,5 @@ def judge(profiles: Mapping[str, Profile]) -> Iterable[Finding]:
         p_value=trend.p_value,
         causes=causes,
         fix=suggest(causes),
-        evidence=trend.evidence(),
+        evidence={**trend.evidence(), **describe_design(profiles)},
     )

@@ -10,6 +10,9 @@ What it sees:
     warning needs p <= 0.025 and an error p <= 0.005, half of 5 % and 1 % since forward and backward are two
     tests; above that it is a note.
 
+    Beside it stands what theory expects of the weights, activations and norms: where that agrees, the design
+    is what is unstable; where it does not, UG105 says which block to look at.
+
 Why it matters:
     No learning rate suits both ends: one that moves the last blocks throws the first ones. Clipping by the
     global norm then leaves almost nothing of the last blocks' gradient.
@@ -48,6 +51,7 @@ from collections.abc import Iterable, Mapping
 
 from unitygain._registry import rule
 from unitygain._types import Finding, Profile
+from unitygain.rules._design import describe_design
 from unitygain.rules._fixes import suggest
 from unitygain.rules._trend import explain_trend, outermost, read_trend, rises
 
@@ -57,7 +61,7 @@ from unitygain.rules._trend import explain_trend, outermost, read_trend, rises
     name="exploding-gradient",
     severity="error",
     needs=("backward_gain",),
-    wants=("weight_gain", "gain_parts", "act_frac_saturated"),
+    wants=("weight_gain", "gain_parts", "act_frac_saturated", "predicted_gain", "rms_gain"),
 )
 def judge(profiles: Mapping[str, Profile]) -> Iterable[Finding]:
     """Yield one finding where the gradient grows over the trunk."""
@@ -82,5 +86,5 @@ def judge(profiles: Mapping[str, Profile]) -> Iterable[Finding]:
         p_value=trend.p_value,
         causes=causes,
         fix=suggest(causes),
-        evidence=trend.evidence(),
+        evidence={**trend.evidence(), **describe_design(profiles)},
     )

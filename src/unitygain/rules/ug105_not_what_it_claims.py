@@ -82,7 +82,8 @@ def judge(profiles: Mapping[str, Profile]) -> Iterable[Finding]:
     worst = far[0]
     factor = from_db(abs(worst.residual))
     side = "above" if worst.residual > 0 else "below"
-    more = f", as are {len(far) - 1} other blocks" if len(far) > 1 else ""
+    others = "1 other block" if len(far) == 2 else f"{len(far) - 1} other blocks"
+    more = f", and at {others}" if len(far) > 1 else ""
     yield Finding(
         "UG105",
         "not-what-it-claims",
