@@ -10,9 +10,10 @@ from unitygain.theory.activations import Activation as Activation
 from unitygain.theory.activations import find_activation as find_activation
 from unitygain.theory.activations import leaky_relu as leaky_relu
 from unitygain.theory.adversarial import Divergences as Divergences
+from unitygain.theory.adversarial import GaussianDivergences as GaussianDivergences
 from unitygain.theory.adversarial import GeneratorGradient as GeneratorGradient
-from unitygain.theory.adversarial import generator_gradient as generator_gradient
 from unitygain.theory.adversarial import gaussian_divergences as gaussian_divergences
+from unitygain.theory.adversarial import generator_gradient as generator_gradient
 from unitygain.theory.adversarial import parallel_lines as parallel_lines
 from unitygain.theory.adversarial import value_at_optimal_discriminator as value_at_optimal_discriminator
 from unitygain.theory.architectures import concatenation_gain as concatenation_gain
@@ -44,11 +45,11 @@ from unitygain.theory.chance import drawn_law as drawn_law
 from unitygain.theory.chance import unity_law as unity_law
 from unitygain.theory.chance import wide_law as wide_law
 from unitygain.theory.chance import worst_of as worst_of
-from unitygain.theory.circuits import global_cost_variance as global_cost_variance
 from unitygain.theory.circuits import SampledVariance as SampledVariance
+from unitygain.theory.circuits import global_cost_variance as global_cost_variance
 from unitygain.theory.circuits import local_cost_variance as local_cost_variance
-from unitygain.theory.circuits import two_design_variance as two_design_variance
 from unitygain.theory.circuits import sampled_variance as sampled_variance
+from unitygain.theory.circuits import two_design_variance as two_design_variance
 from unitygain.theory.convolution import boundary_share as boundary_share
 from unitygain.theory.convolution import convolution_gain as convolution_gain
 from unitygain.theory.convolution import depthwise_separable_gain as depthwise_separable_gain
