@@ -40,8 +40,8 @@ from unitygain.measures.param_grad_frac_zero import param_grad_frac_zero as para
 from unitygain.measures.param_grad_rms import param_grad_rms as param_grad_rms
 from unitygain.measures.param_rms import param_rms as param_rms
 from unitygain.measures.param_trainable import param_trainable as param_trainable
-from unitygain.measures.predicted_gain import predicted_gain as predicted_gain
 from unitygain.measures.phase_point import phase_point as phase_point
+from unitygain.measures.predicted_gain import predicted_gain as predicted_gain
 from unitygain.measures.rms_gain import rms_gain as rms_gain
 from unitygain.measures.time_grad_rms import time_grad_rms as time_grad_rms
 from unitygain.measures.timestep_grad_share import timestep_grad_share as timestep_grad_share

@@ -14,7 +14,6 @@ from unitygain.probe.chain import chain_of
 from unitygain.probe.columns import Matrix, factor_of_sample
 from unitygain.probe.few import trace_few
 from unitygain.probe.invertible import declares_inverse, is_monomial, is_triangular
-from unitygain.probe.operators import JacobianOperator
 from unitygain.probe.record import Record
 from unitygain.probe.trace import NoGraph, TracedBlock
 from unitygain.theory.products import log_singular_values
