@@ -62,8 +62,9 @@ def chain(
     gain: float,
     depth: int,
     norm: Callable[[int], nn.Module] | None = None,
+    rows: tuple[int, ...] = (2, 16, 64),
 ) -> Case:
-    """Return a plain network of one width."""
+    """Return a plain network of one width; with few rows one draw wanders as far as the null law allows."""
     width = dice.choice(WIDTHS)
     layers: list[nn.Module] = []
     for index in range(depth):
@@ -72,7 +73,7 @@ def chain(
         layers += [linear, *([norm(width)] if norm else []), act()]
     model = nn.Sequential(*layers, nn.Linear(width, CLASSES))
     set_head(model)
-    return Case(model, classify, labelled(dice.choice((16, 32, 64)), FEATURES))
+    return Case(model, classify, labelled(dice.choice(rows), FEATURES))
 
 
 def relu(dice: random.Random) -> Case:
@@ -182,7 +183,7 @@ def normalised(dice: random.Random) -> Case:
     """ReLU behind LayerNorm up to 32 layers deep, or behind BatchNorm up to 8."""
     if dice.random() < 0.5:
         return chain(dice, nn.ReLU, math.sqrt(2), dice.randint(3, 32), nn.LayerNorm)
-    return chain(dice, nn.ReLU, math.sqrt(2), dice.randint(3, 8), nn.BatchNorm1d)
+    return chain(dice, nn.ReLU, math.sqrt(2), dice.randint(3, 8), nn.BatchNorm1d, (32, 64))
 
 
 FAMILIES: dict[str, Callable[[random.Random], Case]] = {
