@@ -37,17 +37,17 @@ class Buffers:
     A batch that is not finite spoils the running statistics of a norm in the forward pass, before there
     is a gradient to look at; leaving the step out does not take that back.
 
-    Memory: one copy of the persistent buffers, on their devices.
+    Memory: one copy of the persistent buffers that there are now, on their devices.
     """
 
     def __init__(self, model: nn.Module) -> None:
-        self._model = model
+        self._places = list(_persistent(model))
         self.kept: dict[str, Tensor] = {}
         self.keep()
 
     def keep(self) -> None:
         """Take the buffers as they are now."""
-        for name, (buffer, _, _) in self._live().items():
+        for name, buffer, _, _ in self._live():
             kept = self.kept.get(name)
             if kept is None or kept.shape != buffer.shape or kept.device != buffer.device:
                 self.kept[name] = here(buffer).clone()
@@ -56,16 +56,16 @@ class Buffers:
 
     def finite(self) -> bool:
         """Tell whether the buffers are finite now."""
-        live = [here(buffer) for buffer, _, _ in self._live().values() if buffer.is_floating_point()]
+        live = [here(buffer) for _, buffer, _, _ in self._live() if buffer.is_floating_point()]
         return bool(gradient_stats(live).finite.all())
 
     def variances(self) -> list[Tensor]:
         """Return the running variances that batch norms hold now."""
-        return [here(buffer) for buffer, _, key in self._live().values() if key == "running_var"]
+        return [here(buffer) for _, buffer, _, key in self._live() if key == "running_var"]
 
     def restore(self, tensors: Mapping[str, Tensor] | None = None) -> None:
         """Put back what was kept, or `tensors` of the same names."""
-        for name, (buffer, module, key) in self._live().items():
+        for name, buffer, module, key in self._live():
             before = (self.kept if tensors is None else tensors).get(name)
             if before is None:
                 continue
@@ -74,15 +74,19 @@ class Buffers:
             else:
                 module._buffers[key] = before.clone().to(buffer.device)
 
-    def _live(self) -> dict[str, tuple[Tensor, nn.Module, str]]:
-        return {name: (buffer, module, key) for name, buffer, module, key in _persistent(self._model)}
+    def _live(self) -> Iterator[tuple[str, Tensor, nn.Module, str]]:
+        """Yield each buffer as it is now: a model may put another tensor in its place."""
+        for name, module, key in self._places:
+            buffer = module._buffers.get(key)
+            if buffer is not None:
+                yield name, buffer, module, key
 
 
-def _persistent(model: nn.Module) -> Iterator[tuple[str, Tensor, nn.Module, str]]:
+def _persistent(model: nn.Module) -> Iterator[tuple[str, nn.Module, str]]:
     for path, module in model.named_modules():
         for key, buffer in module._buffers.items():
             if buffer is not None and key not in module._non_persistent_buffers_set:
-                yield f"{path}.{key}" if path else key, buffer, module, key
+                yield f"{path}.{key}" if path else key, module, key
 
 
 def forget_moments(optimizer: Optimizer) -> None:

@@ -51,7 +51,10 @@ class Training:
 
     def read(self, loss: Tensor | float | None) -> Reading:
         """Unscale the gradients and read them."""
-        self.named = held(self.model, self.optimizer)
+        # Names are looked up anew only where the optimizer was given other parameters.
+        now = dict.fromkeys(id(p) for group in self.optimizer.param_groups for p in group["params"])
+        if list(now) != [id(parameter) for parameter in self.parameters]:
+            self.named = held(self.model, self.optimizer)
         if self.scale is not None:
             self.scale.unscale_(self.optimizer)
         return read(self.named, loss, self.buffers.variances(), self.group)
