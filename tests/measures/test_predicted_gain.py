@@ -164,3 +164,77 @@ def test_random_states_and_weights_stay(monkeypatch):
     read(case)
     assert torch.equal(before, torch.get_rng_state())
     assert all(map(torch.equal, weights, case.model.parameters()))
+
+
+class Written(nn.Module):
+    """A block in the words of functions: a fused map, an in-place activation, a gate, a residual."""
+
+    def __init__(self, *, inplace: bool, fused: bool) -> None:
+        super().__init__()
+        self.up, self.down = nn.Linear(WIDTH, 2 * WIDTH), nn.Linear(WIDTH, WIDTH)
+        self.inplace, self.fused = inplace, fused
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.fused:
+            value, gate = self.up(x).chunk(2, -1)
+        else:
+            halves = zip(self.up.weight.chunk(2), self.up.bias.chunk(2), strict=True)
+            value, gate = (nn.functional.linear(x, weight, bias) for weight, bias in halves)
+        gate = nn.functional.relu(gate, inplace=self.inplace)
+        return x + self.down(value * gate)
+
+
+@pytest.mark.parametrize(("inplace", "fused"), [(False, True), (False, False), (True, False)])
+def test_how_a_block_is_written_does_not_matter(inplace, fused):
+    """Gated branches: two signals are multiplied, each of which passes a gradient."""
+    torch.manual_seed(1)
+    plain = [Written(inplace=False, fused=False) for _ in range(5)]
+    blocks = [Written(inplace=inplace, fused=fused) for _ in range(5)]
+    for block, twin in zip(blocks, plain, strict=True):
+        block.load_state_dict(twin.state_dict())
+    predicted, measured = read(chain(*blocks))
+    assert predicted.values == pytest.approx(read(chain(*plain))[0].values, rel=2e-3)
+    assert predicted.values == pytest.approx(measured.values, rel=0.05)
+
+
+def test_a_block_that_runs_again_is_predicted_at_each_call():
+    class Again(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.block = nn.Sequential(linear(1.3), nn.Tanh())
+
+        def forward(self, x: Tensor) -> Tensor:
+            for _ in range(5):
+                x = self.block(x)
+            return x
+
+    predicted, measured = read(chain(Again()))
+    assert [str(site) for site in predicted.sites] == [f"0.block#{k}" for k in range(1, 6)]
+    assert predicted.values == pytest.approx(measured.values, rel=0.1)
+
+
+def test_running_statistics_are_read_in_eval_mode():
+    case = draw("convolution batch norm", 3)
+    with torch.no_grad():
+        for _ in range(40):
+            case.compute_loss(case.batches[0])
+    case.model.eval()
+    buffers = [buffer.clone() for buffer in case.model.buffers()]
+    predicted, measured = read(case)
+    assert predicted.values == pytest.approx(measured.values, rel=0.15)
+    assert all(map(torch.equal, buffers, case.model.buffers()))
+
+
+def test_a_causal_mask_leaves_each_query_fewer_keys():
+    class Causal(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.maps, self.out = nn.Linear(WIDTH, 3 * WIDTH), nn.Linear(WIDTH, WIDTH)
+
+        def forward(self, x: Tensor) -> Tensor:
+            q, k, v = self.maps(x).chunk(3, -1)
+            mixed = nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True)
+            return x + 3 * self.out(mixed)
+
+    predicted, measured = read(chain(*(Causal() for _ in range(4)), data=torch.randn(8, 16, WIDTH)))
+    assert predicted.values == pytest.approx(measured.values, rel=0.05)

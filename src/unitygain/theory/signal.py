@@ -192,14 +192,15 @@ def attend(logits: Signal, keys: float) -> Weights:
             alone holds.
 
     References:
-        Participation keys·exp(-variance): as in `attention_logits`.
+        Participation 1 + (keys - 1)·exp(-variance): that of `attention_logits` for many keys, and 1 for one
+        (the denominator of Cowsik et al. 2024).
     """
     if keys > 1 and logits.apart > 0.5 * math.log(keys):
         raise ValueError(
             f"attention logits of variance {logits.apart:.3g} over {keys:.3g} keys: few keys take all, and "
             "what they pass depends on which"
         )
-    return Weights(keys, min(1.0, math.exp(logits.apart) / keys))
+    return Weights(keys, 1 / (1 + (keys - 1) * math.exp(-logits.apart)))
 
 
 def mix_tokens(weights: Weights, values: Signal) -> Signal:
