@@ -5,7 +5,9 @@ nothing else: a dependency that the wheel forgets to name is missing there.
 """
 
 import importlib.metadata as metadata
+import os
 import re
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -16,6 +18,7 @@ from meta.tree import ROOT
 
 pytestmark = [pytest.mark.wheel, pytest.mark.timeout(600)]
 
+COMPILES = sys.platform != "win32" and any(map(shutil.which, ("cc", "gcc", "clang")))
 TARGET = """
 import torch
 from torch import nn
@@ -54,8 +57,11 @@ def show_torch(folder: Path) -> None:
                 (folder / top).symlink_to(source)
 
 
-def run(*command: str | Path, cwd: Path, status: int = 0) -> str:
-    done = subprocess.run([str(part) for part in command], cwd=cwd, capture_output=True, text=True)
+def run(*command: str | Path, cwd: Path, status: int = 0, **settings: str) -> str:
+    environment = {**os.environ, **settings}
+    done = subprocess.run(
+        [str(part) for part in command], cwd=cwd, capture_output=True, text=True, env=environment
+    )
     assert done.returncode == status, f"{command}\n{done.stdout}\n{done.stderr}"
     return done.stdout
 
@@ -95,6 +101,36 @@ def test_wheel_holds_what_the_library_reads(wheel):
     assert files <= inside
     assert [file for file in inside if file.endswith("licenses/LICENSE")]
     assert not [file for file in inside if file.startswith(("tests/", "docs/"))]
+
+
+def test_wheel_with_a_kernel_names_its_platform_and_one_without_none(wheel, tmp_path):
+    inside = zipfile.ZipFile(wheel).namelist()
+    kernel = "unitygain/stats/_gradients.so"
+    assert inside.count(kernel) == COMPILES
+    assert wheel.stem.endswith("-py3-none-any") != COMPILES
+    run(
+        sys.executable,
+        "-m",
+        "pip",
+        "wheel",
+        "--no-deps",
+        "--wheel-dir",
+        tmp_path,
+        ROOT,
+        cwd=tmp_path,
+        CC="false",
+    )
+    (pure,) = tmp_path.glob("unitygain-*.whl")
+    assert pure.stem.endswith("-py3-none-any")
+    assert kernel not in zipfile.ZipFile(pure).namelist()
+
+
+@pytest.mark.skipif(not COMPILES, reason="no C compiler here")
+def test_fresh_environment_reads_gradients_with_the_kernel(fresh, tmp_path):
+    code = (
+        "import torch; from unitygain.stats import gradient_stats as g; print(g([torch.ones(4)]).norm.item())"
+    )
+    assert run(fresh / "python", "-c", code, cwd=tmp_path, UNITYGAIN_STATS="native").split() == ["2.0"]
 
 
 def test_fresh_environment_imports_the_installed_library(fresh, tmp_path):
