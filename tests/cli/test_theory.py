@@ -20,11 +20,15 @@ def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, 
     return code, said.out, said.err
 
 
-@pytest.mark.parametrize("phi", ["relu", "gelu", "tanh"])
+BIASED = {"elu", "selu", "tanh", "erf"}  # the first two have no critical point without a bias variance
+
+
+@pytest.mark.parametrize("phi", sorted(set(theory.ACTIVATIONS) - {"sigmoid", "softplus"}))
 def test_the_printed_code_sets_the_critical_variances(phi: str, capsys: pytest.CaptureFixture[str]) -> None:
-    code, out, _ = run(capsys, "critical", "--phi", phi, *(["--sigma-b2", "0.05"] if phi == "tanh" else []))
+    code, out, _ = run(capsys, "critical", "--phi", phi, *(["--sigma-b2", "0.05"] if phi in BIASED else []))
     assert code == 0
-    point = theory.critical(phi, 0.05 if phi == "tanh" else None)
+    point = theory.critical(phi, 0.05 if phi in BIASED else None)
+    assert ("half-stable: a variance above q* comes back" in out) == point.half_stable
     model = nn.Sequential(nn.Linear(400, 900), nn.Conv2d(30, 100, 3))
     exec(out.partition("\n\n")[2], {"model": model, "nn": nn})
     for weight in (model[0].weight, model[1].weight):
@@ -39,6 +43,17 @@ def test_the_printed_code_sets_the_critical_variances(phi: str, capsys: pytest.C
         assert float(biases.detach().var()) == pytest.approx(
             point.sigma_b2, rel=4 * math.sqrt(2 / len(biases))
         )
+
+
+def test_a_half_stable_point_says_where_the_other_side_goes(capsys: pytest.CaptureFixture[str]) -> None:
+    _, out, _ = run(capsys, "critical", "--phi", "gelu")
+    point = theory.critical("gelu")
+    assert point.q_star is not None
+    above, below = (
+        theory.mean_field("gelu", point.sigma_w2, point.sigma_b2, q=q * point.q_star) for q in (1.5, 0.5)
+    )
+    assert above.q_star == pytest.approx(point.q_star, rel=1e-5)
+    assert f"one below goes on to q = {below.q_star:.4g}, where chi_1 = {below.chi_1:.4g}" in out
 
 
 def test_mean_field_prints_the_numbers(capsys: pytest.CaptureFixture[str]) -> None:

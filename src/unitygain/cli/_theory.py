@@ -3,11 +3,14 @@
 import math
 import sys
 from collections.abc import Callable
-from typing import Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
 from unitygain.cli._faults import ExitCode, Fault, did_you_mean, quote, usage
+
+if TYPE_CHECKING:
+    from unitygain.theory import CriticalPoint
 
 theory_app = typer.Typer(
     name="theory",
@@ -39,9 +42,7 @@ def critical(
         f"sigma_b2 = {point.sigma_b2:.6g}, {settles}",
     ]
     if point.half_stable:
-        lines.append(
-            "half-stable: the variance returns to q* from one side only; a finite network may drift away"
-        )
+        lines.append(_half_stable(point))
     lines += ["", *_code(std_w, std_b), ""]
     sys.stdout.write("\n".join(lines))
     return ExitCode.FINE
@@ -92,6 +93,19 @@ def phase(
     if phi is not None:
         _known(phi)
     return command(phi, on, html, points, quiet)
+
+
+def _half_stable(point: "CriticalPoint") -> str:
+    """Say where a variance on the wrong side of q* goes."""
+    from unitygain import theory
+
+    assert point.q_star is not None
+    q, w, b = point.q_star, point.sigma_w2, point.sigma_b2
+    below = theory.mean_field(point.phi, w, b, q=0.5 * q)
+    return (
+        f"half-stable: a variance above q* comes back to it, one below goes on to q = {below.q_star:.4g}, "
+        f"where chi_1 = {below.chi_1:.4g}; finite networks drift that way over depth"
+    )
 
 
 def _code(std_w: float, std_b: float) -> list[str]:
