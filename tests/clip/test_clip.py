@@ -213,6 +213,18 @@ def test_groups_take_the_first_pattern_that_matches():
         clip.by_group({"*": 1.0})(model.parameters())
 
 
+def test_a_pattern_that_matches_nothing_is_no_silent_wish():
+    model = nn.Sequential(nn.Linear(2, 1))
+    message = r"no parameter matches 'encoder\.\*'; names are such as 0\.weight, 0\.bias"
+    for one in (
+        clip.by_group({"0.*": 1.0, "encoder.*": 1.0}),
+        clip.agc(exclude=["encoder.*"]),
+        clip.agc(units={"encoder.*": 1}, exclude=()),
+    ):
+        with pytest.raises(ValueError, match=message):
+            one(model)
+
+
 @pytest.mark.parametrize("c", [0.0, -1.0, math.nan])
 def test_a_threshold_that_is_no_threshold_is_refused(c):
     for make in (clip.by_global_norm, clip.by_tensor_norm, clip.by_value):

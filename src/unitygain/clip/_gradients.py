@@ -2,6 +2,8 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from functools import lru_cache
 
 import torch
 from jaxtyping import Bool, Float64
@@ -66,18 +68,14 @@ class Gradients:
             values if len(self.slots) == len(self.given) else remembered.index_copy(0, self._index(), values)
         )
 
-    def require_names(self, rule: str) -> tuple[str, ...]:
-        """Return the names.
+    def matched(self, rule: str, patterns: tuple[str, ...]) -> list[int | None]:
+        """Return for every gradient which of the patterns is the first that its name matches, if any.
 
         Raises:
-            ValueError: If the parameters came without.
+            ValueError: If the parameters came without names, or a pattern matches none of them.
         """
-        if not all(self.names):
-            raise ValueError(
-                f"{rule} chooses parameters by name, and they came without; "
-                "pass the model or model.named_parameters()"
-            )
-        return self.names
+        found = _first_matches(rule, patterns, tuple(name for name, _ in self.given))
+        return [found[slot] for slot in self.slots]
 
     def _index(self) -> Tensor:
         return torch.tensor(self.slots).to(self.norm.device, non_blocking=True)
@@ -116,6 +114,23 @@ def each_once(parameters: Parameters) -> tuple[tuple[str, Tensor], ...]:
     for name, parameter in _named(parameters):
         once.setdefault(id(parameter), (name, parameter))
     return tuple(once.values())
+
+
+@lru_cache(maxsize=32)
+def _first_matches(rule: str, patterns: tuple[str, ...], names: tuple[str, ...]) -> tuple[int | None, ...]:
+    if not all(names):
+        raise ValueError(
+            f"{rule} chooses parameters by name, and they came without; "
+            "pass the model or model.named_parameters()"
+        )
+    for pattern in patterns:
+        if names and not any(fnmatchcase(name, pattern) for name in names):
+            raise ValueError(
+                f"{rule}: no parameter matches {pattern!r}; names are such as {', '.join(names[:3])}"
+            )
+    return tuple(
+        next((i for i, pattern in enumerate(patterns) if fnmatchcase(name, pattern)), None) for name in names
+    )
 
 
 def _named(parameters: Parameters) -> list[tuple[str, Tensor]]:

@@ -1,8 +1,7 @@
 """agc: every unit's gradient to a fraction of the norm of its weights (adaptive gradient clipping)."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 
 import torch
 from torch import Tensor
@@ -47,7 +46,7 @@ class _Agc(Stateless):
 
     def _factors(self, seen: Gradients) -> dict[int, Tensor]:
         """Return what stays of each unit of each tensor, in the shape that broadcasts against it."""
-        dims = {index: self._dim(seen, index) for index in self._chosen(seen)}
+        dims = self._dims(seen)
         found = {index: self._by_unit(seen, index, dim) for index, dim in dims.items() if dim is not None}
         whole = [index for index, dim in dims.items() if dim is None]
         if whole:
@@ -67,22 +66,24 @@ class _Agc(Stateless):
             named = seen.names[index] or f"#{seen.slots[index]}"
             raise ValueError(f"agc cannot read parameter {named!r}: {error}") from error
 
-    def _dim(self, seen: Gradients, index: int) -> int | None:
-        if self.units:
-            for pattern, dim in self.units:
-                if fnmatchcase(seen.require_names(self.name)[index], pattern):
-                    return dim
-        return 0 if seen.parameters[index].ndim > 1 else None
-
-    def _chosen(self, seen: Gradients) -> Iterator[int]:
+    def _dims(self, seen: Gradients) -> dict[int, int | None]:
+        """Return along which dimension the units of each gradient lie that is not left alone."""
+        patterns = tuple(pattern for pattern, _ in self.units)
+        count = len(seen.parameters)
+        named = seen.matched(self.name, patterns) if patterns else [None] * count
         if self.exclude is None:
             last = last_layer(seen)
-            yield from (i for i, slot in enumerate(seen.slots) if slot not in last)
-            return
-        names = seen.require_names(self.name) if self.exclude else seen.names
-        for index, name in enumerate(names):
-            if not any(fnmatchcase(name, pattern) for pattern in self.exclude):
-                yield index
+            left = [slot in last for slot in seen.slots]
+        elif self.exclude:
+            left = [match is not None for match in seen.matched(self.name, self.exclude)]
+        else:
+            left = [False] * count
+        dims: dict[int, int | None] = {}
+        for index, match in enumerate(named):
+            if not left[index]:
+                usual = 0 if seen.parameters[index].ndim > 1 else None
+                dims[index] = usual if match is None else self.units[match][1]
+        return dims
 
 
 def agc(
@@ -117,7 +118,8 @@ def agc(
 
     Raises:
         ValueError: If a number is out of range; on the call, if patterns are given and parameters have no
-            names, if a gradient is sparse, or if a DTensor is cut through its units.
+            names, or one matches none of them, if a gradient is sparse, or if a DTensor is cut through
+            its units.
 
     Example:
         >>> import torch

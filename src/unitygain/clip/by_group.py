@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 
 import torch
 from torch import Tensor
@@ -22,11 +21,9 @@ class _ByGroup(Stateless):
 
     def decide(self, seen: Gradients, state: State) -> tuple[Tensor, State]:
         members: dict[int, list[int]] = {}
-        for index, name in enumerate(seen.require_names(self.name)):
-            for group, (pattern, _) in enumerate(self.groups):
-                if fnmatchcase(name, pattern):
-                    members.setdefault(group, []).append(index)
-                    break
+        for index, group in enumerate(seen.matched(self.name, tuple(pattern for pattern, _ in self.groups))):
+            if group is not None:
+                members.setdefault(group, []).append(index)
         norms = list(seen.norm.unbind())
         factors = [seen.number(1.0)] * len(norms)
         for group, chosen in members.items():
@@ -51,7 +48,8 @@ def by_group(groups: Mapping[str, float]) -> Clip:
             ``"*"`` at the end takes all others.
 
     Raises:
-        ValueError: If there is no group or a norm is not above 0; on the call, if parameters have no names.
+        ValueError: If there is no group or a norm is not above 0; on the call, if parameters have no names
+            or a pattern matches none of them.
 
     Example:
         >>> import torch
