@@ -42,7 +42,7 @@ def require_count(name: str, value: int, least: int = 1) -> int:
     Raises:
         ValueError: If it is not.
     """
-    if int(value) != value or value < least:
+    if not math.isfinite(value) or int(value) != value or value < least:
         raise ValueError(f"{name} is {value!r}; give a whole number of at least {least}")
     return int(value)
 
