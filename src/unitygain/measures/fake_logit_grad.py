@@ -99,9 +99,9 @@ def _row(loss: Tensor, verdict: Verdict, undecided: float) -> tuple[float, ...]:
         -2 * float(np.mean([getattr(law, name) for law in laws])) if laws else math.nan
         for name in ("saturating", "non_saturating")
     )
-    curved = 0.0 if bend is None else float(_numbers(bend).sum())
+    curved = 0.0 if bend is None else float(np.sum(_numbers(bend)))
     bent = curved / total if total else math.nan
-    return total, undecided, bent, float(logits.mean()), saturating, other, _passed(verdict, slope)
+    return total, undecided, bent, float(np.mean(logits)), saturating, other, _passed(verdict, slope)
 
 
 def _passed(verdict: Verdict, slope: Tensor) -> float:
@@ -122,7 +122,7 @@ def _note(rows: list[tuple[float, ...]]) -> str:
 
 
 def _total(slope: Tensor) -> float:
-    return float(np.abs(_numbers(slope)).sum())
+    return float(np.sum(np.abs(_numbers(slope))))
 
 
 def _numbers(tensor: Tensor) -> NDArray[np.float64]:

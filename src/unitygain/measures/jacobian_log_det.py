@@ -75,8 +75,8 @@ def jacobian_log_det(case: Case, record: Record) -> Profile | None:
         ([0.0, 0.0, 0.0], [2.0, 2.0, 2.0])
 
     References:
-        J. Behrmann, P. Vicol, K.-C. Wang, R. Grosse, J.-H. Jacobsen, "Understanding and Mitigating
-        Exploding Inverses in Invertible Neural Networks" (2021), section 3.
+        J. Behrmann, P. Vicol, K.-C. Wang, R. Grosse and J.-H. Jacobsen on the inverses of invertible networks
+        (AISTATS 2021), section 3.
     """
     if not record.blocks:
         return None
@@ -147,7 +147,7 @@ def _evidence(factor: Matrix) -> str:
     if is_triangular(factor):
         return TRIANGULAR
     # A branch that is added by chance keeps the volume as well as it keeps everything else.
-    stretch = math.log(float(np.linalg.norm(factor, 2)) or 1.0)
+    stretch = math.log(float(np.linalg.svd(factor, compute_uv=False)[0]) or 1.0)
     return VOLUME if abs(log_det(factor)) < KEPT * stretch else PLAIN
 
 

@@ -71,9 +71,9 @@ def timestep_grad_share(case: Case, record: Record) -> Profile | None:
         rows = _energies(case, loss, call, groups)
         path, name, times = call.site.path, call.name, call.times
     energies = np.array([row[1] for row in rows])
-    total = float(energies.sum())
+    total = float(np.sum(energies))
     shares = energies / total if 0 < total < math.inf else np.full(len(rows), math.nan)
-    spans = [(times[group].min(), times[group].max()) for group in groups]
+    spans = [(np.min(times[group]), np.max(times[group])) for group in groups]
     return Profile(
         "timestep_grad_share",
         UNIT,
@@ -82,7 +82,7 @@ def timestep_grad_share(case: Case, record: Record) -> Profile | None:
         columns=COLUMNS,
         rows=tuple(rows),
         facts={
-            "largest": float(shares.max()),
+            "largest": float(np.max(shares)),
             "groups": float(len(groups)),
             "argument": name,
             "variants": ", ".join(case.variants),

@@ -48,7 +48,7 @@ def is_triangular(matrix: Matrix) -> bool:
     left = matrix != 0
     rows = np.arange(len(left))
     while len(rows):
-        single = left[rows].sum(axis=1) == 1
+        single = np.sum(left[rows], axis=1) == 1
         columns = left[rows[single]].argmax(axis=1)
         if not len(columns) or len(np.unique(columns)) < len(columns):
             return False
@@ -60,4 +60,4 @@ def is_triangular(matrix: Matrix) -> bool:
 def is_monomial(matrix: Matrix) -> bool:
     """Whether every row and column has one entry that is not zero: a permutation with scales."""
     some = matrix != 0
-    return bool((some.sum(axis=0) == 1).all() and (some.sum(axis=1) == 1).all())
+    return all(bool((np.sum(some, axis=axis) == 1).all()) for axis in (0, 1))

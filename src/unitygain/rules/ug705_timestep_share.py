@@ -74,14 +74,14 @@ def judge(profiles: Mapping[str, Profile]) -> Iterable[Finding]:
         "warning",
         f"{spell(largest)} of the gradient's energy comes from {site}, one of {int(groups)} groups of times; "
         f"the quieter half of them has {spell(math.fsum(others))}",
-        tuple(site for site, _ in ranked),
+        (site,),
         "timestep_grad_share",
         largest,
         profile.unit,
         SHARE,
         fact="largest",
         causes=tuple(explain(profile)),
-        evidence={str(site): value for site, value in profile.items()},
+        evidence={"argument": str(profile.facts["argument"]), "samples": samples},
         fix=FIX,
     )
 
