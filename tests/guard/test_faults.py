@@ -4,7 +4,7 @@ import pytest
 from guard import faults
 
 
-@pytest.mark.parametrize("seed", range(16))
+@pytest.mark.parametrize("seed", range(20))
 def test_a_guarded_training_survives(seed):
     sequence = faults.draw(seed)
     clean = faults.train(sequence, guarded=False, faulty=False)

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import unitygain as ug
-from unitygain.guard import Guard, ScaleGuard, rewind, skip
+from unitygain.guard import Guard, ScaleGuard, TrainingStopped, rewind, skip
 
 
 def make(seed: int = 0):
@@ -115,6 +115,24 @@ def test_a_spike_under_a_loss_scale_ends_the_scalers_step_too():
         verdict = guard.step(loss)
         assert verdict.action == {30: "skip", 31: "rewind"}.get(number, "step")
     assert scaler.get_scale() == 16.0
+
+
+def test_a_scaler_can_go_on_after_a_stop():
+    model = make()
+    optimizer = torch.optim.SGD(model.parameters(), 1e-3)
+    scaler = torch.amp.GradScaler("cpu", init_scale=16.0)
+    guard = Guard(model, optimizer, scaler=scaler, on_spike=())
+    norms = []
+    for number in range(35):
+        optimizer.zero_grad()
+        loss = loss_of(model, number) * (1e6 if number == 30 else 1.0)
+        scaler.scale(loss).backward()
+        if number == 30:
+            with pytest.raises(TrainingStopped, match="the weights were left as they are"):
+                guard.step(loss)
+        else:
+            norms.append(guard.step(loss).grad_norm)
+    assert max(norms[30:]) < 3 * max(norms[:30]), "the gradient is unscaled again"
 
 
 def test_a_compiled_model_and_a_compiled_step():

@@ -256,17 +256,18 @@ class Guard:
             rewound_to = training.rewind(older=policy.rewound)
             if rewound_to is not None:
                 break
-        if action is None:
-            self._stop(events, broken)
-        stepped = self._act(action, frame, usual)
+        stepped = action is not None and action.name in ("clip", "accept")
         if not stepped and not math.isnan(reading.grad_norm):
             training.release_scale()
+        if action is None:
+            self._stop(events, broken)
+        self._act(action, frame, usual)
         verdict = Verdict(self.position, action.name, stepped, events, *reading.seen, factor, rewound_to)
         policy.tried.append(str(verdict))
         return self._say(verdict)
 
-    def _act(self, action: Action, frame: Frame, usual: float | None) -> bool:
-        """Do what `action` says, the way back of a rewind being gone already; tell whether it stepped."""
+    def _act(self, action: Action, frame: Frame, usual: float | None) -> None:
+        """Do what `action` says; a rewind has put the weights back already."""
         training = self.training
         if action.name == "clip":
             assert usual is not None
@@ -275,12 +276,11 @@ class Guard:
             self.watch.accept(frame)
         if action.name in ("clip", "accept"):
             training.advance()
-            return True
+            return
         training.leave_out()
         self.policy.rewound = self.policy.rewound or action.name == "rewind"
         if action.factor < 1:
             training.rate.lower(action.factor, action.restore)
-        return False
 
     def _stop(self, events: tuple[Event, ...], broken: bool) -> NoReturn:
         """Raise; weights that are not finite are those of a snapshot again, so that they can be saved."""

@@ -20,6 +20,14 @@ def rank(group: Any = None) -> int:
     return torch.distributed.get_rank(group) if world_size(group) > 1 else 0
 
 
+def meeting_place(device: torch.device) -> torch.device:
+    """Return where numbers of tensors on `device` meet: there, so that the group's backend can reach them.
+
+    MPS has no float64, and what `stats` reads there is on the CPU.
+    """
+    return torch.device("cpu") if device.type == "mps" else device
+
+
 def largest(numbers: Float64[Tensor, " numbers"], group: Any = None) -> list[float]:
     """Return the largest of each number over all ranks. Cost: one all-reduce and one wait for the device."""
     if world_size(group) > 1:

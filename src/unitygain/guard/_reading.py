@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from unitygain.guard._ranks import largest
+from unitygain.guard._ranks import largest, meeting_place
 from unitygain.stats import gradient_stats
 
 SHOWN = 3
@@ -61,7 +61,7 @@ def read(
     """
     held = [(name, parameter.grad) for name, parameter in named if parameter.grad is not None]
     stats = gradient_stats([gradient for _, gradient in held])
-    total = stats.total_norm().to(named[0][1].device)
+    total = stats.total_norm().to(meeting_place(named[0][1].device))
     running = gradient_stats(variances).total_norm().to(total.device)
     own = torch.stack([total, _number(loss, total), running])
     bad = ~own.isfinite()

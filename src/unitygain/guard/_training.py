@@ -10,7 +10,7 @@ from torch.optim import Optimizer
 
 from unitygain.clip import Clip, by_global_norm
 from unitygain.guard._loss_scale import ScaleGuard
-from unitygain.guard._ranks import anywhere
+from unitygain.guard._ranks import anywhere, meeting_place
 from unitygain.guard._rate import RateFactor
 from unitygain.guard._reading import Reading, read
 from unitygain.guard._snapshots import Ring, capture, restore
@@ -134,8 +134,7 @@ class Training:
         return None
 
     def _anywhere(self, flag: bool) -> bool:
-        device = self.named[0][1].device if self.named else torch.device("cpu")
-        return anywhere(flag, device, self.group)
+        return anywhere(flag, meeting_place(self.named[0][1].device), self.group)
 
 
 def _beginning_with(first: Tensor, closure: Closure) -> Closure:
