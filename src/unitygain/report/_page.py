@@ -13,10 +13,11 @@ from unitygain.report._heat import Heat, heats
 from unitygain.report._panels import charts, three_numbers
 from unitygain.report._phase import Still, phase
 from unitygain.report._ruler import Ruler, ruler
-from unitygain.report._show import number, places, show, show_text, signed
+from unitygain.report._show import number, places, probability, show, show_text, signed
 from unitygain.report._svg import draw
 from unitygain.report._tables import pack, tables
 from unitygain.report._text import duration, letter, outcome, split_skipped
+from unitygain.report._trials import headline, rows_of
 
 if TYPE_CHECKING:
     from unitygain.report._report import Report
@@ -48,6 +49,8 @@ def render_page(report: "Report") -> str:
         tiles=list(_tiles(report)),
         findings=[_finding(finding) for finding in report.findings],
         words=_WORDS,
+        trials=rows_of(report.trials),
+        trials_say=headline(report.trials) if report.trials else "",
         figures=_figures(
             drawn, painted, ruler(three_numbers(report.profiles)), phase(report.profiles.get("phase_point"))
         ),
@@ -173,7 +176,7 @@ def _evidence(finding: Finding) -> Iterator[tuple[str, str]]:
     if finding.expected is not None:
         yield "expected", number(finding.expected)
     if finding.p_value is not None:
-        yield "p-value", number(finding.p_value)
+        yield "p-value", probability(finding.p_value, finding.evidence.get("p_least"))
     yield "unit", show(finding.unit)
     yield from ((show(key, 60), number(value)) for key, value in finding.evidence.items())
 
