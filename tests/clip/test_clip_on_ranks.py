@@ -42,3 +42,23 @@ def test_ranks_remember_the_same_bits(found, name):
     for one, other in states:
         assert set(one) == set(other)
         assert all(one[key].numpy().tobytes() == other[key].numpy().tobytes() for key in one)
+
+
+def test_entries_of_partial_sums_are_not_cut():
+    dist = torch.distributed
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.tensor import DTensor, Partial
+
+    from unitygain import clip
+
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        mesh = init_device_mesh("cpu", (1,))
+        parameter = torch.nn.Parameter(DTensor.from_local(torch.ones(2), mesh, [Partial()]))
+        parameter.grad = DTensor.from_local(torch.tensor([3.0, 4.0]), mesh, [Partial()])
+        with pytest.raises(ValueError, match="DTensor of partial sums, whose entries no rank knows"):
+            clip.by_value(1.0)([parameter])
+        assert clip.by_global_norm(1.0)([parameter]).norm_before == 5.0
+        torch.testing.assert_close(parameter.grad.to_local(), torch.tensor([0.6, 0.8]))
+    finally:
+        dist.destroy_process_group()

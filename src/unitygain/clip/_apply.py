@@ -96,6 +96,10 @@ class Application:
     def _change(self, index: int, bend: Bend) -> Float64[Tensor, ""]:
         """Write the new entries of a gradient, and return its cosine to the one that came."""
         gradient = self.seen.gradient(index)
+        if is_sharded(gradient) and any(place.is_partial() for place in gradient.placements):  # pyright: ignore[reportAttributeAccessIssue]
+            raise ValueError(
+                "a gradient is a DTensor of partial sums, whose entries no rank knows; redistribute it first"
+            )
         came = self._came.get(index)
         if came is None:
             came = gradient.clone()
