@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from stats.twins import FLOATS, LAYOUTS, make, samples_of, twin_norm
 from torch import Tensor, nn
 
-from unitygain.stats import combined_norm, gradient_stats, gradients_of, native, with_gradient
+from unitygain.stats import combined_norm, gradient_stats, gradients_of, native, portable, with_gradient
 
 # Short and long, a row more and less than the torch backend reads together, and no multiple of a vector.
 SHAPES = ((), (0,), (1,), (7,), (5, 3), (4, 5, 6, 2), (31,), (1023,), (1025,), (67, 71))
@@ -52,6 +52,21 @@ def test_every_row_is_right_to_a_millionth_for_every_normal_number(tensors: list
         assert norm == pytest.approx(length * scale, rel=1e-6, abs=0.0)
         sizes = [math.hypot(number.real, number.imag) for number in numbers]
         assert absmax == pytest.approx(max(sizes, default=0.0), rel=2**-52, abs=0.0)
+
+
+@pytest.mark.parametrize("place", [0.0, 0.5, 1.0])
+def test_what_accelerators_run_is_right_too(backend: str, place: float) -> None:
+    """On CPU tensors: the same operations, of which none looks at a number."""
+    dtypes = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+    made = [make(dtype, (n,), "strided", place, place, 0.2, n) for dtype in dtypes for n in (0, 1, 7, 5000)]
+    tensors = [tensor for tensor in made if tensor is not None]
+    norms, tops = portable.reduce_without_waiting(tensors, absmax=True)
+    assert tops is not None
+    for tensor, norm, absmax in zip(tensors, norms.tolist(), tops.tolist(), strict=True):
+        length, scale = twin_norm(samples_of(tensor))
+        # Only float64 has nothing wider: its squares are added in its own precision.
+        assert norm == pytest.approx(length * scale, rel=1e-12, abs=0.0)
+        assert absmax == max((abs(number) for number in samples_of(tensor)), default=0.0)
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
@@ -114,6 +129,14 @@ def test_rows_are_norms_finiteness_and_absmax_in_the_order_given():
 
 def test_absmax_is_read_only_on_request():
     assert gradient_stats([torch.ones(2)]).absmax is None
+
+
+@pytest.mark.parametrize("entries", [3, 5000])
+def test_a_norm_beyond_float64_is_infinite_without_a_warning(entries: int) -> None:
+    found = gradient_stats([torch.full((entries,), 1.7e308, dtype=torch.float64)], absmax=True)
+    assert found.norm.item() == math.inf
+    assert found.absmax is not None
+    assert found.absmax.item() == 1.7e308
 
 
 def test_no_tensor_has_norm_zero():

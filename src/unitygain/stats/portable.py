@@ -27,9 +27,11 @@ def reduce(tensors: Sequence[Tensor], absmax: bool) -> Found:
     lengths = [tensor.numel() for tensor in tensors]
     rows = np.zeros((2 if absmax else 1, len(tensors)))
     for block in _blocks(lengths):
-        rows[:, block] = _read_together(
-            [tensors[row] for row in block], [lengths[row] for row in block], absmax
-        )
+        # NaN, infinities and a norm beyond float64 are answers here, not faults to warn of.
+        with np.errstate(over="ignore", invalid="ignore"):
+            rows[:, block] = _read_together(
+                [tensors[row] for row in block], [lengths[row] for row in block], absmax
+            )
     for row, length in enumerate(lengths):
         if length > _SHORT:
             part = Entries(tensors[row].detach().view(-1), length, 1, ())
