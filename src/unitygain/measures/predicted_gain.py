@@ -33,7 +33,7 @@ def predicted_gain(case: Case, record: Record) -> Profile | None:
     attention by how many keys share its weight. What enters a block is taken from the data: its mean
     square, what its rows have in common, and its mean. So a deviation at one block is that block's own.
 
-    Cost: one forward pass without a graph, and one reduction per weight. No side effects.
+    Cost: one forward pass, and one reduction per weight. No side effects.
 
     Args:
         case: An isolated case.

@@ -17,7 +17,7 @@ from unitygain._case import Case
 from unitygain._types import Site
 from unitygain.probe.hooks import Hooks
 from unitygain.probe.junctions import first_floating
-from unitygain.probe.leaves import observable, unwrap
+from unitygain.probe.leaves import in_backward, observable, unwrap
 from unitygain.probe.record import Record
 from unitygain.probe.trace import glance
 from unitygain.probe.trail import key
@@ -109,7 +109,7 @@ class Segment:
 
 
 def play(case: Case, record: Record) -> list[Segment]:
-    """Run one forward pass without a graph and return the operations of every block of the trunk.
+    """Run one forward pass and return the operations of every block of the trunk.
 
     Args:
         case: An isolated case.
@@ -126,7 +126,7 @@ def play(case: Case, record: Record) -> list[Segment]:
     """
     tape = Tape(case.model, record)
     with _unfused(), tape:
-        glance(case, record, tape.watch)
+        glance(case, record, tape.watch, graph=True)
     return tape.segments
 
 
@@ -157,7 +157,7 @@ class Tape(TorchDispatchMode):
         kwargs = kwargs or {}
         now = self._now
         name = func._schema.name.removeprefix("aten::")
-        if now is None or name in LIKE:
+        if now is None or name in LIKE or in_backward():
             return func(*args, **kwargs)
         leaves = [leaf for leaf in pytree.tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
         if not any(self._value(leaf) is not None for leaf in leaves):
@@ -207,6 +207,9 @@ class Tape(TorchDispatchMode):
 
     def _before(self, path: str) -> Callable[..., None]:
         def enter(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            # A checkpoint's recomputation calls the same modules again.
+            if in_backward():
+                return
             self._stack.append(path)
             self._calls[path] = self._calls.get(path, 0) + 1
             call = (path, self._calls[path])
@@ -220,6 +223,8 @@ class Tape(TorchDispatchMode):
 
     def _after(self, path: str) -> Callable[..., None]:
         def leave(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+            if in_backward():
+                return
             while self._stack and self._stack.pop() != path:
                 pass
             if self._end is None and (path, self._calls[path]) == self._last:

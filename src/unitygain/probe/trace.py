@@ -163,15 +163,25 @@ def entering(case: Case, record: Record, paths: Iterable[str], batch: int = 0) -
     return shapes
 
 
-def glance(case: Case, record: Record, watch: Callable[[Hooks], None], batch: int = 0) -> None:
-    """Run one forward pass without a graph, as `trace` runs it, under the hooks that `watch` sets.
+def glance(
+    case: Case, record: Record, watch: Callable[[Hooks], None], batch: int = 0, *, graph: bool = False
+) -> None:
+    """Run one forward pass, as `trace` runs it, under the hooks that `watch` sets.
+
+    Args:
+        case: An isolated case.
+        record: Its record, which names the seed.
+        watch: Sets the hooks.
+        batch: Which of the case's batches.
+        graph: Whether it has a graph, which a loss that differentiates by its own input needs.
 
     Raises:
         CaseFailure: If the model or loss raises.
     """
     with ExitStack() as stack:
         _enter_all(stack, case, record)
-        stack.enter_context(torch.no_grad())
+        if not graph:
+            stack.enter_context(torch.no_grad())
         _forward(case, batch, watch)
 
 
