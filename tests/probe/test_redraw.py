@@ -122,7 +122,9 @@ def test_weights_are_put_back_where_a_draw_fails():
 
 
 @pytest.mark.parametrize(
-    "fill", [nn.init.normal_, nn.init.uniform_, nn.init.orthogonal_, nn.init.trunc_normal_], ids=str
+    "fill",
+    [nn.init.normal_, nn.init.uniform_, nn.init.orthogonal_, nn.init.trunc_normal_],
+    ids=lambda f: f.__name__,
 )
 @pytest.mark.parametrize("shape", [(8, 8), (64, 64), (96, 24), (16, 256)])
 def test_every_usual_initialiser_looks_random(fill, shape):
