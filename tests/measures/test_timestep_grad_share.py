@@ -94,7 +94,7 @@ class Told(nn.Linear):
 
 
 @pytest.mark.parametrize(
-    "t", [None, 0.5, torch.tensor(0.5), torch.full((6,), 0.5), torch.rand(6, 3), torch.rand(5)], ids=str
+    "t", [None, 0.5, torch.tensor(0.5), torch.full((6,), 0.5), torch.ones(6, 3), torch.ones(5)], ids=str
 )
 def test_without_a_time_for_every_sample_there_is_none(t):
     case = Case(Told(4, 2), lambda m, x: m(x, t).square().mean(), [torch.randn(6, 4)])
