@@ -13,13 +13,13 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from unitygain._case import Case
+from unitygain._case import Case, CaseFailure
 from unitygain._types import Site
 from unitygain.probe.hooks import Hooks
 from unitygain.probe.junctions import first_floating
 from unitygain.probe.leaves import in_backward, observable, unwrap
 from unitygain.probe.record import Record
-from unitygain.probe.trace import glance
+from unitygain.probe.trace import Gap, glance
 from unitygain.probe.trail import key
 from unitygain.stats import mean, rms
 from unitygain.stats.moments import row_directions, row_moments, visible_keys
@@ -115,6 +115,9 @@ def play(case: Case, record: Record) -> list[Segment]:
         case: An isolated case.
         record: Its record, which names the blocks and the seed.
 
+    Raises:
+        Gap: If the model does not run this way, though it ran before.
+
     Cost: one forward pass, and one reduction per weight and per block. No side effects.
 
     Example:
@@ -125,8 +128,11 @@ def play(case: Case, record: Record) -> list[Segment]:
         [['addmm', 'tanh'], ['addmm', 'tanh'], ['addmm']]
     """
     tape = Tape(case.model, record)
-    with _unfused(), tape:
-        glance(case, record, tape.watch, graph=True)
+    try:
+        with _unfused(), tape:
+            glance(case, record, tape.watch, graph=True)
+    except CaseFailure as failure:
+        raise Gap(f"the operations could not be followed: {failure}") from failure
     return tape.segments
 
 
