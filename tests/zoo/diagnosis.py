@@ -1,7 +1,8 @@
-"""Diagnoses of the zoo, each made once per process: what the contracts of the rules read."""
+"""Diagnoses of the zoo, each made once in a test run: what the contracts of the rules read."""
 
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 
 from torch import nn
 
@@ -11,6 +12,7 @@ from unitygain._case import Case
 from unitygain._diagnose import check_causes, isolated, judge, measure_all
 from unitygain._registry import MEASURES, RULES, Measure
 from unitygain._types import Finding, Profile
+from unitygain.report import Report
 from zoo.patient import Patient
 
 assert unitygain.measures
@@ -27,6 +29,16 @@ CONDITIONED = {
     "generative-autoencoder-relu",
     "transformer-pre-norm-12",
 }
+
+
+@dataclass
+class Shared:
+    """Where the processes of one test run keep their diagnoses for each other; nowhere in a single one."""
+
+    folder: Path | None = None
+
+
+SHARED = Shared()
 
 
 @dataclass(frozen=True)
@@ -49,6 +61,18 @@ class Diagnosis:
 def diagnose(patient: Patient) -> Diagnosis:
     """Return the diagnosis of a patient, with all rules and all measures that they read."""
     case = patient.make_case()
+    kept = SHARED.folder / f"{patient.name}.json" if SHARED.folder else None
+    if kept is not None and kept.exists():
+        report = Report.from_json(kept.read_bytes())
+    else:
+        report = examine(patient, case)
+        if kept is not None:
+            report.save(kept)
+    return Diagnosis(patient, dict(report.profiles), report.findings, names_of(case), architecture_of(case))
+
+
+def examine(patient: Patient, case: Case) -> Report:
+    """Measure and judge a case of the patient, and test the causes."""
     rules = list(RULES.values())
     chosen = list(measures_for(patient))
     with isolated(case, 0) as (subject, _):
@@ -56,7 +80,7 @@ def diagnose(patient: Patient) -> Diagnosis:
         failed = [note for note in skipped if note.what in MEASURES]
         assert not failed, failed
         findings = check_causes(subject, judge(profiles, rules), record, None, lambda *_: None)
-    return Diagnosis(patient, profiles, findings, names_of(case), architecture_of(case))
+    return Report({}, profiles, findings, skipped, 0.0)
 
 
 def measures_for(patient: Patient) -> list[Measure]:
