@@ -133,7 +133,8 @@ def histogram(profile: Profile | None) -> Heat | None:
         return None
     low = min(min(used) + FIRST_EXPONENT - 4, -28)
     high = max(max(used) + FIRST_EXPONENT + 4, 18)
-    top = max(1.0, max(math.log10(c) for row in counts for c in row if 0 < c < math.inf))
+    most = max([10.0, *(c for row in counts for c in row if math.isfinite(c))])
+    top = math.log10(most)
     window = range(low - FIRST_EXPONENT, high - FIRST_EXPONENT + 1)
     cells = bytes(_count_cell(row, k, top) for row in counts for k in window)
     inner, area = WIDE - LEFT - RIGHT, 230
@@ -146,7 +147,7 @@ def histogram(profile: Profile | None) -> Heat | None:
         "Each row is a call (input on top), each column a power of two. "
         "Entries left of a format's bar become zero in it; the light part is subnormal."
     )
-    ends = ("1 entry", f"{number(10.0**top)} entries")
+    ends = ("1 entry", f"{number(most)} entries")
     return Heat(
         "exponents", "Gradient entries against the number formats", about, ends, columns, names,
         cells, 0.0, top, False, svg, box(WIDE, height, TOP, inner, area), notes, True,

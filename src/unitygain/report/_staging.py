@@ -58,6 +58,8 @@ def staging_lines(
     lines += [_row(row, label, half, scale, (ahead, expected)) for row in rows]
     if size > 1:
         lines.append([(f"  {len(backward)} blocks, {size} to a row: the rows show means per block", "dim")])
+    if expected:
+        lines.append([("  theory: what a random gradient would have; backward is that of the loss", "dim")])
     return lines
 
 
