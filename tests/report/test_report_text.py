@@ -1,5 +1,6 @@
 """The report as text: what stands where, and hostile names that stay inert."""
 
+import math
 import re
 import unicodedata
 from dataclasses import replace
@@ -163,3 +164,14 @@ def test_a_cause_without_numbers_is_only_its_status() -> None:
 
 def test_an_empty_report_still_says_what_it_is() -> None:
     assert str(Report({}, {}, (), (), 0.0)) == "unitygain  a model\n\nno findings from 0 profiles in 0.0 s"
+
+
+def test_theory_stands_beside_the_gain_and_says_whose_it_is() -> None:
+    sites = tuple(Site(f"blocks.{k}") for k in range(3))
+    gain = Profile("backward_gain", "", sites, (0.5, 1.0, 2.0))
+    theory = Profile("predicted_gain", "", sites, (1.0, math.nan, 10.0))
+    text = str(Report({}, {"backward_gain": gain, "predicted_gain": theory}, (), (), 1.0)).splitlines()
+    (head,) = [line for line in text if line.endswith("theory")]
+    rows = text[text.index(head) + 1 :][:4]
+    assert [row.split()[-1] for row in rows[:3]] == ["0.0", "+6.0", "+20.0"]
+    assert rows[3].startswith("  theory: what a random gradient would have")
