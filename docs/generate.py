@@ -1,6 +1,6 @@
-"""Write docs/rules and docs/measures.md from what the rules and measures say of themselves.
+"""Write docs/rules, docs/remedies and docs/measures.md from the docstrings of rules, remedies and measures.
 
-Run ``make docs`` after a change to a rule's or a measure's docstring; a test compares.
+Run ``make docs`` after a change to one of them; a test compares.
 """
 
 import re
@@ -8,7 +8,7 @@ import textwrap
 from pathlib import Path
 
 import unitygain
-from unitygain._registry import MEASURES, RULES, Measure, Rule
+from unitygain._registry import MEASURES, REMEDIES, RULES, Measure, Remedy, Rule
 
 DOCS = Path(__file__).parent
 HEADINGS = (
@@ -20,7 +20,7 @@ HEADINGS = (
     "A firing example",
     "A silent example",
 )
-HEADING = re.compile(rf"^#* *({'|'.join(HEADINGS)}):?\n(?:[-=~]{{3,}}\n)?", re.MULTILINE)
+REMEDY_HEADINGS = ("What it changes", "Why it helps", "When it does not help", "What it costs", "References")
 MADE = "<!-- Made by docs/generate.py from the docstrings; change those. -->\n"
 
 
@@ -28,8 +28,15 @@ def pages() -> dict[Path, str]:
     """Return the text of every generated page by its path."""
     assert unitygain.rules
     assert unitygain.measures
-    texts = {DOCS / "rules" / f"{rule.code}.md": rule_page(rule) for rule in own_rules()}
-    return texts | {DOCS / "rules" / "README.md": rule_index(), DOCS / "measures.md": measure_table()}
+    assert unitygain.remedies
+    rules = {DOCS / "rules" / f"{rule.code}.md": rule_page(rule) for rule in own_rules()}
+    remedies = {DOCS / "remedies" / f"{r.name}.md": remedy_page(r) for r in own_remedies()}
+    indices = {
+        DOCS / "rules" / "README.md": rule_index(),
+        DOCS / "remedies" / "README.md": remedy_index(),
+        DOCS / "measures.md": measure_table(),
+    }
+    return rules | remedies | indices
 
 
 def own_rules() -> list[Rule]:
@@ -37,9 +44,19 @@ def own_rules() -> list[Rule]:
     return [rule for _, rule in sorted(RULES.items()) if rule.judge.__module__.startswith("unitygain.")]
 
 
+def own_remedies() -> list[Remedy]:
+    """Return the library's own remedies by name."""
+    return [r for _, r in sorted(REMEDIES.items()) if r.apply.__module__.startswith("unitygain.")]
+
+
+def split(page: str, headings: tuple[str, ...]) -> list[str]:
+    """Return what stands before the first heading, then headings and their sections in turn."""
+    return re.split(rf"^#* *({'|'.join(headings)}):?\n(?:[-=~]{{3,}}\n)?", page + "\n", flags=re.MULTILINE)
+
+
 def rule_page(rule: Rule) -> str:
     """Return the page of one rule: its facts, then the sections of its docstring."""
-    before, *sections = HEADING.split(rule.page + "\n")
+    before, *sections = split(rule.page, HEADINGS)
     facts = [f"Severity: up to **{rule.severity}**", f"Reads: {names(rule.needs)}"]
     facts += [f"Reads where there: {names(rule.wants)}"] if rule.wants else []
     first = before.removeprefix(f"{rule.code}: ")
@@ -47,6 +64,35 @@ def rule_page(rule: Rule) -> str:
     for heading, body in zip(sections[::2], sections[1::2], strict=True):
         parts += [f"## {heading}", prose(body)]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def remedy_page(remedy: Remedy) -> str:
+    """Return the page of one remedy: its facts, then the sections of its docstring."""
+    before, *sections = split(remedy.page, REMEDY_HEADINGS)
+    codes = ", ".join(f"[{code}](../rules/{code}.md)" for code in remedy.treats)
+    facts = [f"Changes: **{remedy.changes}**"] if remedy.changes else []
+    facts += [f"Treats: {codes}"]
+    facts += [f"Tried where a cause names: {names(remedy.instead_of)}"] if remedy.instead_of else []
+    first = before.removeprefix(f"{remedy.name}: ")
+    parts = [MADE + f"# {remedy.name}", prose(first[:1].upper() + first[1:]), " · ".join(facts)]
+    for heading, body in zip(sections[::2], sections[1::2], strict=True):
+        parts += [f"## {heading}", prose(body)]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def remedy_index() -> str:
+    """Return the table of all remedies."""
+    rows = [
+        f"| [{r.name}]({r.name}.md) | {r.changes} | {', '.join(r.treats)} | {cell(lead(r.page, r.name))} |"
+        for r in own_remedies()
+    ]
+    head = MADE + "# Remedies\n\n| remedy | changes | treats | what it does |\n|---|---|---|---|\n"
+    return head + "\n".join(rows) + "\n"
+
+
+def lead(page: str, name: str) -> str:
+    """Return the first sentence of a page without the name in front of it."""
+    return page.split("\n\n")[0].removeprefix(f"{name}: ").replace("\n", " ").removesuffix(".")
 
 
 def prose(text: str) -> str:
@@ -106,6 +152,6 @@ if __name__ == "__main__":
     for path, text in pages().items():
         path.parent.mkdir(exist_ok=True)
         path.write_text(text, encoding="utf-8")
-    stale = set((DOCS / "rules").glob("*.md")) - set(pages())
-    for path in stale:
-        path.unlink()
+    for folder in ("rules", "remedies"):
+        for path in set((DOCS / folder).glob("*.md")) - set(pages()):
+            path.unlink()

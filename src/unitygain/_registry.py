@@ -47,12 +47,23 @@ class Rule:
 
 @dataclass(frozen=True)
 class Remedy:
-    """A reversible change to a Case: its name, the codes that it treats, and how to apply it."""
+    """A reversible change to a Case.
+
+    Args:
+        name: The function's name.
+        treats: Codes of the findings that it treats.
+        apply: ``(case, **parameters) -> undo``.
+        page: The docstring of its file.
+        changes: What it changes, in a word or two, such as ``"initial weights"`` or ``"architecture"``.
+        instead_of: Remedies that name a cause, for which this one is tried as well, with its defaults.
+    """
 
     name: str
     treats: tuple[str, ...]
     apply: Callable[..., Callable[[], None]]
     page: str
+    changes: str = ""
+    instead_of: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -122,11 +133,17 @@ def rule(
     return register
 
 
-def remedy(*, treats: tuple[str, ...]) -> Callable[[Any], Any]:
+def remedy(
+    *, treats: tuple[str, ...], changes: str = "", instead_of: tuple[str, ...] = ()
+) -> Callable[[Any], Any]:
     """Register ``(case, **parameters) -> undo`` as a remedy under the function's name.
 
     Args:
         treats: Codes of the findings that it treats.
+        changes: What it changes, in a word or two: ``"initial weights"``, ``"architecture"``,
+            ``"parametrisation"``, ``"optimizer"``, ``"gradient"``, ``"loss"``, ``"data"``, ``"precision"``.
+        instead_of: Remedies by which causes are checked, in whose place this one is tried too, with its
+            defaults: a removal shows that a cause is one, and these are what people would do about it.
 
     Raises:
         ValueError: If the name is taken.
@@ -136,7 +153,7 @@ def remedy(*, treats: tuple[str, ...]) -> Callable[[Any], Any]:
         name = apply.__name__
         if name in REMEDIES:
             raise ValueError(f"a remedy named {name!r} exists; choose another name")
-        REMEDIES[name] = Remedy(name, treats, apply, _page(apply))
+        REMEDIES[name] = Remedy(name, treats, apply, _page(apply), changes, instead_of)
         return apply
 
     return register

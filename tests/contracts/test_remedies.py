@@ -1,13 +1,18 @@
 """What every remedy promises: it changes only what it names, and its undo is exact, bit for bit."""
 
+from importlib import import_module
+from pathlib import Path
+
 import pytest
 import torch
+from contracts.tries import Try
 from torch import nn
 from zoo import PATIENTS
 from zoo.patient import classify
 
 import unitygain.remedies  # noqa: F401 (fills the table)
 from unitygain._case import Case
+from unitygain._diagnose import diagnose
 from unitygain._registry import REMEDIES
 
 
@@ -20,39 +25,14 @@ def soft() -> Case:
 
 
 BY_NAME = {patient.name: patient.make_case for patient in PATIENTS} | {"soft": soft}
-# What each remedy is tried on: the patient and the arguments.
-TRIED: dict[str, tuple[tuple[str, dict[str, object]], ...]] = {
-    "rescale_weights": (
-        ("mlp-relu-default-24", {"gain": 2**0.5}),
-        ("cnn-default-20", {"gain": 2**0.5, "sites": "blocks.*"}),
-        ("rnn-tanh-default-150", {"gain": 1.0, "only": "weight_hh_l*"}),
-        ("generative-generator", {"gain": 1.0}),
-        ("transformer-post-norm-torch-4", {"gain": 1.0}),
-    ),
-    "zero_biases": (("mlp-relu-born-dead", {}), ("rnn-lstm-28", {}), ("transformer-pre-norm-torch-12", {})),
-    "scale_branch": (
-        ("mlp-residual-unscaled-40", {"sites": "[0-9]*", "factor": 0.1}),
-        ("cnn-skip-no-norm-30", {"sites": "blocks.*", "factor": 0.1}),
-        ("transformer-post-norm-24", {"sites": "blocks.*.attention", "factor": 0.1}),
-        ("transformer-post-norm-torch-24", {"sites": "encoder.layers.*.self_attn", "factor": 0.1}),
-    ),
-    "scale_head": (("mlp-relu-he-20", {"factor": 0.1}), ("cnn-he-12", {"factor": 0.1, "site": "head"})),
-    "swap_activation": (("mlp-sigmoid-default-12", {"of": "Sigmoid"}), ("cnn-he-12", {"to": "GELU"})),
-    "bypass_norm": (("cnn-batchnorm-no-skip-50", {}), ("transformer-pre-norm-12", {"sites": "blocks.*"})),
-    "open_gates": (("rnn-lstm-default-150", {"bias": 4.0}), ("rnn-gru-default-150", {"bias": 4.0})),
-    "calm_attention": (
-        ("transformer-loud-attention", {"factor": 0.1}),
-        ("transformer-loud-attention-torch", {"factor": 0.1}),
-    ),
-    "change_precision": (("soft", {"precision": None}),),
-    "drop_output_softmax": (("soft", {}),),
-    "loss_scale": (("mlp-relu-he-20", {"scale": 8.0}),),
-    "lower_learning_rate": (("soft", {"factor": 0.1}), ("mlp-relu-he-20", {"factor": 0.1})),
-    "swap_loss": (("game-points-won", {"variant": "non_saturating"}),),
-    "unfreeze": (("soft", {}),),
-    "unit_inputs": (("mlp-tanh-inputs-in-hundreds", {}), ("generative-denoiser", {})),
+# Every file tries_NAME.py beside this one holds the tries of one family of remedies.
+TRIED: dict[str, tuple[Try, ...]] = {
+    remedy: tries
+    for path in sorted(Path(__file__).parent.glob("tries_*.py"))
+    for remedy, tries in import_module(f"contracts.{path.stem}").TRIES.items()
 }
-CASES = [(remedy, patient, given) for remedy, tries in TRIED.items() for patient, given in tries]
+CASES = [(remedy, one.patient, one.given) for remedy, tries in TRIED.items() for one in tries]
+CURES = [(remedy, one) for remedy, tries in TRIED.items() for one in tries if one.cures]
 
 
 def bits(case: Case) -> dict[str, tuple[int, object]]:
@@ -103,12 +83,30 @@ def test_undo_is_exact(remedy, patient, given):
 
 @pytest.mark.parametrize(("remedy", "patient", "given"), CASES, ids=[f"{r}-{p}" for r, p, _ in CASES])
 def test_parameters_keep_their_identity(remedy, patient, given):
-    """An optimizer that holds the parameters must hold the changed ones too."""
+    """An optimizer that holds the parameters must hold the changed ones too, and those that are new."""
     case = BY_NAME[patient]()
-    held = {id(parameter) for parameter in case.model.parameters()}
+    before = {id(parameter): parameter for parameter in case.model.parameters()}
     REMEDIES[remedy].apply(case, **given)
-    assert {id(parameter) for parameter in case.model.parameters()} <= held
+    new = [parameter for parameter in case.model.parameters() if id(parameter) not in before]
+    if hasattr(case.optimizer, "param_groups"):
+        held = {id(p) for group in case.optimizer.param_groups for p in group["params"]}
+        assert {id(parameter) for parameter in new} <= held
     assert torch.isfinite(case.compute_loss(case.batches[0])).item() or "loud" in patient
+
+
+@pytest.mark.parametrize(("remedy", "one"), CURES, ids=[f"{r}-{one.patient}" for r, one in CURES])
+def test_what_it_claims_to_cure_is_gone_on_rediagnosis(remedy, one):
+    case = BY_NAME[one.patient]()
+    assert set(one.cures) <= set(REMEDIES[remedy].treats), "a cure is of a code that the remedy treats"
+    assert set(one.cures) <= grave(case, one.cures), "the patient does not have what is to be cured"
+    REMEDIES[remedy].apply(case, **one.given)
+    assert not grave(case, one.cures)
+
+
+def grave(case: Case, codes: tuple[str, ...]) -> set[str]:
+    """Return which of the codes are found as a warning or worse."""
+    findings = diagnose(case, only=codes, removal=False).findings
+    return {finding.code for finding in findings if finding.severity != "info"}
 
 
 @pytest.mark.parametrize("remedy", sorted(REMEDIES))

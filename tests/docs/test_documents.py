@@ -51,7 +51,8 @@ def test_generated_pages_are_current():
         name(path) for path, text in pages.items() if not path.is_file() or path.read_text("utf-8") != text
     ]
     assert not stale, "run make docs"
-    assert set((ROOT / "docs" / "rules").glob("*.md")) <= set(pages), "a page has no rule any more"
+    for folder in ("rules", "remedies"):
+        assert set((ROOT / "docs" / folder).glob("*.md")) <= set(pages), f"a page of {folder} is of nothing"
 
 
 @pytest.mark.parametrize(
