@@ -1,5 +1,7 @@
 """What every remedy promises: it changes only what it names, and its undo is exact, bit for bit."""
 
+import inspect
+import re
 from importlib import import_module
 from pathlib import Path
 
@@ -24,6 +26,11 @@ def soft() -> Case:
     return Case(model, classify, data, torch.optim.SGD(model[2].parameters(), 0.1), precision="bfloat16")
 
 
+HEADINGS = ("What it changes", "Why it helps", "When it does not help", "What it costs", "References")
+CHANGES = {
+    *("initial weights", "architecture", "parametrisation", "optimizer"),
+    *("gradient", "loss", "data", "precision"),
+}
 BY_NAME = {patient.name: patient.make_case for patient in PATIENTS} | {"soft": soft}
 # Every file tries_NAME.py beside this one holds the tries of one family of remedies.
 TRIED: dict[str, tuple[Try, ...]] = {
@@ -110,9 +117,25 @@ def grave(case: Case, codes: tuple[str, ...]) -> set[str]:
 
 
 @pytest.mark.parametrize("remedy", sorted(REMEDIES))
-def test_page_cites_its_source(remedy):
-    assert "References:" in REMEDIES[remedy].page
-    assert REMEDIES[remedy].page.startswith(f"{remedy}: ")
+def test_page_has_its_headings_and_says_when_it_does_not_help(remedy):
+    page = REMEDIES[remedy].page + "\n"
+    before, *sections = re.split(r"^([A-Z][^\n:]*):\n", page, flags=re.MULTILINE)
+    assert re.match(rf"{remedy}: \S[^\n]*(\n\S[^\n]*)*\.\n\n\S", before), "name: one sentence. A paragraph."
+    assert tuple(sections[::2]) == HEADINGS
+    assert all(len(body.split()) >= 3 for body in sections[1::2]), "a section says nothing"
+    assert all(line.startswith("    ") for body in sections[1::2] for line in body.splitlines() if line)
+
+
+@pytest.mark.parametrize("remedy", sorted(REMEDIES))
+def test_what_it_changes_is_one_of_the_known_words(remedy):
+    assert REMEDIES[remedy].changes in CHANGES
+
+
+@pytest.mark.parametrize("remedy", sorted(name for name in REMEDIES if REMEDIES[name].instead_of))
+def test_what_stands_in_for_another_needs_no_argument_and_names_remedies(remedy):
+    assert set(REMEDIES[remedy].instead_of) <= set(REMEDIES)
+    _, *given = inspect.signature(REMEDIES[remedy].apply).parameters.values()
+    assert not [one.name for one in given if one.default is one.empty]
 
 
 @pytest.mark.parametrize(

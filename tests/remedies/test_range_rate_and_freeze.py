@@ -6,6 +6,8 @@ from torch import nn
 from zoo import PATIENTS
 
 from unitygain._case import Case
+from unitygain._rehearsal import train
+from unitygain.clip import by_global_norm
 from unitygain.remedies import (
     change_precision,
     drop_output_softmax,
@@ -83,6 +85,22 @@ def test_a_scaled_loss_scales_every_gradient_by_the_same_power():
     assert all(torch.equal(a * 2.0**-12, b) for a, b in zip(before, scaled, strict=True))
     undo()
     assert case.loss is given
+    assert case.clip is None
+
+
+@pytest.mark.parametrize("clip", [None, by_global_norm(0.1)])
+def test_a_scaled_loss_trains_the_same_weights(clip):
+    """A power of two rounds nothing: what is multiplied before backward and divided after it is as it was."""
+
+    def trained(scale: float | None) -> list[torch.Tensor]:
+        case = PATIENT["mlp-relu-he-20"].make_case()
+        case.optimizer, case.clip = lambda parameters: torch.optim.SGD(parameters, 0.1, momentum=0.9), clip
+        if scale is not None:
+            loss_scale(case, scale=scale)
+        train(case, 3)
+        return list(case.model.parameters())
+
+    assert all(torch.equal(a, b) for a, b in zip(trained(None), trained(65536.0), strict=True))
 
 
 def test_a_lower_rate_reaches_every_group_of_a_factory_and_of_an_instance():

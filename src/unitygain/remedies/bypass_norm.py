@@ -1,10 +1,28 @@
 """bypass_norm: let the signal pass normalisation layers unchanged.
 
-Takes away what normalisation alone does to the gradient. BatchNorm before a ReLU multiplies it by about
-1.21 per layer in a network without skips, whatever the weights are; the weights' own gain is what remains.
+Takes away what normalisation alone does to the gradient; the gain of the weights is what remains.
 
-References: Yang, Pennington, Rao, Sohl-Dickstein and Schoenholz, "A Mean Field Theory of Batch
-Normalization" (ICLR 2019), theorem 8.
+What it changes:
+    Identities stand in the places of the chosen normalisation modules. Their parameters train no more, and
+    come back with the undo.
+
+Why it helps:
+    BatchNorm before a ReLU multiplies the gradient by about 1.21 per layer in a network without skips,
+    whatever the weights are: 50 layers of it are a factor of 14,000. Without the norm the gain is that of the
+    weights, which an initialisation can set to 1.
+
+When it does not help:
+    It shows a cause; it is rarely what to keep. The weights behind a norm had no scale to keep until now, so
+    that without it the signal may grow or die with depth: set their gain first (rescale_weights). A skip path
+    around each block cures the same growth and keeps the norm. In a Pre-LN transformer the norms are what
+    holds the stream, and taking them away makes it worse.
+
+What it costs:
+    Nothing per step; a little is saved. Larger learning rates, which normalisation allows, no longer train.
+
+References:
+    Yang, Pennington, Rao, Sohl-Dickstein and Schoenholz, "A Mean Field Theory of Batch Normalization" (ICLR
+    2019), theorem 8.
 """
 
 from torch import nn
@@ -16,7 +34,7 @@ from unitygain.remedies._snapshot import Undo, swap
 from unitygain.remedies._weights import NORMS
 
 
-@remedy(treats=("UG102", "UG104"))
+@remedy(treats=("UG102", "UG104"), changes="architecture")
 def bypass_norm(case: Case, *, sites: Select = None) -> Undo:
     """Put an identity in the place of normalisation modules.
 

@@ -3,8 +3,24 @@
 For a loss that takes logits. Only a module that is registered last and whose output is the model's own is
 taken: a softmax that is a function call in the user's forward has no module to replace.
 
-References: the losses that hold their own softmax or sigmoid are named in the documentation of
-torch.nn.CrossEntropyLoss and torch.nn.BCEWithLogitsLoss.
+What it changes:
+    An identity stands in the place of the module that makes the model's output.
+
+Why it helps:
+    Cross-entropy holds its own softmax. A second one before it squeezes the logits into 0 to 1: the loss
+    cannot fall below ln(1 + (n - 1)/e) for n classes, and the gradient is that of nearly equal probabilities.
+
+When it does not help:
+    Where the loss takes probabilities (nn.BCELoss, nn.NLLLoss of the logarithm, a squared error) the softmax
+    is right, and without it the loss is wrong or fails. Code that reads probabilities from the model must
+    from now on apply the softmax itself.
+
+What it costs:
+    Nothing; one operation is saved.
+
+References:
+    The losses that hold their own softmax or sigmoid are named in the documentation of
+    torch.nn.CrossEntropyLoss and torch.nn.BCEWithLogitsLoss.
 """
 
 from typing import Any
@@ -20,7 +36,7 @@ from unitygain.remedies._snapshot import Undo, swap
 SQUASHES = (nn.Softmax, nn.Softmax2d, nn.Sigmoid)
 
 
-@remedy(treats=("UG606",))
+@remedy(treats=("UG606",), changes="architecture")
 def drop_output_softmax(case: Case) -> Undo:
     """Replace the softmax or sigmoid module that makes the model's output by an identity.
 

@@ -1,13 +1,28 @@
 """open_gates: shift the bias of the gate that keeps the state of an LSTM or GRU.
 
-The gradient through one step of an LSTM is about the forget gate's opening; with PyTorch's default biases
-it is half open, and a hundred steps lose thirty decimals. In torch's GRU the update gate keeps the old
-state, so that it plays the same part.
+In torch's GRU the update gate keeps the old state, so that it plays the part of an LSTM's forget gate.
 
-References: Gers, Schmidhuber and Cummins, "Learning to Forget" (Neural Computation 2000);
-Jozefowicz, Zaremba and Sutskever, "An Empirical Exploration of Recurrent Network Architectures" (ICML
-2015), section 2.2; Tallec and Ollivier, "Can recurrent neural networks warp time?" (ICLR 2018), section 2,
-on biases and time scales.
+What it changes:
+    One of the two biases of that gate, once, in every chosen layer and direction.
+
+Why it helps:
+    The gradient through one step is about the gate's opening. With PyTorch's default biases it is half open,
+    and a hundred steps lose thirty decimals; a bias of b keeps for about exp(b) steps.
+
+When it does not help:
+    A gate that is open keeps: a task that must forget at once starts slower. A bias far above ln(steps)
+    remembers longer than the sequences are and saturates the gate, whose own gradient then vanishes. What is
+    forgotten for lack of a task that needs it (a loss at every step) was no fault. A plain RNN has no gate:
+    orthogonal_weights is for it.
+
+What it costs:
+    Nothing per step.
+
+References:
+    Gers, Schmidhuber and Cummins, "Learning to Forget" (Neural Computation 2000). Jozefowicz, Zaremba and
+    Sutskever, "An Empirical Exploration of Recurrent Network Architectures" (ICML 2015), section 2.2. Tallec
+    and Ollivier, "Can recurrent neural networks warp time?" (ICLR 2018), section 2, on biases and time
+    scales.
 """
 
 import math
@@ -23,7 +38,7 @@ from unitygain.remedies._snapshot import Undo, keep
 GATED = (nn.LSTM, nn.GRU, nn.LSTMCell, nn.GRUCell)
 
 
-@remedy(treats=("UG401", "UG404", "UG405"))
+@remedy(treats=("UG401", "UG404", "UG405"), changes="initial weights")
 def open_gates(case: Case, *, bias: float, sites: Select = None) -> Undo:
     """Add `bias` to the keeping gate's bias in every chosen LSTM and GRU, or cell of one, in all layers.
 

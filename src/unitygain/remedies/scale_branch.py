@@ -1,12 +1,27 @@
 """scale_branch: multiply the output of residual branches, by scaling the last linear map of each.
 
-A factor of 1/sqrt(2L) for L blocks of two branches keeps the sum of all branches as large as the stream
-that they are added to; a factor of 0 takes a branch out.
+A factor of 1/sqrt(2L) for L blocks of two branches keeps the sum of all branches as large as the stream that
+they are added to; a factor of 0 takes a branch out.
 
-References: Zhang, Dauphin and Ma, "Fixup Initialization" (ICLR 2019); De and Smith, "Batch
-Normalization Biases Residual Blocks Towards the Identity Function" (NeurIPS 2020), on SkipInit;
-Noci et al., "Signal Propagation in Transformers" (NeurIPS 2022), on 1/sqrt(L) against rank
-collapse.
+What it changes:
+    Weight and bias of the last linear map of every chosen branch, or of the BatchNorm that ends it, once.
+
+Why it helps:
+    A sum of a stream and a branch of the same size grows by sqrt(2) per block, in both directions. Branches
+    that are small at first leave the block near the identity, whose gain is 1 at any depth.
+
+When it does not help:
+    A block that is no sum of a stream and a branch loses its signal instead. In a Post-LN block the norm
+    takes any scale of the sum away, and only the ratio of branch to stream is left. A factor of 0 gives no
+    gradient to what lies in front of the last map until that has moved.
+
+What it costs:
+    Nothing per step.
+
+References:
+    Zhang, Dauphin and Ma, "Fixup Initialization" (ICLR 2019). De and Smith, "Batch Normalization Biases
+    Residual Blocks Towards the Identity Function" (NeurIPS 2020), on SkipInit. Noci et al., "Signal
+    Propagation in Transformers" (NeurIPS 2022), on 1/sqrt(L) against rank collapse.
 """
 
 import math
@@ -23,7 +38,7 @@ from unitygain.remedies._weights import NORMS, find_weights
 SHORTCUTS = ("downsample", "shortcut", "skip")
 
 
-@remedy(treats=("UG102", "UG201", "UG205", "UG703"))
+@remedy(treats=("UG102", "UG201", "UG205", "UG703"), changes="initial weights")
 def scale_branch(case: Case, *, sites: Select, factor: float) -> Undo:
     """Multiply weight and bias of the last linear map inside every chosen module by `factor`.
 

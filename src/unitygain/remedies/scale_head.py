@@ -1,10 +1,24 @@
 """scale_head: multiply weight and bias of the output layer.
 
-The loss of a classifier starts at ln(classes) when its logits start small; logits that start large start it
-in a state of confident mistakes. Nothing before the head is changed, and the gradient that it passes back
-scales along.
+Nothing before the head is changed, and the gradient that it passes back scales along.
 
-References: Karpathy, "A Recipe for Training Neural Networks" (2019), step "verify loss @ init".
+What it changes:
+    The parameters of one layer, once, before training.
+
+Why it helps:
+    The loss of a classifier starts at ln(classes) when its logits start small. Logits that start large start
+    it among confident mistakes, and the first steps are spent on taking them back.
+
+When it does not help:
+    A head that is too loud because its input is too large (UG201, UG607) hides what is before it. A factor
+    near 0 starves the rest of the model of gradient in the first steps. A trained head has the scale that it
+    learned. A bias at the log of the class frequencies is meant, and is scaled as well.
+
+What it costs:
+    Nothing per step.
+
+References:
+    Karpathy, "A Recipe for Training Neural Networks" (2019), step "verify loss @ init".
 """
 
 import math
@@ -17,7 +31,7 @@ from unitygain.remedies._snapshot import Undo, keep
 from unitygain.remedies._weights import find_weights
 
 
-@remedy(treats=("UG605",))
+@remedy(treats=("UG605",), changes="initial weights")
 def scale_head(case: Case, *, factor: float, site: str = "") -> Undo:
     """Multiply the parameters of the output layer by `factor`.
 

@@ -1,11 +1,25 @@
 """swap_activation: put another activation in the place of activation modules.
 
-Takes away what the shape of an activation alone does: the slope of a sigmoid is at most 1/4, so that a
-chain of them loses a factor of four per layer whatever the weights are scaled to within reason; tanh has
-slope 1 at zero.
+Takes away what the shape of an activation alone does.
 
-References: Glorot and Bengio, "Understanding the difficulty of training deep feedforward neural networks"
-(AISTATS 2010), section 3.
+What it changes:
+    The chosen activation modules are replaced. No parameter is touched.
+
+Why it helps:
+    The slope of a sigmoid is at most 1/4, so that a chain of them loses a factor of four per layer whatever
+    the weights are scaled to within reason; tanh has slope 1 at zero, and a ReLU slope 1 where it is open.
+
+When it does not help:
+    Weights that were initialised, or trained, for one activation are wrong for another: set their gain too
+    (rescale_weights). A sigmoid that is a gate or makes probabilities is meant to be one. An activation that
+    is a function call has no module and stays.
+
+What it costs:
+    Nothing worth speaking of; tanh and GELU take somewhat longer than ReLU.
+
+References:
+    Glorot and Bengio, "Understanding the difficulty of training deep feedforward neural networks" (AISTATS
+    2010), section 3.
 """
 
 from torch import nn
@@ -23,7 +37,7 @@ KINDS: dict[str, type[nn.Module]] = {
 }
 
 
-@remedy(treats=("UG101", "UG205"))
+@remedy(treats=("UG101", "UG205"), changes="architecture")
 def swap_activation(case: Case, *, to: str = "Tanh", of: str = "", sites: Select = None) -> Undo:
     """Replace activation modules.
 

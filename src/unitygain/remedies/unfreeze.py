@@ -1,9 +1,23 @@
 """unfreeze: let frozen parameters train.
 
-Sets requires_grad on the chosen parameters. The optimizer must hold them too, and a frozen part is often
-frozen on purpose: fine-tuning, a fixed embedding, a teacher.
+Sets requires_grad on the chosen parameters, which the optimizer must hold too.
 
-References: the behaviour of requires_grad is in PyTorch's notes on "Locally disabling gradient computation".
+What it changes:
+    ``requires_grad`` of the chosen parameters.
+
+Why it helps:
+    A parameter without it gets no gradient and no optimizer moves it. A layer that was frozen for a warm-up
+    and never freed stays at its random start.
+
+When it does not help:
+    A frozen part is often frozen on purpose: fine-tuning, a fixed embedding, a teacher. An optimizer that was
+    built over the trainable parameters alone does not hold the others and does not move them (UG604).
+
+What it costs:
+    Their gradients, the optimizer's state for them, and the backward pass down to the lowest of them.
+
+References:
+    The behaviour of requires_grad is in PyTorch's notes on "Locally disabling gradient computation".
 """
 
 import fnmatch
@@ -13,7 +27,7 @@ from unitygain._registry import remedy
 from unitygain.remedies._snapshot import Undo
 
 
-@remedy(treats=("UG603", "UG604"))
+@remedy(treats=("UG603", "UG604"), changes="optimizer")
 def unfreeze(case: Case, *, names: str = "*") -> Undo:
     """Set requires_grad on the frozen parameters whose name matches `names`.
 
