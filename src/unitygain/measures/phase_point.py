@@ -12,9 +12,10 @@ from unitygain._case import Case
 from unitygain._registry import measure
 from unitygain._types import Profile, Site
 from unitygain.measures._fan_in import weights_of
-from unitygain.probe.record import Place, Record
+from unitygain.measures._following import following
+from unitygain.probe.record import Record
 from unitygain.stats import rms
-from unitygain.theory.activations import ACTIVATIONS, Activation, find_activation, leaky_relu
+from unitygain.theory.activations import Activation
 from unitygain.theory.grid import lengths, phases, settle_points
 from unitygain.theory.phase import critical_line, largest_bounded
 
@@ -29,21 +30,6 @@ NOTE = (
 # Contours of chi_1 for the picture, and to how many points they are thinned.
 LEVELS = (0.25, 0.5, 1.0, 2.0)
 POINTS = 24
-# By the name of an operation that has no arguments which would change it.
-PLAIN = ("relu", "gelu", "silu", "mish", "tanh", "sigmoid", "sin", "erf")
-# By what a module of torch says of itself.
-NAMED = {
-    "ReLU()": "relu",
-    "GELU(approximate='none')": "gelu",
-    "GELU(approximate='tanh')": "gelu_tanh",
-    "SiLU()": "silu",
-    "Mish()": "mish",
-    "ELU(alpha=1.0)": "elu",
-    "SELU()": "selu",
-    "Tanh()": "tanh",
-    "Hardtanh(min_val=-1.0, max_val=1.0)": "hardtanh",
-    "Sigmoid()": "sigmoid",
-}
 
 
 @measure(unit=UNIT, needs=("output.rms", "activation.frac_open"))
@@ -107,12 +93,7 @@ def phase_point(case: Case, record: Record) -> Profile | None:
 
 def _layers(record: Record, modules: Mapping[str, nn.Module]) -> dict[Site, tuple[Activation, float, float]]:
     """Activation, sigma_w2 and sigma_b2 of every layer that an activation follows."""
-    follows: dict[str, Activation] = {}
-    known: dict[str, Activation | None] = {}
-    for place in record.of("activation"):
-        a = _activation(place, modules, known)
-        if a is not None:
-            follows.setdefault(place.note, a)
+    follows = following(record, modules)
     layers = {}
     for path in dict.fromkeys(place.site.path for place in record.of("output")):
         weights = weights_of(modules[path]) if path in follows else {}
@@ -137,31 +118,6 @@ def _points(
     c_star, xi_c = (np.where(at.bounded, part, math.nan) for part in (at.c_star, at.xi_c))
     rows = zip(chi_1, w, b, q_star, c_star, xi_c, lengths(chi_1), strict=True)
     return [tuple(map(float, row)) for row in rows], phases(chi_1, at.bounded).tolist()
-
-
-def _activation(
-    place: Place, modules: Mapping[str, nn.Module], known: dict[str, Activation | None]
-) -> Activation | None:
-    """The activation of the theory that an operation is; None where its arguments are not known."""
-    name = place.type.removesuffix(" (output)")
-    module = None if place.site.leaf else modules.get(place.site.path)
-    if module is None or any(True for _ in module.children()) or any(True for _ in module.parameters()):
-        return ACTIVATIONS[name] if name in PLAIN else None
-    said = repr(module).replace(", inplace=True", "").replace("inplace=True", "")
-    if said not in known:
-        known[said] = _of_module(module, NAMED.get(said))
-    return known[said]
-
-
-def _of_module(module: nn.Module, name: str | None) -> Activation | None:
-    if name is not None and type(module).__module__.startswith("torch.nn"):
-        return ACTIVATIONS[name]
-    if type(module) is nn.LeakyReLU:
-        return leaky_relu(module.negative_slope)
-    try:
-        return find_activation(module)
-    except ValueError:
-        return None
 
 
 def _facts(layers: Mapping[Site, tuple[Activation, float, float]]) -> dict[str, float | str]:

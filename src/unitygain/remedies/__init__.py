@@ -3,7 +3,10 @@
 from unitygain.remedies.bypass_norm import bypass_norm as bypass_norm
 from unitygain.remedies.calm_attention import calm_attention as calm_attention
 from unitygain.remedies.change_precision import change_precision as change_precision
+from unitygain.remedies.chrono import chrono as chrono
 from unitygain.remedies.drop_output_softmax import drop_output_softmax as drop_output_softmax
+from unitygain.remedies.forget_bias import forget_bias as forget_bias
+from unitygain.remedies.irnn import irnn as irnn
 from unitygain.remedies.loss_scale import loss_scale as loss_scale
 from unitygain.remedies.lower_learning_rate import lower_learning_rate as lower_learning_rate
 from unitygain.remedies.open_gates import open_gates as open_gates
