@@ -9,14 +9,15 @@ from numpy.typing import NDArray
 from scipy.special import stdtrit
 
 from unitygain.theory._given import require_count, require_positive
+from unitygain.theory.orthogonal import orthogonalise
 
 Matrix = NDArray[np.float64]
 Map = Callable[[Matrix], Matrix]
 # Parts of a run whose means give the interval, and the share of the run that is set aside to align.
 BATCHES = 10
 ALIGNING = 10
-# Longest stretch between two orthogonalisations.
-LONGEST = 100
+# Longest stretch between two orthogonalisations, and how many past ones say how far columns spread.
+LONGEST, REMEMBERED = 100, 10
 
 
 class NotFinite(ValueError):
@@ -92,7 +93,7 @@ def lyapunov_spectrum(
 
     Columns go through the factors; every few steps Q·R replaces them by Q, and ln|R[i,i]| is added up. The
     stretch between is chosen so that columns never come closer to each other than rounding allows: at most
-    ln(tolerance/precision)/(λ₁ - λₙ) steps, with the exponents found so far, and a stretch whose own
+    ln(tolerance/precision)/(λ₁ - λₙ) steps, with the widest spread of late, and a stretch whose own
     spread turns out wider is done again in halves. The interval of each exponent is Student's over the means
     of ten stretches of the run, which takes these as independent.
 
@@ -112,7 +113,7 @@ def lyapunov_spectrum(
             full rank, or a product is not finite.
 
     Cost: one product with every factor, more where a stretch is repeated; 2·n·count² flops per
-    orthogonalisation.
+    orthogonalisation, nearly all of them in products of matrices.
 
     Example:
         >>> import numpy as np
@@ -133,13 +134,12 @@ def lyapunov_spectrum(
         raise ValueError(f"there are {len(factors)} factors and {aside} set aside; give more than that")
     if not 0 < confidence < 1:
         raise ValueError(f"confidence is {confidence!r}; give a number between 0 and 1, such as 0.95")
-    room = math.log(require_positive("tolerance", tolerance) / eps)
-    if room <= 0:
+    if require_positive("tolerance", tolerance) <= eps:
         raise ValueError(f"tolerance is {tolerance:g}, below the precision {eps:g}; give a larger one")
     columns = _aligned(np.asarray(start, dtype=np.float64))
     longest = max(1, min(LONGEST, (len(factors) - aside) // (4 * BATCHES)))
-    _, columns = _sweep(factors[:aside], columns, room, longest, eps)
-    blocks, _ = _sweep(factors[aside:], columns, room, longest, eps)
+    _, columns = _sweep(factors[:aside], columns, tolerance, longest, eps)
+    blocks, _ = _sweep(factors[aside:], columns, tolerance, longest, eps)
     lengths = np.array([length for length, _ in blocks])
     sums = np.stack([logs for _, logs in blocks])
     means = sums.sum(0) / lengths.sum()
@@ -160,11 +160,12 @@ def _aligned(start: Matrix) -> Matrix:
 
 
 def _sweep(
-    factors: Sequence[Matrix | Map], columns: Matrix, room: float, longest: int, eps: float
+    factors: Sequence[Matrix | Map], columns: Matrix, tolerance: float, longest: int, eps: float
 ) -> tuple[list[tuple[int, Matrix]], Matrix]:
     """Return (steps, logarithms of R's diagonal) of every stretch, and the columns at the end."""
     blocks: list[tuple[int, Matrix]] = []
-    total, done, stretch = np.zeros(columns.shape[1]), 0, 1
+    room = math.log(tolerance / eps)
+    done, stretch = 0, 1
     while done < len(factors):
         stretch = min(stretch, len(factors) - done)
         image = columns
@@ -175,20 +176,23 @@ def _sweep(
                 raise NotFinite(f"the product with factor {done} holds NaN or infinity; it has no exponents")
             stretch //= 2
             continue
-        turned, triangle = np.linalg.qr(image)
-        logs = _log_diagonal(triangle, eps)
+        turned, sizes = orthogonalise(image, tolerance)
+        logs = _logarithms(sizes, eps)
         if stretch > 1 and _spread(logs) > room:
             stretch //= 2
             continue
-        columns, total, done = turned, total + logs, done + stretch
+        columns, done = turned, done + stretch
         blocks.append((stretch, logs))
-        stretch = _next_stretch(total / done, room, longest)
+        stretch = _next_stretch(blocks[-REMEMBERED:], room, longest)
     return blocks, columns
 
 
-def _next_stretch(rates: Matrix, room: float, longest: int) -> int:
-    """How many steps may be taken before the columns come too close to each other."""
-    spread = _spread(rates)
+def _next_stretch(blocks: Sequence[tuple[int, Matrix]], room: float, longest: int) -> int:
+    """How many steps may be taken before the columns come too close to each other: by the widest of late.
+
+    By the mean, where that leaves hardly any room, every other stretch would be walked in vain.
+    """
+    spread = max(_spread(logs) / length for length, logs in blocks)
     if spread == math.inf:
         return 1
     return longest if spread * longest <= room else max(1, int(room / spread))
@@ -208,9 +212,8 @@ def _apply(factor: Matrix | Map, columns: Matrix, index: int) -> Matrix:
     return image
 
 
-def _log_diagonal(triangle: Matrix, eps: float) -> Matrix:
-    """ln|R[i,i]|; minus infinity for what is no more than the rounding noise of the largest."""
-    sizes = np.abs(np.diag(triangle))
+def _logarithms(sizes: Matrix, eps: float) -> Matrix:
+    """Of R's diagonal; minus infinity for what is no more than the rounding noise of the largest."""
     lost = sizes <= eps * math.sqrt(len(sizes)) * sizes.max()
     with np.errstate(divide="ignore"):
         return np.where(lost, -np.inf, np.log(sizes))
