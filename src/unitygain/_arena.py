@@ -1,66 +1,30 @@
 """The arena: changes to a case compared on the same seeds, batches and steps."""
 
-import copy
-import itertools
 import math
-import statistics
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
-from unitygain._case import Case, random_states, reseed
-from unitygain._diagnose import Progress, judge, measure_all
-from unitygain._registry import MEASURES, REMEDIES, RULES
-from unitygain._rehearsal import mean_loss, train
-from unitygain._trial import VERDICTS, Trial, Verdict, gained, judge_losses
-from unitygain._types import Finding, Profile
-from unitygain.probe.isolate import isolated
-from unitygain.probe.sites import Select
+from unitygain._candidates import Arm, pairs_of
+from unitygain._case import Case, CaseFailure
+from unitygain._crew import Away, Here
+from unitygain._diagnose import Progress
+from unitygain._job import GAINS, Reading, Task, fresh_subject
+from unitygain._outcome import ONE, Outcome, left_of, rank
+from unitygain._registry import MEASURES, RULES
+from unitygain._rehearsal import train
+from unitygain._trial import Trial
+from unitygain._types import Profile
 
 # Fewer steps than these say nothing about training, more are not needed to rank.
 FEWEST_STEPS, MOST_STEPS = 10, 200
-# Combinations of two that are tried.
-PAIRS = 1
-
-
-@dataclass(frozen=True)
-class Arm:
-    """A change to be tried.
-
-    Args:
-        calls: (remedy, arguments) in order; none is the untreated case.
-        findings: What it treats.
-        predicted: Range in which theory puts the first finding's number afterwards.
-        code: What to paste.
-    """
-
-    calls: tuple[tuple[str, Mapping[str, Any]], ...] = ()
-    findings: tuple[Finding, ...] = ()
-    predicted: tuple[float, float] | None = None
-    code: str = ""
-
-    @property
-    def codes(self) -> tuple[str, ...]:
-        """Codes of the findings, each once."""
-        return tuple(dict.fromkeys(finding.code for finding in self.findings))
-
-    def joined(self, other: "Arm") -> "Arm":
-        """This change and another one after it."""
-        code = "\n".join(filter(None, (self.code, other.code)))
-        return Arm(self.calls + other.calls, self.findings + other.findings, self.predicted, code)
-
-
-@dataclass
-class Outcome:
-    """What an arm has shown so far: losses by seed, and the numbers measured before training."""
-
-    arm: Arm
-    losses: list[float] = field(default_factory=list)
-    seconds: list[float] = field(default_factory=list)
-    after: float = math.nan
-    left: tuple[str, ...] = ()
-    failure: str = ""
+# Where a training on the first seed may be given up, as a share of its steps: it is, where it has gained less
+# than this share of what the untreated case has, and its loss is worse by this share of it at least.
+# Trainings of fewer than three times the least steps are never given up.
+RUNG, LEAST, BEHIND, WORSE = 3, 5, 0.5, 0.05
+# Changes that lead on the first seed and are trained on the others.
+FINALISTS = 4
+DEPTH = ("backward_gain", "forward_gain", "rms_gain")
 
 
 @dataclass
@@ -69,181 +33,193 @@ class Arena:
 
     Args:
         case: The case, which stays as it is.
-        sites: The choice of sites of its diagnosis.
-        probes: Random vectors per block.
-        seed: The first seed.
+        crew: Who does the jobs.
+        settings: A task with the first seed, the choice of sites and the number of probes.
         seeds: Seeds that a verdict takes.
-        deadline: When the budget ends, on the monotonic clock.
+        budget: Seconds.
         say: Progress, called with (done, total, what).
-        steps: Steps of each training.
+        steps: Steps of each training; 0 chooses by the budget.
+        before: Profiles of the untreated case, against which a prediction is held.
         interrupted: Whether Ctrl-C ended it.
     """
 
     case: Case
-    sites: Select
-    probes: int
-    seed: int
+    crew: Here | Away
+    settings: Task
     seeds: int
-    deadline: float
+    budget: float
     say: Progress
-    steps: int = FEWEST_STEPS
+    steps: int = 0
+    before: Mapping[str, Profile] = field(default_factory=dict)
     interrupted: bool = False
 
-    def affordable(self, arms: int) -> int:
-        """Return how many steps of every arm and seed the budget pays for, measured on three steps."""
-        started = time.monotonic()
-        train(self.subject(Arm(), 0), 3)
-        each = (time.monotonic() - started) / 3
-        paid = (self.deadline - time.monotonic()) / max(each * arms * self.seeds, 1e-9)
-        return max(FEWEST_STEPS, min(MOST_STEPS, int(paid)))
+    def __post_init__(self) -> None:
+        self._begun = time.monotonic()
+        self._deadline = self._begun + self.budget
+        self._done = self._asked = 0
 
     def compare(self, arms: Sequence[Arm]) -> list[Trial]:
-        """Train every arm and return its trials, the untreated one first, then by verdict and loss."""
-        untreated, tried = Outcome(Arm()), [Outcome(arm) for arm in arms]
-        total = (len(arms) + 1 + PAIRS) * self.seeds
+        """Try every arm and return its trials, the untreated one first, then by verdict and loss."""
+        untreated, tried = self._open(Arm()), [self._open(arm) for arm in arms]
         try:
-            self._all_seeds(untreated, untreated, total)
-            for outcome in tried:
-                self._first(outcome, total)
-            for outcome in sorted(tried, key=_first_loss):
-                self._all_seeds(outcome, untreated, total)
-            for pair in _pairs(tried, untreated):
-                outcome = Outcome(pair)
-                tried.append(outcome)
-                self._first(outcome, total)
-                self._all_seeds(outcome, untreated, total)
+            self._measure(tried)
+            tried.sort(key=lambda outcome: self._hopeless(outcome))
+            self.steps = self.steps or self._affordable(sum(not outcome.over for outcome in tried))
+            self._seed(0, [untreated], must=1)
+            self._rounds(untreated, tried)
+            helped = [o for o in sorted(tried, key=_by_first_loss) if self._ahead(o, untreated)]
+            pairs = [self._open(pair) for pair in pairs_of([outcome.arm for outcome in helped])]
+            tried += pairs
+            self._measure(pairs)
+            self._rounds(untreated, pairs)
         except KeyboardInterrupt:
             self.interrupted = True
-        if not untreated.losses:
-            return []
-        self.say(total, total, "done")
-        rows = [self._trial(outcome, untreated) for outcome in tried]
-        return [self._trial(untreated, untreated), *sorted(rows, key=_rank)]
+        self.say(self._asked, self._asked, "done")
+        rows = [outcome.trial(untreated, self.seeds, self.steps) for outcome in tried]
+        return [untreated.trial(untreated, self.seeds, self.steps), *sorted(rows, key=rank)]
 
-    def subject(self, arm: Arm, index: int) -> Case:
-        """Return a fresh case for the seed of that index, with the change applied."""
-        case = self.case
-        if case.factory is not None and (
-            case.optimizer is None or not hasattr(case.optimizer, "param_groups")
-        ):
-            twin = copy.copy(case)
-            twin._model = case.build(self.seed + index) if index else copy.deepcopy(case.model)
-            twin._batches = case.batches
-        else:
-            twin = case.copy()
-            shift = index % len(case.batches)
-            twin._batches = case.batches[shift:] + case.batches[:shift]
-        for name, given in arm.calls:
-            REMEDIES[name].apply(twin, **given)
-        return twin
+    def _open(self, arm: Arm) -> Outcome:
+        return Outcome(arm, note="" if self.case.factory else ONE)
 
-    def _first(self, outcome: Outcome, total: int) -> None:
-        """Measure the changed model again, and train it on the first seed."""
-        try:
-            self._remeasure(outcome)
-            self._train(outcome, 0, total)
-        except Exception as error:
-            outcome.failure = f"{type(error).__name__}: {error}"
-
-    def _all_seeds(self, outcome: Outcome, untreated: Outcome, total: int) -> None:
-        """Train on the seeds that are missing, as long as there is time and hope."""
-        while len(outcome.losses) < self.seeds and not outcome.failure:
-            begun = bool(outcome.losses) and outcome is not untreated
-            if begun and not outcome.losses[-1] < untreated.losses[len(outcome.losses) - 1]:
-                return
-            if untreated.losses and time.monotonic() > self.deadline:
-                return
-            self._train(outcome, len(outcome.losses), total)
-
-    def _train(self, outcome: Outcome, index: int, total: int) -> None:
-        name = " + ".join(name for name, _ in outcome.arm.calls) or "untreated"
-        self.say(min(total - 1, index), total, f"training {name}, seed {self.seed + index}")
-        subject = self.subject(outcome.arm, index)
-        started = time.monotonic()
-        rehearsal = train(subject, self.steps, seed=self.seed + index)
-        outcome.seconds.append((time.monotonic() - started) / rehearsal.steps)
-        broke = math.isinf(rehearsal.final)
-        outcome.losses.append(math.inf if broke else self._own_loss(subject, index))
-
-    def _own_loss(self, subject: Case, index: int) -> float:
-        """The loss that the case itself declares, which a change may have replaced for its training."""
-        subject.loss = self.case.loss
-        with random_states():
-            reseed(self.seed + index)
-            return mean_loss(subject)
-
-    def _remeasure(self, outcome: Outcome) -> None:
-        """Measure what was judged on the changed model, before any training."""
-        first, codes = outcome.arm.findings[0], outcome.arm.codes
-        rules = [RULES[code] for code in codes]
-        names = {first.quantity, *(name for rule in rules for name in (*rule.needs, *rule.wants))}
-        with isolated(self.subject(outcome.arm, 0), self.seed) as (subject, _):
-            chosen = [MEASURES[name] for name in MEASURES if name in names]
-            profiles, _, _ = measure_all(subject, self.sites, self.probes, self.seed, silent, chosen)
-        outcome.after = _reread(first, profiles)
-        grave = [f.code for f in judge(profiles, rules) if f.severity != "info"]
-        outcome.left = tuple(code for code in codes if code in grave)
-
-    def _trial(self, outcome: Outcome, untreated: Outcome) -> Trial:
-        arm, losses = outcome.arm, outcome.losses
-        better, interval = gained(losses, untreated.losses)
-        first = arm.findings[0] if arm.findings else None
-        loss = statistics.fmean(losses) if losses else math.nan
-        return Trial(
-            remedies=tuple(name for name, _ in arm.calls),
-            parameters=tuple(given for _, given in arm.calls),
-            treats=arm.codes,
-            verdict=self._verdict(outcome, untreated),
-            loss=loss,
-            better=better,
-            interval=interval,
-            seeds=len(losses),
-            steps=self.steps,
-            seconds_per_step=statistics.median(outcome.seconds) if outcome.seconds else math.nan,
-            quantity="" if first is None else ".".join(filter(None, (first.quantity, first.fact))),
-            before=math.nan if first is None else first.value,
-            after=outcome.after,
-            predicted=arm.predicted,
-            cleared=tuple(code for code in arm.codes if code not in outcome.left and not outcome.failure),
-            left=outcome.left,
-            code=arm.code,
-            note=outcome.failure
-            or ("" if self.case.factory else "one initialisation, batches in other orders"),
+    @property
+    def cut(self) -> str:
+        """What ended the trials before they were done, and what to give instead; empty where nothing did."""
+        told = f"{self._done} of {max(self._asked, 1)} trainings of {self.steps} steps were done"
+        if self.interrupted:
+            return f"interrupted: {told}" if self.steps else "interrupted before anything was trained"
+        if self._done >= self._asked:
+            return ""
+        need = (time.monotonic() - self._begun) * self._asked / max(1, self._done)
+        return (
+            f"budget too small for a verdict: {told} in {self.budget:.3g} s; give about {_spell(1.3 * need)}"
         )
 
-    def _verdict(self, outcome: Outcome, untreated: Outcome) -> Verdict:
-        if outcome is untreated:
-            return "untreated"
-        if outcome.failure:
-            return "failed"
-        return judge_losses(outcome.losses, untreated.losses, self.seeds)
+    def _affordable(self, arms: int) -> int:
+        """Return how many steps of every arm and seed the budget pays for, measured on three steps."""
+        subject = fresh_subject(self.case, self.settings.seed, 0)
+        started = time.monotonic()
+        train(subject, 3, seed=self.settings.seed)
+        each = (time.monotonic() - started) / 3
+        later = (self.seeds - 1) * (min(arms, FINALISTS) + 1)
+        trainings = (arms + 1 + later) / self.crew.workers
+        paid = (self._deadline - time.monotonic()) / max(each * trainings, 1e-9)
+        return max(FEWEST_STEPS, min(MOST_STEPS, int(paid)))
+
+    def _measure(self, outcomes: list[Outcome]) -> None:
+        """Predict what each change does, then measure what was judged again, before any training."""
+        tasks = [self._measuring(outcome.arm) for outcome in outcomes]
+        about, half = self._about(outcomes, "measuring"), (time.monotonic() + self._deadline) / 2
+        for index, reading in self.crew.run(tasks, half, about):
+            outcomes[index].measured = reading
+            outcomes[index].left = left_of(outcomes[index].arm, reading.profiles)
+        # Chance is asked, at its cost, only where a gain is still judged.
+        again = [outcome for outcome in outcomes if outcome.left and not outcome.over]
+        asked = [replace(self._measuring(outcome.arm), chance=True) for outcome in again]
+        asked = [replace(task, measures=_everything(o.arm)) for task, o in zip(asked, again, strict=True)]
+        for index, reading in self.crew.run(asked, self._deadline, self._about(again, "measuring")):
+            again[index].left = left_of(again[index].arm, reading.profiles)
+
+    def _measuring(self, arm: Arm) -> Task:
+        rules = [RULES[code] for code in arm.codes]
+        free = {name for rule in rules for name in rule.wants if not MEASURES[name].active}
+        names = {*GAINS, *free, *(name for rule in rules for name in rule.needs)}
+        names |= {finding.quantity for finding in arm.findings[:1]}
+        return replace(self.settings, calls=arm.calls, measures=tuple(sorted(names)))
+
+    def _hopeless(self, outcome: Outcome) -> bool:
+        """Whether theory expects a gain over the trunk farther from unity than it was: it comes last."""
+        finding = next(iter(outcome.arm.findings), None)
+        if finding is None or finding.quantity not in DEPTH:
+            return False
+        then, now = _loop(outcome.measured.profiles), _loop(self.before)
+        return abs(then) > abs(now)
+
+    def _rounds(self, untreated: Outcome, outcomes: list[Outcome]) -> None:
+        """Train on the first seed; those that lead are trained on the others, a seed at a time."""
+        open_ones = [outcome for outcome in outcomes if not outcome.over]
+        must = int(len(untreated.losses) == 1 and self.crew.workers == 1)
+        self._seed(0, open_ones, untreated.readings[0], must=must)
+        leading = [o for o in sorted(open_ones, key=_by_first_loss) if self._ahead(o, untreated)]
+        for outcome in leading[FINALISTS:]:
+            outcome.note = f"set aside: {FINALISTS} others lead by more on the first seed"
+        finalists = leading[:FINALISTS]
+        for index in range(1, self.seeds):
+            if not finalists:
+                return
+            self._seed(index, ([untreated] if len(untreated.losses) <= index else []) + finalists)
+            finalists = [outcome for outcome in finalists if self._ahead(outcome, untreated)]
+
+    def _ahead(self, outcome: Outcome, untreated: Outcome) -> bool:
+        """Whether it is better on every seed that was trained, and has been trained."""
+        pairs = zip(outcome.losses, untreated.losses, strict=False)
+        return not outcome.over and bool(outcome.losses) and all(one < other for one, other in pairs)
+
+    def _seed(self, index: int, outcomes: list[Outcome], plain: Reading | None = None, must: int = 0) -> None:
+        """Train the arms on one seed; the first `must` of them also where the time is over."""
+        rung = self.steps // RUNG if self.steps >= RUNG * LEAST else 0
+        bar = _bar(plain) if plain is not None else math.inf
+        tasks = [
+            replace(self.settings, calls=o.arm.calls, index=index, steps=self.steps, rung=rung, bar=bar)
+            for o in outcomes
+        ]
+        self._asked += len(tasks)
+        for first, last, deadline in ((0, must, math.inf), (must, len(tasks), self._deadline)):
+            some = outcomes[first:last]
+            about = self._about(some, "training", index)
+            for place, reading in self.crew.run(tasks[first:last], deadline, about):
+                self._take(some[place], reading, rung)
+
+    def _take(self, outcome: Outcome, reading: Reading, rung: int) -> None:
+        self._done += 1
+        if reading.failure and not outcome.arm.calls:
+            raise CaseFailure(reading.failure)
+        if reading.failure or reading.refused:
+            outcome.measured = replace(outcome.measured, failure=reading.failure, refused=reading.refused)
+            return
+        outcome.readings.append(reading)
+        if math.isnan(reading.loss):
+            outcome.given_up = True
+            outcome.note = (
+                f"given up after {rung} of {self.steps} steps: far behind the untreated case by then"
+            )
+
+    def _about(self, outcomes: Sequence[Outcome], doing: str, index: int = 0) -> Callable[[int], None]:
+        where = f", seed {self.settings.seed + index}" if doing == "training" else ""
+        total = max(self._asked, 1)
+        return lambda place: self.say(
+            min(self._done, total - 1), total, f"{doing} {outcomes[place].arm.name}{where}"
+        )
 
 
-def _pairs(tried: Sequence[Outcome], untreated: Outcome) -> list[Arm]:
-    """The best changes that treat different findings, two and two."""
-    helped = [o for o in sorted(tried, key=_first_loss) if o.losses and o.losses[0] < untreated.losses[0]]
-    apart = (
-        one.arm.joined(other.arm)
-        for one, other in itertools.combinations(helped, 2)
-        if not set(one.arm.codes) & set(other.arm.codes)
-    )
-    return list(itertools.islice(apart, PAIRS))
+def _bar(plain: Reading) -> float:
+    """The loss above which a training is far behind the untreated one at its rung; infinite where none is."""
+    if not math.isfinite(plain.rung) or not math.isfinite(plain.first):
+        return math.inf
+    return plain.rung + max(BEHIND * (plain.first - plain.rung), WORSE * abs(plain.rung))
 
 
-def _first_loss(outcome: Outcome) -> float:
-    return outcome.losses[0] if outcome.losses else math.inf
+def _everything(arm: Arm) -> tuple[str, ...]:
+    rules = [RULES[code] for code in arm.codes]
+    return tuple(sorted({*GAINS, *(name for rule in rules for name in (*rule.needs, *rule.wants))}))
 
 
-def _rank(trial: Trial) -> tuple[int, float]:
-    return VERDICTS.index(trial.verdict), trial.loss if not math.isnan(trial.loss) else math.inf
+def _loop(profiles: Mapping[str, Profile]) -> float:
+    """The gain over the trunk that theory expects, in decibels; 0 where it does not cover every block."""
+    profile = profiles.get("predicted_gain")
+    if profile is None or profile.facts.get("predicted") != profile.facts.get("depth"):
+        return 0.0
+    loop = float(profile.facts["loop_db"])
+    return loop if math.isfinite(loop) else 0.0
 
 
-def _reread(finding: Finding, profiles: Mapping[str, Profile]) -> float:
-    try:
-        return finding.reread(profiles)
-    except KeyError:
-        return math.nan
+def _by_first_loss(outcome: Outcome) -> float:
+    return outcome.first_loss
 
 
-def silent(done: int, total: int, what: str) -> None:
-    """Show no progress."""
+def _spell(seconds: float) -> str:
+    """A budget, rounded up, as it is given in Python and on the command line."""
+    if seconds <= 60:
+        tens = 10 * math.ceil(seconds / 10)
+        return f"budget={tens} (--budget {tens}s)"
+    minutes = math.ceil(seconds / 60)
+    return f"budget={60 * minutes} (--budget {minutes}m)"

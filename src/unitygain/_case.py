@@ -111,6 +111,8 @@ class Case:
         self.variants = dict(variants or {})
         self.seed = seed
         self.name = name
+        # What builds this very case again in another process, where there is such a function.
+        self.rebuild: Callable[[], Case] | None = None
 
     @property
     def factory(self) -> Callable[[], nn.Module] | None:

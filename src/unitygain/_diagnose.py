@@ -154,9 +154,19 @@ def _device(name: str | torch.device | None) -> torch.device | None:
 
 
 def measure_all(
-    case: Case, sites: Select, probes: int, seed: int, say: Progress, chosen: Iterable[Measure] | None = None
+    case: Case,
+    sites: Select,
+    probes: int,
+    seed: int,
+    say: Progress,
+    chosen: Iterable[Measure] | None = None,
+    *,
+    chance: bool = True,
 ) -> tuple[dict[str, Profile], Record, tuple[Skipped, ...]]:
-    """Run the passive pass, then every measure; a measure that fails is listed, not hidden."""
+    """Run the passive pass, then every measure; a measure that fails is listed, not hidden.
+
+    Without `chance` the gains are not measured with the weights in random places, which takes most passes.
+    """
     wanted = list(MEASURES.values() if chosen is None else chosen)
     total = len(wanted) + 1
     say(0, total, "forward and backward")
@@ -164,7 +174,7 @@ def measure_all(
     record = observe(case, needs, sites=sites, probes=probes, seed=seed)
     if any(m.active for m in wanted):
         record = choose_samples(case, record)
-    if GAINS & {m.name for m in wanted}:
+    if chance and GAINS & {m.name for m in wanted}:
         record = redraw(case, record, random_gains="rms_gain" in {m.name for m in wanted})
     profiles: dict[str, Profile] = {}
     skipped = list(record.skipped)

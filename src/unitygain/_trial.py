@@ -3,17 +3,23 @@
 import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import import_module
+from types import MappingProxyType
 from typing import Any, Literal
 
 from unitygain._registry import REMEDIES
+from unitygain._types import Profile
 
-Verdict = Literal["verified", "leads", "no better", "undecided", "failed", "untreated"]
+Verdict = Literal["verified", "leads", "no better", "undecided", "failed", "not tried", "untreated"]
 # From the best to the worst, as they are listed.
-VERDICTS: tuple[Verdict, ...] = ("untreated", "verified", "leads", "undecided", "no better", "failed")
-# Seeds that it takes to be sure, and the share of the untreated loss below which a gain is no cure.
-ENOUGH, WORTH = 3, 0.01
+VERDICTS: tuple[Verdict, ...] = (
+    *("untreated", "verified", "leads", "undecided", "no better", "failed", "not tried"),
+)
+# Seeds that it takes to be sure, the share of the untreated loss below which a gain is no cure, and the share
+# of its first loss that a training must lose to count as one that trains.
+ENOUGH, WORTH, TRAINS = 3, 0.01, 0.1
+_NONE: Mapping[str, Profile] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -26,7 +32,8 @@ class Trial:
         treats: Codes of the findings whose causes they take away.
         verdict: ``verified`` (all seeds trained, and the interval of `better` excludes no change), ``leads``
             (better on every seed, too few of them or too uneven to exclude chance), ``no better``,
-            ``undecided`` (the budget ended first), ``failed`` (see `note`), or ``untreated``.
+            ``undecided`` (the budget ended first), ``failed`` or ``not tried`` (`note` says why), or
+            ``untreated``.
         loss: Mean loss after the training, over the seeds, under the case's own loss; infinite if one broke.
         better: By how much that is below the untreated case's, on the same seeds.
         interval: 95 % interval of `better` over the seeds; None where one seed was trained.
@@ -41,6 +48,9 @@ class Trial:
         left: Codes that it still finds.
         code: What to paste.
         note: What else is to be known.
+        changes: What changes in the model, such as ``"initial weights"``.
+        first: Mean loss of the first step.
+        profiles: Gains of the changed model before any training, and those that theory expects of it.
     """
 
     remedies: tuple[str, ...]
@@ -61,6 +71,9 @@ class Trial:
     left: tuple[str, ...] = ()
     code: str = ""
     note: str = ""
+    changes: str = ""
+    first: float = math.nan
+    profiles: Mapping[str, Profile] = field(default_factory=lambda: _NONE)
 
     @property
     def name(self) -> str:
@@ -149,3 +162,51 @@ def judge_losses(treated: Sequence[float], untreated: Sequence[float], seeds: in
         return "no better"
     sure = interval is not None and interval[0] > 0 and len(treated) >= max(ENOUGH, seeds)
     return "verified" if sure else "leads"
+
+
+def conclude(trials: Sequence[Trial], cut: str = "") -> str:
+    """Return in a sentence what came of the trials.
+
+    Args:
+        trials: The untreated one first.
+        cut: What ended the trials before they were done, and what was left undone.
+
+    Example:
+        >>> plain = Trial((), (), (), "untreated", 2.0, seeds=3, steps=60, first=2.3)
+        >>> cured = Trial(("zero_biases",), ({},), (), "verified", 1.0, 1.0, (0.9, 1.1), 3, 60)
+        >>> conclude([plain, cured])
+        'zero_biases works here: loss 1 instead of 2 after 60 steps (3 seeds, lower by 0.9 to 1.1)'
+    """
+    plain, treated = trials[0], trials[1:]
+    best = next((trial for trial in treated if trial.verdict == "verified"), None)
+    if best is not None:
+        return f"{_names(best)} works here: {_gain(best, plain)}"
+    leads = [trial for trial in treated if trial.verdict == "leads"]
+    if cut and (leads or any(trial.verdict == "undecided" for trial in treated)):
+        return cut
+    if leads:
+        few = leads[0].seeds < ENOUGH
+        why = f"a verdict takes {ENOUGH} seeds" if few else "its gain is too uneven to exclude chance"
+        seeds = f"{leads[0].seeds} seed{'s' * (leads[0].seeds > 1)}"
+        return f"nothing is verified: {_names(leads[0])} leads on {seeds}; {why}"
+    if treated and all(trial.verdict in {"failed", "not tried"} for trial in treated):
+        return f"no remedy could be tried: {treated[0].note}"
+    if plain.first - plain.loss > TRAINS * abs(plain.first):
+        return (
+            f"the plain model was fine: it trains (loss {plain.first:.4g} -> {plain.loss:.4g} in "
+            f"{plain.steps} steps), and no remedy does better"
+        )
+    ends = f"stays at {plain.loss:.4g}" if math.isfinite(plain.loss) else "breaks"
+    return f"no remedy helped: the untreated loss {ends}, and none of {len(treated)} does better"
+
+
+def _names(trial: Trial) -> str:
+    return " + ".join(trial.remedies)
+
+
+def _gain(best: Trial, plain: Trial) -> str:
+    ends = f"{plain.loss:.4g}" if math.isfinite(plain.loss) else "a training that breaks"
+    told = f"loss {best.loss:.4g} instead of {ends} after {best.steps} steps ({best.seeds} seeds"
+    if best.interval is None or not all(map(math.isfinite, best.interval)):
+        return f"{told})"
+    return f"{told}, lower by {best.interval[0]:.3g} to {best.interval[1]:.3g})"

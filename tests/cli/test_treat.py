@@ -44,7 +44,7 @@ def test_it_prints_the_trials_and_writes_them(call, program):
     )
     assert done.code == 1
     assert "trials: " in done.out
-    assert "  untreated  untreated" in done.out
+    assert "\n  untreated\n" in done.out
     assert "rescale_weights(" in done.out
     with open("r.json") as file:
         report = Report.from_json(file.read())

@@ -23,6 +23,7 @@ def encode(
     skipped: tuple[Skipped, ...],
     seconds: float,
     trials: tuple[Trial, ...] = (),
+    conclusion: str = "",
 ) -> str:
     """Return the parts of a report as JSON text in ASCII."""
     tree = {
@@ -34,6 +35,7 @@ def encode(
         "skipped": [[item.what, item.reason] for item in skipped],
         "seconds": _float(seconds),
         "trials": [_from_trial(trial) for trial in trials],
+        "conclusion": conclusion,
     }
     return json.dumps(tree, allow_nan=False, separators=(",", ":"))
 
@@ -162,4 +164,7 @@ def _from_trial(trial: Trial) -> dict[str, Any]:
         "left": list(trial.left),
         "code": trial.code,
         "note": trial.note,
+        "changes": trial.changes,
+        "first": _float(trial.first),
+        "profiles": {name: _from_profile(profile) for name, profile in trial.profiles.items()},
     }

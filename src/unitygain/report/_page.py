@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from unitygain._types import Finding, Profile, Severity
 from unitygain.report import _show
 from unitygain.report._assets import asset, digest, inert_json, shared, template
+from unitygain.report._before_after import before_after
 from unitygain.report._chart import Chart
 from unitygain.report._heat import Heat, heats
 from unitygain.report._panels import charts, three_numbers
@@ -17,7 +18,7 @@ from unitygain.report._show import number, places, probability, show, show_text,
 from unitygain.report._svg import draw
 from unitygain.report._tables import pack, tables
 from unitygain.report._text import duration, letter, outcome, split_skipped
-from unitygain.report._trials import headline, rows_of
+from unitygain.report._trials import HEADS, rows_of
 
 if TYPE_CHECKING:
     from unitygain.report._report import Report
@@ -33,8 +34,9 @@ def render_page(report: "Report") -> str:
     """Return the whole page."""
     drawn = charts(report.profiles)
     painted = heats(report.profiles)
+    staged = before_after(report.trials, report.profiles)
     script = asset("report.js")
-    data = shared({item.key: item.payload() for item in (*drawn, *painted)})
+    data = shared({item.key: item.payload() for item in (*drawn, *painted, *staged)})
     listed = tables(report.profiles)
     return template("report.html.j2").render(
         style=asset("report.css"),
@@ -49,8 +51,10 @@ def render_page(report: "Report") -> str:
         tiles=list(_tiles(report)),
         findings=[_finding(finding) for finding in report.findings],
         words=_WORDS,
-        trials=rows_of(report.trials),
-        trials_say=headline(report.trials) if report.trials else "",
+        trials=rows_of(report.trials, report.profiles),
+        trial_heads=HEADS,
+        conclusion=show_text(report.conclusion),
+        stagings=staged,
         figures=_figures(
             drawn, painted, ruler(three_numbers(report.profiles)), phase(report.profiles.get("phase_point"))
         ),

@@ -55,7 +55,9 @@ def gains(profiles: Profiles) -> Chart | None:
     )
     about = "Zero is unity gain. The signal runs from left to right, the gradient from right to left."
     sites = found[0].sites
-    return Chart("gain", "Gain per block", about, "block", names_of(sites), panels, _ticks(sites), wide=True)
+    return Chart(
+        "gain", "Gain per block", about, "block", names_of(sites), panels, ticks_of(sites), wide=True
+    )
 
 
 def depth(profiles: Profiles) -> Chart | None:
@@ -96,7 +98,7 @@ def parts(profiles: Profiles) -> Chart | None:
     about = "The factors of a block's gain as stacked decibels; dots are the skip path and the branch path."
     sites = profile.sites
     return Chart(
-        "parts", "What each gain is made of", about, "block", names_of(sites), (panel,), _ticks(sites)
+        "parts", "What each gain is made of", about, "block", names_of(sites), (panel,), ticks_of(sites)
     )
 
 
@@ -130,7 +132,7 @@ def rank(profiles: Profiles) -> Chart | None:
     about = "A cosine near 1 or a rank near 0 means that the positions carry the same vector."
     sites = found[0].sites
     names = names_of(sites)
-    return Chart("rank", "Rank of the representation", about, "block", names, (panel,), _ticks(sites))
+    return Chart("rank", "Rank of the representation", about, "block", names, (panel,), ticks_of(sites))
 
 
 def time(profiles: Profiles) -> Chart | None:
@@ -172,7 +174,7 @@ def update(profiles: Profiles) -> Chart | None:
     return Chart("update", "Update ratio", about, "parameter, in order", names, (panel,), wide=True)
 
 
-def _ticks(sites: Sequence[Site]) -> list[str] | None:
+def ticks_of(sites: Sequence[Site]) -> list[str] | None:
     """Short names for the axis; None (numbers) where the names stay long."""
     if len(sites) > _LABELLED:
         return None

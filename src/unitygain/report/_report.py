@@ -27,6 +27,7 @@ class Report:
         skipped: What was not looked at, and why.
         seconds: Wall time of the diagnosis.
         trials: What was tried, the untreated case first, then best first; empty where nothing was.
+        conclusion: What came of the trials, in a sentence; empty where there was no treatment.
 
     Example:
         >>> from unitygain._types import Profile, Site
@@ -44,6 +45,7 @@ class Report:
     skipped: tuple[Skipped, ...]
     seconds: float
     trials: tuple[Trial, ...] = ()
+    conclusion: str = ""
 
     @property
     def best(self) -> Trial | None:
@@ -68,7 +70,8 @@ class Report:
 
         Values of a remedy's parameters that JSON has no kind for keep only their type's name.
         """
-        return encode(self.case, self.profiles, self.findings, self.skipped, self.seconds, self.trials)
+        told = (self.findings, self.skipped, self.seconds, self.trials, self.conclusion)
+        return encode(self.case, self.profiles, *told)
 
     @classmethod
     def from_json(cls, text: str | bytes) -> "Report":

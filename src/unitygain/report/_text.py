@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from unitygain._types import NOT_JUDGED, Cause, Finding, Skipped
 from unitygain.report._show import number, places, probability, show, show_text
 from unitygain.report._staging import Line, staging_lines
-from unitygain.report._trials import headline, rows_of
+from unitygain.report._trials import rows_of
+from unitygain.report._trials_text import trials_lines
 
 if TYPE_CHECKING:
     from unitygain.report._report import Report
@@ -19,6 +20,7 @@ _SKIPS = 12
 _STYLES = {
     "error": "1;31", "warning": "1;33", "info": "1;34", "bold": "1", "dim": "2", "code": "36",
     "verified": "32", "leads": "33", "no better": "35", "failed": "31", "undecided": "2", "untreated": "2",
+    "not tried": "2",
     "confirmed": "32", "refuted": "35", "not tested": "2", "loss": "33", "gain": "34", "fine": "1;32",
 }  # fmt: skip
 
@@ -38,8 +40,9 @@ def render_text(report: "Report", color: bool = False, width: int = WIDTH) -> st
     if backward is not None and len(backward):
         forward, theory = map(report.profiles.get, ("forward_gain", "predicted_gain"))
         blocks.append(staging_lines(backward, forward, width, theory))
-    if report.trials:
-        blocks.append(_trials(report, width))
+    if report.trials or report.conclusion:
+        rows = rows_of(report.trials, report.profiles)
+        blocks.append(trials_lines(report.conclusion, rows, width))
     if report.skipped:
         blocks.append(_skipped(report, width))
     blocks.append(_summary(report, width))
@@ -137,14 +140,6 @@ def _cause(cause: Cause, index: int, value: float, width: int) -> list[Line]:
     lines: list[Line] = [[(line, "")] for line in _wrap(cause.text, width, "      ", f"  ({letter(index)}) ")]
     seen = outcome(cause, value) + (f"; {cause.note}" if cause.note else "")
     lines += [[(line, cause.status)] for line in _wrap(f"[{show_text(seen)}]", width, "      ")]
-    return lines
-
-
-def _trials(report: "Report", width: int) -> list[Line]:
-    lines: list[Line] = [[("trials: ", "bold"), (headline(report.trials), "")]]
-    for row in rows_of(report.trials):
-        lines.append([(f"  {row.verdict:<10}", row.verdict), (f" {row.name}", "")])
-        lines += [[(line, "")] for line in _wrap("; ".join(row.parts()), width, " " * 13)]
     return lines
 
 

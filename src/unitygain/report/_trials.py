@@ -1,11 +1,15 @@
-"""The trials in words: what was tried, what it did to the loss and to the judged number, how sure that is."""
+"""The trials as rows: what was tried, what it did to loss and gains, how sure that is, what it costs."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from unitygain._trial import Trial
-from unitygain.report._show import number, show, show_text
+from unitygain._types import Profile
+from unitygain.report._show import number, show, show_text, signed
+
+Spell = Callable[[float], str]
+HEADS = ("verdict", "remedy", "loss", "lower by (95 %)", "gain/block", "trunk dB", "slope dB", "step")
 
 
 @dataclass(frozen=True)
@@ -15,32 +19,41 @@ class Row:
     Args:
         verdict: Its verdict.
         name: The call of its remedies.
-        loss: Loss, and how far it lies below the untreated one.
-        measured: The judged number before and after, and what was predicted.
-        codes: Findings that are gone, and that are left.
+        loss: Loss after the training.
+        lower: How far that lies below the untreated one, with its interval.
+        gain: Backward gain per block; with that of theory behind it where theory expects one.
+        loop: The same over the trunk, in decibels.
+        slope: Its slope per block, in decibels.
         cost: Time of a step over that of the untreated case.
+        details: What else is known, a phrase each.
         code: What to paste.
-        note: What else is to be known.
     """
 
     verdict: str
     name: str
     loss: str
-    measured: str
-    codes: str
+    lower: str
+    gain: str
+    loop: str
+    slope: str
     cost: str
+    details: tuple[str, ...]
     code: str
-    note: str
 
-    def parts(self) -> Iterator[str]:
-        """Yield what is known, a phrase each."""
-        yield from filter(None, (self.loss, self.measured, self.codes, self.cost, self.note))
+    def cells(self) -> tuple[str, ...]:
+        """Return the texts under `HEADS`."""
+        return (self.verdict, self.name, self.loss, self.lower, self.gain, self.loop, self.slope, self.cost)
 
 
-def rows_of(trials: Sequence[Trial]) -> list[Row]:
-    """Return one row for each trial, in their order."""
+def rows_of(trials: Sequence[Trial], profiles: Mapping[str, Profile]) -> list[Row]:
+    """Return one row for each trial, in their order.
+
+    Args:
+        trials: The trials, the untreated one first.
+        profiles: Those of the untreated case, which its row shows.
+    """
     plain = next((trial for trial in trials if trial.verdict == "untreated"), None)
-    return [_row(trial, plain) for trial in trials]
+    return [_row(trial, plain, profiles if trial is plain else trial.profiles) for trial in trials]
 
 
 def brief(trial: Trial) -> str:
@@ -58,47 +71,47 @@ def _value(value: object) -> str:
     return number(value) if isinstance(value, float) else show(repr(value), 60)
 
 
-def headline(trials: Sequence[Trial]) -> str:
-    """Return a sentence on what came of the trials."""
-    treated = [trial for trial in trials if trial.verdict != "untreated"]
-    best = next((trial for trial in treated if trial.verdict == "verified"), None)
-    if best is not None:
-        return f"{brief(best)} works here"
-    if any(trial.verdict == "leads" for trial in treated):
-        return "nothing is verified yet; more seeds or steps may settle what leads"
-    if all(trial.verdict == "undecided" for trial in treated):
-        return "the budget ended before anything was decided"
-    return "no remedy helped"
-
-
-def _row(trial: Trial, plain: Trial | None) -> Row:
+def _row(trial: Trial, plain: Trial | None, profiles: Mapping[str, Profile]) -> Row:
+    details = (_trained(trial), _changes(trial), _measured(trial), _codes(trial), show_text(trial.note, 400))
     return Row(
         verdict=trial.verdict,
         name=brief(trial),
         loss=_loss(trial),
-        measured=_measured(trial),
-        codes=_codes(trial),
+        lower=_lower(trial),
+        gain=_beside(profiles, "gain_per_block", _ratio),
+        loop=_beside(profiles, "loop_db", signed),
+        slope=_fact(profiles.get("backward_gain"), "slope_db", signed),
         cost=_cost(trial, plain),
+        details=tuple(filter(None, details)),
         code=show_text(trial.code, 4000),
-        note=show_text(trial.note, 400),
     )
 
 
 def _loss(trial: Trial) -> str:
     if not trial.seeds:
         return ""
-    seeds = f"{trial.seeds} seed{'s' * (trial.seeds != 1)}, {trial.steps} steps"
-    told = (
-        f"loss {number(trial.loss)} ({seeds})" if math.isfinite(trial.loss) else f"training breaks ({seeds})"
-    )
-    if trial.verdict == "untreated" or not math.isfinite(trial.better):
-        return told + ("; the untreated one breaks" if trial.better == math.inf else "")
-    side = "lower" if trial.better > 0 else "higher"
-    told += f", {side} by {number(abs(trial.better))}"
+    return number(trial.loss) if math.isfinite(trial.loss) else "breaks"
+
+
+def _lower(trial: Trial) -> str:
+    if trial.verdict == "untreated" or not trial.seeds or math.isnan(trial.better):
+        return ""
+    if not math.isfinite(trial.better):
+        return "the other breaks" if trial.better > 0 else ""
+    told = f"{trial.better:.3g}"
     if trial.interval is None:
         return told
-    low, high = sorted(map(abs, trial.interval)) if trial.interval[0] > 0 else trial.interval
-    return f"{told} ({number(low)} to {number(high)})"
+    return f"{told} ({trial.interval[0]:.3g} to {trial.interval[1]:.3g})"
+
+
+def _trained(trial: Trial) -> str:
+    if not trial.seeds:
+        return ""
+    return f"{trial.seeds} seed{'s' * (trial.seeds != 1)} of {trial.steps} steps"
+
+
+def _changes(trial: Trial) -> str:
+    return f"changes {show(trial.changes, 80)}" if trial.changes else ""
 
 
 def _measured(trial: Trial) -> str:
@@ -117,6 +130,24 @@ def _codes(trial: Trial) -> str:
 
 
 def _cost(trial: Trial, plain: Trial | None) -> str:
-    if plain is None or trial is plain or not trial.seconds_per_step > 0 or not plain.seconds_per_step > 0:
+    if plain is None or not trial.seconds_per_step > 0 or not plain.seconds_per_step > 0:
         return ""
-    return f"a step takes {trial.seconds_per_step / plain.seconds_per_step:.2g}x"
+    return f"{trial.seconds_per_step / plain.seconds_per_step:.2g}x"
+
+
+def _beside(profiles: Mapping[str, Profile], fact: str, spell: Spell) -> str:
+    """A fact of the measured gain, and in brackets the one that theory expects of every block."""
+    told = _fact(profiles.get("backward_gain"), fact, spell)
+    theory = profiles.get("predicted_gain")
+    if not told or theory is None or theory.facts.get("predicted") != theory.facts.get("depth"):
+        return told
+    return f"{told} ({_fact(theory, fact, spell)})"
+
+
+def _ratio(value: float) -> str:
+    return f"{value:.3g}" if math.isfinite(value) else number(value)
+
+
+def _fact(profile: Profile | None, fact: str, spell: Spell) -> str:
+    value = profile.facts.get(fact) if profile is not None else None
+    return spell(value) if isinstance(value, (int, float)) else ""
