@@ -1,16 +1,15 @@
 """What each rank of the distributed guard tests runs; spawned processes import this file alone."""
 
-import contextlib
 import math
 import os
 import warnings
-from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 STEPS = 30
 ROWS = 8
@@ -51,6 +50,7 @@ def run(rank: int, world: int, folder: str) -> None:
         "fsdp": train("fsdp", rank),
         "disk": failing_disk(rank, folder),
         "scale": scaled(rank),
+        "clips": clipped(),
     }
     torch.save(found, Path(folder) / f"rank{rank}.pt")
     dist.barrier()
@@ -87,10 +87,10 @@ def train(kind: str, rank: int | None) -> dict[str, Any]:
         if step in {22, 23} and rank in {None, 1}:
             spoil(next(p for p in reversed(list(model.parameters())) if local(p).numel()))
         told = loss.item() if not (step == 20 and rank in {None, 1}) else math.nan
-        with counted() as calls:
+        with Counted() as counted:
             verdict = guard.step(told)
         actions.append((verdict.action, verdict.rewound_to, verdict.grad_norm, verdict.loss))
-        collectives.append(dict(calls))
+        collectives.append(counted.calls)
     weights = [(p.full_tensor() if hasattr(p, "full_tensor") else p).detach() for p in model.parameters()]
     return {"actions": actions, "collectives": collectives, "weights": [w.clone() for w in weights]}
 
@@ -106,37 +106,18 @@ def spoil(parameter: nn.Parameter) -> None:
     local(parameter.grad).view(-1)[0] = math.nan
 
 
-@contextlib.contextmanager
-def counted() -> Iterator[dict[str, int]]:
-    """Count the collectives inside by name."""
-    import torch.distributed as dist
+class Counted(TorchDispatchMode):
+    """Counts what reaches the process group inside, whoever calls it, by name."""
 
-    calls: dict[str, int] = {}
-    plain = {
-        name: getattr(dist, name)
-        for name in (
-            "all_reduce",
-            "all_gather",
-            "all_gather_into_tensor",
-            "broadcast",
-            "reduce_scatter_tensor",
-        )
-    }
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: dict[str, int] = {}
 
-    def counting(name):
-        def call(*arguments, **options):
-            calls[name] = calls.get(name, 0) + 1
-            return plain[name](*arguments, **options)
-
-        return call
-
-    for name in plain:
-        setattr(dist, name, counting(name))
-    try:
-        yield calls
-    finally:
-        for name, function in plain.items():
-            setattr(dist, name, function)
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if "c10d" in func.namespace:
+            name = func._opname.rstrip("_")
+            self.calls[name] = self.calls.get(name, 0) + 1
+        return func(*args, **(kwargs or {}))
 
 
 def failing_disk(rank: int, folder: str) -> list[Any]:
@@ -165,6 +146,33 @@ def failing_disk(rank: int, folder: str) -> list[Any]:
         seen.append(guard.step(loss).rewound_to)
     snapshots.write = plain
     return seen
+
+
+def clipped() -> dict[str, dict[str, int]]:
+    """The collectives of each way to clip the gradients of an FSDP2 model."""
+    import unitygain as ug
+
+    model = wrap("fsdp", make())
+    clip = ug.clip.chain(ug.clip.by_tensor_norm(1e-3), ug.clip.percentile(50), ug.clip.by_global_norm(1e-4))
+    named = list(model.named_parameters())
+    optimizer = torch.optim.AdamW(model.parameters(), 1e-3)
+    guard = ug.Guard(model, optimizer, clip=ug.clip.chain(ug.clip.adaptive_value(), clip))
+    ways = {
+        "clip_grad_norm_": lambda: ug.clip.clip_grad_norm_(model.parameters(), 1e-4),
+        "clip_grad_norm_, p=3": lambda: ug.clip.clip_grad_norm_(model.parameters(), 1e-4, 3.0),
+        "clip_grad_norm_, p=inf": lambda: ug.clip.clip_grad_norm_(model.parameters(), 1e-4, math.inf),
+        "chain": lambda: clip(named),
+        "guard": lambda: guard.step(0.0),
+    }
+    found = {}
+    for name, way in ways.items():
+        for _ in range(2):  # the guard takes a snapshot first
+            optimizer.zero_grad()
+            loss_of(model, batch(0)).backward()
+            with Counted() as counted:
+                way()
+            found[name] = counted.calls
+    return found
 
 
 def scaled(rank: int) -> list[float]:

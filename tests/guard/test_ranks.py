@@ -38,13 +38,23 @@ def test_they_do_what_one_process_does_with_the_whole_batch(found, kind):
         torch.testing.assert_close(both, one, rtol=1e-3, atol=1e-5)
 
 
-def test_a_healthy_step_takes_one_collective_and_one_more_for_the_norm_of_shards(found):
+def test_a_healthy_step_takes_one_collective_with_or_without_shards(found):
     quiet = [1, 2, 3, 6, 7, 8]  # no snapshot is due
     for rank in found:
-        assert [rank["ddp"]["collectives"][step] for step in quiet] == [{"all_reduce": 1}] * len(quiet)
-        assert [rank["fsdp"]["collectives"][step] for step in quiet] == [
-            {"all_reduce": 1, "all_gather": 1}
-        ] * len(quiet)
+        for kind in ("ddp", "fsdp"):
+            assert [rank[kind]["collectives"][step] for step in quiet] == [{"allgather": 1}] * len(quiet)
+
+
+@pytest.mark.parametrize(
+    "way", ["clip_grad_norm_", "clip_grad_norm_, p=3", "clip_grad_norm_, p=inf", "chain"]
+)
+def test_clips_of_shards_take_one_collective(found, way):
+    assert [rank["clips"][way] for rank in found] == [{"allgather": 1}] * 2
+
+
+def test_a_guard_reads_for_its_clip_and_a_change_of_entries_asks_for_angle_and_norm(found):
+    """One for norm and agreement; one for the angles, one for the norms of all tensors that are changed."""
+    assert [rank["clips"]["guard"] for rank in found] == [{"allgather": 3}] * 2
 
 
 def test_a_snapshot_that_one_rank_could_not_write_is_dropped_by_all(found):

@@ -78,7 +78,8 @@ def run(rank: int, world: int, folder: str) -> None:
         values[name], calls[name] = measure(place(build(name, shape, dtype), mesh, places.split()))
     placed = [place(build(n, shape, dtype), mesh, p.split()) for n, (shape, dtype, p) in CASES[world].items()]
     together = measure_together([*placed, torch.full((4,), 2.0)])
-    torch.save((values, calls, together), Path(folder) / f"rank{rank}.pt")
+    agreed = [agree(scenario, mesh) for scenario in ("plain", "spread", "not finite", "nothing")]
+    torch.save((values, calls, together, agreed), Path(folder) / f"rank{rank}.pt")
     dist.barrier()
     dist.destroy_process_group()
 
@@ -111,6 +112,40 @@ def measure_together(tensors: list[Tensor]) -> tuple[Tensor, Tensor | None, int]
     finally:
         dist.all_gather = plain
     return found.norm, found.absmax, len(own)
+
+
+def agree(scenario: str, mesh) -> tuple[Tensor, Tensor, Tensor, Tensor | None, int]:
+    """What `agreed_gradient_stats` says, and how many gatherings that took.
+
+    A tensor is spread over all ranks, one over the last mesh dimension alone with a copy on each of the
+    others, and one lies whole on every rank, and differs.
+    """
+    import torch.distributed as dist
+
+    from unitygain.stats import agreed_gradient_stats
+
+    rank = dist.get_rank()
+    own = torch.tensor([float(rank), -float(rank)], dtype=torch.float64)
+    plain = torch.full((4,), 1.0 + rank)
+    every = "S0 " * mesh.ndim
+    wide, small = (build("", shape, torch.float32) for shape in ((8, 6), (5, 3)))
+    inner = mesh["inner"] if mesh.ndim > 1 else mesh
+    tensors = {
+        "plain": [plain],
+        "spread": [place(wide, mesh, every.split()), plain, place(small, inner, ["S0"])],
+        "not finite": [place(wide, mesh, every.split()), plain],
+        "nothing": [],
+    }[scenario]
+    if scenario == "not finite" and rank == dist.get_world_size() - 1:
+        plain[0] = float("nan")
+    calls = []
+    real = dist.all_gather
+    dist.all_gather = lambda *args, **kwargs: (calls.append(1), real(*args, **kwargs))[1]
+    try:
+        stats, total, told = agreed_gradient_stats(tensors, own, absmax=True, group=dist.group.WORLD)
+    finally:
+        dist.all_gather = real
+    return total, told, stats.norm, stats.absmax, len(calls)
 
 
 def measure(tensor: Tensor) -> tuple[dict[str, Tensor], dict[str, int]]:

@@ -1,5 +1,6 @@
 """DTensors on real gloo ranks: the value of the whole, the same bits on every rank, few collectives."""
 
+import math
 import subprocess
 import sys
 
@@ -29,7 +30,7 @@ def test_every_rank_has_the_value_of_the_whole(outcome, name: str) -> None:
     cases, found = outcome
     for case, (shape, dtype, _) in cases.items():
         expected = STATISTICS[name](ranks.build(case, shape, dtype))
-        values = [values[case][name] for values, _, _ in found]
+        values = [values[case][name] for values, *_ in found]
         # Two orders of float64 sums; a quick float32 norm of the whole and of its parts are 1e-6 off each.
         rtol = 2e-6 if case == "quick" and name in {"rms", "norm"} else 1e-12
         for value in values:
@@ -50,27 +51,47 @@ def test_numbers_by_entry_take_one_collective_per_cut_or_summed_dimension(outcom
         if 0 in shape:
             continue  # Every rank knows without asking that the mean of nothing is NaN.
         expected = len([place for place in places.split() if place != "R"])
-        for _, calls, _ in found:
+        for _, calls, *_ in found:
             assert {name: calls[case][name] for name in BY_ENTRY} == dict.fromkeys(BY_ENTRY, expected), case
 
 
-def test_many_tensors_take_one_gathering_for_all_that_are_cut_alike(outcome) -> None:
+def test_many_tensors_take_one_gathering_however_they_are_cut(outcome) -> None:
     cases, found = outcome
     whole = [
         *(ranks.build(case, shape, dtype) for case, (shape, dtype, _) in cases.items()),
         torch.full((4,), 2.0),
     ]
     expected = gradient_stats(whole, absmax=True)
-    cuts = {
-        tuple(axis for axis, place in enumerate(places.split()) if place.startswith("S"))
-        for _, _, places in cases.values()
-    }
-    for _, _, (norms, tops, gatherings) in found:
+    for _, _, (norms, tops, gatherings), _ in found:
         # The row that is long enough to be read in float32 is 1e-6 off, whole and in parts.
         torch.testing.assert_close(norms, expected.norm, rtol=2e-6, atol=0.0, equal_nan=True)
         torch.testing.assert_close(tops, expected.absmax, rtol=2**-52, atol=0.0, equal_nan=True)
         assert norms.numpy().tobytes() == found[0][2][0].numpy().tobytes()
-        assert gatherings == sum(map(len, cuts))
+        assert gatherings == 1
+
+
+def test_ranks_agree_by_the_gathering_of_the_norms(outcome) -> None:
+    _, found = outcome
+    world = len(found)
+    sizes = [ranks.build("", shape, torch.float32).double() for shape in ((8, 6), (5, 3))]
+    wide, small = (float(size.norm()) for size in sizes)
+    for rank, (*_, agreed) in enumerate(found):
+        for scenario, (_, told, _, _, calls) in zip(
+            ("plain", "spread", "not finite", "nothing"), agreed, strict=True
+        ):
+            assert told.tolist() == [[float(one), -float(one)] for one in range(world)]
+            # The tensor that not all ranks share the pieces of is asked for in a group of its own.
+            assert calls == (2 if scenario == "spread" and world == 4 else 1)
+        plain, spread, not_finite, nothing = agreed
+        assert plain[0].item() == 2.0 * world  # the largest of all ranks, of which each keeps its own
+        assert plain[2].item() == 2.0 * (rank + 1)
+        assert spread[0].item() == pytest.approx(math.hypot(wide, small, 2.0 * world), rel=1e-12)
+        assert spread[2].tolist() == pytest.approx([wide, 2.0 * (rank + 1), small], rel=1e-12)
+        assert spread[3].tolist() == [sizes[0].abs().max(), rank + 1, sizes[1].abs().max()]
+        assert not_finite[0].isnan()
+        assert nothing[0] == 0.0
+        for one, other in zip(agreed, found[0][3], strict=True):
+            assert one[0].numpy().tobytes() == other[0].numpy().tobytes()
 
 
 def test_plain_tensors_need_no_distributed_package() -> None:

@@ -12,7 +12,7 @@ from unitygain.clip._gradients import Gradients
 from unitygain.clip._rule import Bend, Decision
 from unitygain.stats import gradient_stats
 from unitygain.stats.layouts import in_memory
-from unitygain.stats.pairs import cosine
+from unitygain.stats.pairs import alignment, cosines
 from unitygain.stats.shards import is_sharded
 
 _multiply_each = torch._foreach_mul_  # pyright: ignore[reportPrivateImportUsage]
@@ -83,18 +83,19 @@ class Application:
         after = {i: self._change(i, bend) for i in chosen}
         if not after:
             return
-        stats = gradient_stats([self.seen.gradient(i) for i in after], absmax=self.seen.absmax is not None)
+        gradients = [self.seen.gradient(i) for i in after]
+        stats = gradient_stats(gradients, absmax=self.seen.absmax is not None)
         self.seen = replace(
             self.seen,
             norm=_replaced(self.seen.norm, after, stats.norm),
             absmax=None if stats.absmax is None else _replaced(self.seen.absmax, after, stats.absmax),
         )
-        home = self.cosines.device
-        cosines = torch.stack([turned.to(home, non_blocking=True) for turned in after.values()])
-        self.cosines = _replaced(self.cosines, after, cosines)
+        turned = cosines(list(after.values()), gradients).to(self.cosines.device, non_blocking=True)
+        # A tensor that was cut to nothing, or held nothing, has no angle and adds nothing to the whole.
+        self.cosines = _replaced(self.cosines, after, torch.where(turned.isnan(), 1.0, turned))
 
-    def _change(self, index: int, bend: Bend) -> Float64[Tensor, ""]:
-        """Write the new entries of a gradient, and return its cosine to the one that came."""
+    def _change(self, index: int, bend: Bend) -> Float64[Tensor, "5"]:
+        """Write the new entries of a gradient, and return how it stands to the one that came."""
         gradient = self.seen.gradient(index)
         if is_sharded(gradient) and any(place.is_partial() for place in gradient.placements):  # pyright: ignore[reportAttributeAccessIssue]
             raise ValueError(
@@ -109,9 +110,7 @@ class Application:
         own_piece(gradient).copy_(new)
         if self._bends:
             self._came[index] = came
-        turned = cosine(came, gradient)
-        # A tensor that was cut to nothing, or held nothing, has no angle and adds nothing to the whole.
-        return torch.where(turned.isnan(), 1.0, turned)
+        return alignment(came, gradient)
 
 
 def multiply(gradients: Sequence[Tensor], factors: Sequence[float]) -> None:

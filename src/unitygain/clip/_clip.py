@@ -11,7 +11,8 @@ from unitygain.clip._gradients import Gradients, Parameters, Timestep, read
 from unitygain.clip._history import add, empty_history, kept
 from unitygain.clip._report import ClipReport
 from unitygain.clip._rule import Rule, describe
-from unitygain.stats.gradients import combined_norm
+from unitygain.stats import GradientStats
+from unitygain.stats.scale import combined_norm
 
 HISTORY = 1000
 
@@ -48,8 +49,15 @@ class Clip:
         self._counts: dict[str, Tensor] | None = None
         self._calls = 0
 
+    @property
+    def needs_absmax(self) -> bool:
+        """Whether a rule reads the largest entry of each gradient."""
+        return any(rule.needs_absmax for rule in self.rules)
+
     @torch.no_grad()
-    def __call__(self, parameters: Parameters, *, timestep: Timestep = None) -> ClipReport:
+    def __call__(
+        self, parameters: Parameters, *, timestep: Timestep = None, stats: GradientStats | None = None
+    ) -> ClipReport:
         """Clip the gradients of `parameters` in place.
 
         Cost: one pass over the gradients, and one that writes to those that change; a rule that looks at
@@ -59,20 +67,21 @@ class Clip:
             parameters: The model, its parameters, or (name, parameter) pairs; names are needed by rules
                 that choose by name. A parameter that comes twice counts once, one without a gradient not.
             timestep: Diffusion time of the batch, or one for each sample; for `mirrored`.
+            stats: What `unitygain.stats.gradient_stats` said of these gradients, where they were read just
+                now, as a guard does; spares the pass that reads.
 
         Returns:
             What was done, computed as it is asked for.
 
         Raises:
             ValueError: If a rule misses something, or the number of parameters changed under a rule that
-                remembers one number of each.
+                remembers one number of each, or `stats` are of other gradients.
             TypeError: If something among the parameters is no tensor.
 
         Side effects:
             The gradients, and what the rules remember.
         """
-        needs = any(rule.needs_absmax for rule in self.rules)
-        seen = read(parameters, absmax=needs, step=self._calls, timestep=timestep)
+        seen = read(parameters, absmax=self.needs_absmax, step=self._calls, timestep=timestep, stats=stats)
         application = Application(seen, bends=sum(not rule.keeps_direction for rule in self.rules))
         states = [
             self._advance(rule, state, application)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from unitygain.clip._apply import multiply, multiply_unseen
 from unitygain.stats import absmax, gradient_stats, gradients_of
-from unitygain.stats.units import power_norm
+from unitygain.stats.units import power_norm_together
 
 # torch adds it to every norm that it divides by; a drop-in clips to the same numbers.
 _ADDED = 1e-6
@@ -40,7 +40,7 @@ def clip_grad_norm_(
     `unitygain.clip.by_global_norm` adds no 1e-6 and reports what it did.
 
     Cost: one read of the gradients, and one write if they are clipped. For a norm_type other than 2 and
-    infinity about four passes in float64. DTensors: one all-gather for all that are cut over the same ranks.
+    infinity about four passes in float64. DTensors: one all-gather for all whose meshes span every rank.
 
     Args:
         parameters: A tensor or several; those without a gradient are passed over.
@@ -104,5 +104,4 @@ def _total_norm(gradients: Sequence[Tensor], p: float) -> Float64[Tensor, ""]:
         largest = gradient_stats(gradients, absmax=True).absmax
         assert largest is not None, "it was asked for"
         return absmax(largest)
-    norms = [power_norm(gradient, p=p) for gradient in gradients]
-    return power_norm(torch.stack([norm.to(norms[0].device, non_blocking=True) for norm in norms]), p=p)
+    return power_norm_together(gradients, p=p)

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float64
 from torch import Tensor, nn
 
-from unitygain.stats import gradient_stats
+from unitygain.stats import GradientStats, gradient_stats
 
 Parameters = nn.Module | Tensor | Iterable[Tensor] | Iterable[tuple[str, Tensor]]
 Timestep = int | Sequence[int] | Tensor | None
@@ -81,16 +81,30 @@ class Gradients:
         return torch.tensor(self.slots).to(self.norm.device, non_blocking=True)
 
 
-def read(parameters: Parameters, *, absmax: bool, step: int, timestep: Timestep) -> Gradients:
+def read(
+    parameters: Parameters,
+    *,
+    absmax: bool,
+    step: int,
+    timestep: Timestep,
+    stats: GradientStats | None = None,
+) -> Gradients:
     """Read the gradients of `parameters` in one pass; each parameter counts once, None not at all.
 
     Raises:
         TypeError: If something among the parameters is no tensor.
+        ValueError: If `stats` are of another number of gradients.
     """
     given = each_once(parameters)
     slots = tuple(slot for slot, (_, parameter) in enumerate(given) if parameter.grad is not None)
     chosen = tuple(given[slot][1] for slot in slots)
-    stats = gradient_stats([p.grad for p in chosen if p.grad is not None], absmax=absmax)
+    if stats is None or (absmax and stats.absmax is None):
+        stats = gradient_stats([p.grad for p in chosen if p.grad is not None], absmax=absmax)
+    if len(stats.norm) != len(chosen):
+        raise ValueError(
+            f"stats are of {len(stats.norm)} gradients, and the parameters hold {len(chosen)}; "
+            "give what gradient_stats said of these"
+        )
     return Gradients(
         names=tuple(given[slot][0] for slot in slots),
         parameters=chosen,

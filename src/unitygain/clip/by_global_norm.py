@@ -3,15 +3,14 @@
 import math
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from unitygain.clip._clip import Clip
 from unitygain.clip._gradients import Gradients
 from unitygain.clip._rule import State, Stateless, least, require_threshold
 from unitygain.stats import absmax
-from unitygain.stats.gradients import combined_norm
-from unitygain.stats.units import power_norm
+from unitygain.stats.scale import combined_norm
+from unitygain.stats.units import power_norm_together
 
 
 @dataclass(frozen=True)
@@ -73,6 +72,5 @@ def global_norm(seen: Gradients, p: float) -> Tensor:
     if math.isinf(p):
         assert seen.absmax is not None, "the rule asks for it"
         return absmax(seen.absmax)
-    norms = [power_norm(seen.gradient(i), p=p) for i in range(len(seen.parameters))]
-    home = seen.norm.device
-    return power_norm(torch.stack([norm.to(home, non_blocking=True) for norm in norms]), p=p)
+    gradients = [seen.gradient(i) for i in range(len(seen.parameters))]
+    return power_norm_together(gradients, p=p).to(seen.norm.device, non_blocking=True)

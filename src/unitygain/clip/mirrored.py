@@ -11,7 +11,7 @@ from unitygain.clip._clip import Clip
 from unitygain.clip._gradients import Gradients, Timestep
 from unitygain.clip._rule import State, Stateless, least
 from unitygain.stats import mean
-from unitygain.stats.gradients import combined_norm
+from unitygain.stats.scale import combined_norm
 from unitygain.theory import mirrored_clip
 
 

@@ -12,9 +12,9 @@ from torch.utils import _pytree as pytree
 from unitygain.clip._linear_samples import linear_samples
 from unitygain.clip._rule import least, require_threshold
 from unitygain.stats import gradient_stats
-from unitygain.stats.gradients import combined_norm
 from unitygain.stats.pairs import cosine
 from unitygain.stats.samples import sample_norms
+from unitygain.stats.scale import combined_norm
 from unitygain.theory._given import require_count
 
 Reduction = Literal["mean", "sum"]

@@ -8,7 +8,7 @@ from torch import Tensor
 from unitygain.clip._clip import Clip
 from unitygain.clip._gradients import Gradients
 from unitygain.clip._rule import NormsAlone, State, least, require_threshold
-from unitygain.stats.gradients import combined_norm
+from unitygain.stats.scale import combined_norm
 from unitygain.theory._given import require_count, require_variance
 
 # Of the published implementation: keeps the score finite where all norms were equal.

@@ -35,9 +35,9 @@ class Guard:
     ladders are whole again. A healthy step is bit for bit the step that the optimizer alone would take.
 
     On several ranks (DDP, FSDP2) each has a guard and calls it at the same step; all decide alike.
-    Cost: one pass over the gradients and one wait for the device per step; on several ranks one all-reduce of
-    six numbers. Memory: one copy of the persistent buffers, and the snapshots: `keep` copies (one more while
-    one is taken) of the trained parameters and persistent buffers of this rank.
+    Cost: one pass over the gradients and one wait for the device per step; on several ranks one all-gather of
+    three numbers, with which the norms of sharded gradients travel. Memory: one copy of the persistent
+    buffers, and snapshots: `keep` copies (one more while one is taken) of trained parameters and buffers.
 
     Args:
         model: The model; names, buffers and snapshots are its own.
@@ -213,7 +213,7 @@ class Guard:
         """Step; a step with evaluations of its own is undone if it broke the weights."""
         training, factor = self.training, self.lr_factor
         before = training.copy_parameters() if closure is not None else []
-        clipped = training.advance(closure, loss)
+        clipped = training.advance(closure, loss, reading.stats)
         if closure is None or not training.broken():
             return self._healthy(frame, reading, factor, clipped)
         training.put_back(before)

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from unitygain.guard._ranks import largest, meeting_place
-from unitygain.stats import gradient_stats
+from unitygain.guard._ranks import meeting_place
+from unitygain.stats import GradientStats, agreed_gradient_stats, gradient_stats
 
 SHOWN = 3
 
@@ -23,12 +23,14 @@ class Reading:
         grad_norm: The largest of all ranks, which are equal where gradients are reduced or sharded.
         running_var_norm: Norm of the running variances of all batch norms; None if there are none.
         tensors: Names of tensors whose gradient is not finite here; empty if another rank's was not.
+        stats: Of each gradient that there is, in the order of the parameters.
     """
 
     loss: float | None
     grad_norm: float
     running_var_norm: float | None
     tensors: tuple[str, ...] = ()
+    stats: GradientStats | None = None
 
     @property
     def seen(self) -> tuple[float | None, float]:
@@ -50,34 +52,35 @@ def read(
     loss: Tensor | float | None,
     variances: Sequence[Tensor] = (),
     group: Any = None,
+    *,
+    absmax: bool = False,
 ) -> Reading:
     """Read the gradients of `named`, the loss, and running variances.
 
-    Cost: one pass over the gradients, one wait for the device; on several ranks one all-reduce of six
-    numbers, besides what a norm of sharded gradients takes.
+    Cost: one pass over the gradients, one wait for the device; on several ranks one all-gather, in which the
+    norms of sharded gradients travel too (`agreed_gradient_stats`).
 
     Raises:
         ValueError: If the loss is not one number.
     """
     held = [(name, parameter.grad) for name, parameter in named if parameter.grad is not None]
-    stats = gradient_stats([gradient for _, gradient in held])
-    total = stats.total_norm().to(meeting_place(named[0][1].device))
-    running = gradient_stats(variances).total_norm().to(total.device)
-    own = torch.stack([total, _number(loss, total), running])
-    bad = ~own.isfinite()
-    # A MAX over ranks may drop a NaN, so that it travels as a flag.
-    packed = torch.cat([bad.to(torch.float64), own.masked_fill(bad, -math.inf)])
-    *flags, norm, value, running = largest(packed, group)
-    bad_norm, bad_loss, bad_running = flags
+    meeting = meeting_place(named[0][1].device)
+    running = gradient_stats(variances).total_norm().to(meeting)
+    own = torch.stack([_number(loss, running), running])
+    # The largest of all ranks is NaN if one is; of infinities it might be a number.
+    own = own.masked_fill(~own.isfinite(), math.nan)
+    agreed = agreed_gradient_stats([gradient for _, gradient in held], own, absmax=absmax, group=group)
+    norm, value, running = torch.cat([agreed.total.reshape(1), agreed.largest]).tolist()
     tensors = ()
-    if bad_norm:
-        finite = stats.finite.tolist()
+    if not math.isfinite(norm):
+        finite = agreed.stats.finite.tolist()
         tensors = tuple(name for (name, _), good in zip(held, finite, strict=True) if not good)
     return Reading(
-        loss=None if loss is None else math.nan if bad_loss else value,
-        grad_norm=math.nan if bad_norm else norm,
-        running_var_norm=None if not variances else math.nan if bad_running else running,
+        loss=None if loss is None else _finite_or_nan(value),
+        grad_norm=_finite_or_nan(norm),
+        running_var_norm=_finite_or_nan(running) if variances else None,
         tensors=tensors,
+        stats=agreed.stats,
     )
 
 
@@ -95,3 +98,7 @@ def _number(loss: Tensor | float | None, like: Tensor) -> Tensor:
             raise ValueError(f"the loss has shape {tuple(loss.shape)}; give one number, such as loss.mean()")
         return loss.detach().reshape(()).to(like.device, torch.float64)
     return torch.full_like(like, float(loss))
+
+
+def _finite_or_nan(number: float) -> float:
+    return number if math.isfinite(number) else math.nan

@@ -15,6 +15,7 @@ from unitygain.guard._rate import RateFactor
 from unitygain.guard._reading import Reading, read
 from unitygain.guard._snapshots import Ring, capture, restore
 from unitygain.guard._tensors import Buffers, all_finite, forget_moments, held, here
+from unitygain.stats import GradientStats
 
 log = logging.getLogger("unitygain.guard")
 Closure = Callable[[], Any]
@@ -57,13 +58,21 @@ class Training:
             self.named = held(self.model, self.optimizer)
         if self.scale is not None:
             self.scale.unscale_(self.optimizer)
-        return read(self.named, loss, self.buffers.variances(), self.group)
+        absmax = isinstance(self.clip, Clip) and self.clip.needs_absmax
+        return read(self.named, loss, self.buffers.variances(), self.group, absmax=absmax)
 
-    def advance(self, closure: Closure | None = None, first: Tensor | None = None) -> Any:
-        """Clip and step, and return what the clip returned."""
+    def advance(
+        self,
+        closure: Closure | None = None,
+        first: Tensor | None = None,
+        stats: GradientStats | None = None,
+    ) -> Any:
+        """Clip and step, and return what the clip returned; `stats` spares it the reading of gradients."""
         clipped = None
-        if self.clip is not None:
-            clipped = self.clip(self.named if isinstance(self.clip, Clip) else self.parameters)
+        if isinstance(self.clip, Clip):
+            clipped = self.clip(self.named, stats=stats)
+        elif self.clip is not None:
+            clipped = self.clip(self.parameters)
         with self.rate.applied(self.optimizer):
             if self.scale is not None:
                 before = self.scale.get_scale()

@@ -24,13 +24,14 @@ from unitygain.stats.counts import (
 )
 from unitygain.stats.dtypes import NUMBER_RANGES, UNDERFLOW_DTYPES, NumberRange, repairing_loss_scale
 from unitygain.stats.gradients import (
+    Agreement,
     GradientStats,
-    combined_norm,
+    agreed_gradient_stats,
     gradient_stats,
     gradients_of,
     with_gradient,
 )
-from unitygain.stats.scale import absmax, mean, norm, rms
+from unitygain.stats.scale import absmax, combined_norm, mean, norm, rms
 
 STATISTICS: dict[str, Callable[[Tensor], Tensor]] = {
     "rms": rms,
@@ -53,9 +54,11 @@ __all__ = [
     "NUMBER_RANGES",
     "STATISTICS",
     "UNDERFLOW_DTYPES",
+    "Agreement",
     "GradientStats",
     "NumberRange",
     "absmax",
+    "agreed_gradient_stats",
     "combined_norm",
     "effective_rank",
     "exponents",

@@ -2,16 +2,17 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float64
 from torch import Tensor
 
-from unitygain.stats import backends
+from unitygain.stats import across, backends
 from unitygain.stats.layouts import Entries, entries, in_memory
 from unitygain.stats.portable import Found
-from unitygain.stats.scale import local_absmax
-from unitygain.stats.shards import gather
+from unitygain.stats.scale import combined_norm, local_absmax
+from unitygain.stats.shards import is_sharded
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,26 @@ class GradientStats:
         return combined_norm(self.norm)
 
 
+class Agreement(NamedTuple):
+    """What all ranks know after one collective, the same bits on each.
+
+    Args:
+        stats: Of the gradients; a tensor that every rank holds whole has the norm that it has here.
+        total: L2 norm of all gradients as one vector, where those that every rank holds whole count with the
+            largest norm that they have on any. NaN if one is NaN on any rank.
+        told: What each rank told, in the order of the ranks.
+    """
+
+    stats: GradientStats
+    total: Float64[Tensor, ""]
+    told: Float64[Tensor, "ranks numbers"]
+
+    @property
+    def largest(self) -> Float64[Tensor, " numbers"]:
+        """The largest that was told of each number; NaN if one rank told NaN."""
+        return self.told.amax(0)
+
+
 @torch.no_grad()
 def gradient_stats(tensors: Iterable[Tensor], *, absmax: bool = False) -> GradientStats:
     """L2 norm, finiteness and, on request, absmax of each of many tensors, in one pass.
@@ -48,8 +69,8 @@ def gradient_stats(tensors: Iterable[Tensor], *, absmax: bool = False) -> Gradie
 
     Cost on a CPU: with the compiled kernel about one read of the memory, absmax included; in torch about
     0.8 of `torch.linalg.vector_norm` on each, ten times that where float32 entries are below 1e-15 or their
-    squares overflow. DTensors: one all-gather of two numbers per tensor for all that are cut over the same
-    ranks, and every rank must give the same tensors in the same order.
+    squares overflow. DTensors: one all-gather of one or two numbers per tensor for all whose meshes span
+    every rank, one more per mesh dimension of others; every rank must give the same tensors in one order.
 
     Args:
         tensors: Gradients of any shape, dtype, layout and device. Each is a row: drop None and repeated
@@ -69,17 +90,50 @@ def gradient_stats(tensors: Iterable[Tensor], *, absmax: bool = False) -> Gradie
     memory = in_memory(tensors)
     if memory is not None:
         return GradientStats(*backends.reduce(tensors, memory, absmax))
-    parts = [entries(tensor) for tensor in tensors]
-    home = parts[0].values.device
-    norms = torch.empty(len(parts), dtype=torch.float64, device=home)
-    tops = torch.empty_like(norms) if absmax else None
-    for device in {part.values.device: None for part in parts}:
-        rows = [row for row, part in enumerate(parts) if part.values.device == device]
-        found = _over_ranks([parts[row] for row in rows], absmax)
-        norms[rows] = found.norm.to(home)
-        if tops is not None and found.absmax is not None:
-            tops[rows] = found.absmax.to(home)
-    return GradientStats(norms, tops)
+    return _rows(across.of_the_whole(_here(tensors, absmax), tensors).summary)
+
+
+@torch.no_grad()
+def agreed_gradient_stats(
+    tensors: Iterable[Tensor],
+    own: Float64[Tensor, " numbers"],
+    *,
+    absmax: bool = False,
+    group: Any = None,
+) -> Agreement:
+    """Statistics of gradients, and what every rank has to tell, by one collective for both.
+
+    Cost: that of `gradient_stats`, and its one all-gather, in which the numbers travel too. DTensors whose
+    mesh spans only some of the ranks take one more per mesh dimension.
+
+    Args:
+        tensors: As `gradient_stats` takes them; may be none.
+        own: What this rank tells, as many numbers on every rank, on the device where they can travel.
+        absmax: Also find the largest |x| of each.
+        group: The ranks; None is all. Each has to call.
+
+    Returns:
+        The same on every rank, on the device of `own`; where nothing is distributed, of this process alone.
+
+    Example:
+        >>> import torch
+        >>> found = agreed_gradient_stats([torch.tensor([3.0, 4.0])], torch.ones(1, dtype=torch.float64))
+        >>> found.total.item(), found.told.tolist()
+        (5.0, [[1.0]])
+    """
+    tensors = list(tensors)
+    memory = in_memory(tensors)
+    if memory is None:
+        summary = _here(tensors, absmax).to(own.device)
+    else:
+        norms, tops = backends.reduce(tensors, memory, absmax)
+        summary = torch.stack([norms] if tops is None else [norms, tops]).to(own.device)
+    cut = torch.tensor([is_sharded(tensor) for tensor in tensors], dtype=torch.bool).to(own.device)
+    plain = combined_norm(torch.where(cut, 0.0, summary[0]))
+    whole = across.of_the_whole(summary, tensors, torch.cat([plain.reshape(1), own]), group)
+    assert whole.told is not None, "something was told"
+    pieces = torch.stack([combined_norm(torch.where(cut, whole.summary[0], 0.0)), whole.told[:, 0].amax()])
+    return Agreement(_rows(whole.summary), combined_norm(pieces), whole.told[:, 1:])
 
 
 def gradients_of(parameters: Tensor | Iterable[Tensor]) -> list[Tensor]:
@@ -120,29 +174,21 @@ def with_gradient(parameters: Tensor | Iterable[Tensor]) -> list[Tensor]:
     return [parameter for parameter in once.values() if parameter.grad is not None]
 
 
-def combined_norm(norms: Float64[Tensor, " pieces *rest"]) -> Float64[Tensor, " *rest"]:
-    """L2 norm of a vector from the norms of its pieces, without squaring what leaves float64's range."""
-    if norms.shape[0] == 0:
-        return norms.new_zeros(norms.shape[1:])
-    largest = norms.amax(0)
-    scale = torch.where((largest > 0) & largest.isfinite(), largest, 1.0)
-    return torch.linalg.vector_norm(norms / scale, dim=0) * scale
+def _rows(summary: Float64[Tensor, "numbers tensors"]) -> GradientStats:
+    norms, *tops = summary
+    return GradientStats(norms, tops[0] if tops else None)
 
 
-def _over_ranks(parts: Sequence[Entries], absmax: bool) -> GradientStats:
-    """Statistics of whole tensors from what lies here, with one collective for all that are cut alike."""
-    norms, tops = _local(parts, absmax)
-    cuts: dict[tuple[str, ...], list[int]] = {}
-    for row, part in enumerate(parts):
-        if part.groups:
-            cuts.setdefault(tuple(group.group_name for group in part.groups), []).append(row)
-    for rows in cuts.values():
-        summary = torch.stack([norms[rows]] if tops is None else [norms[rows], tops[rows]])
-        pieces = gather(summary.reshape(-1), parts[rows[0]].groups).view(-1, *summary.shape)
-        norms[rows] = combined_norm(pieces[:, 0])
-        if tops is not None:
-            tops[rows] = pieces[:, 1].amax(0)
-    return GradientStats(norms, tops)
+def _here(tensors: Sequence[Tensor], absmax: bool) -> Float64[Tensor, "numbers tensors"]:
+    """Norm, and absmax, of what of each tensor lies on this rank, on the device of the first."""
+    parts = [entries(tensor) for tensor in tensors]
+    home = parts[0].values.device
+    summary = torch.empty(2 if absmax else 1, len(parts), dtype=torch.float64, device=home)
+    for device in {part.values.device: None for part in parts}:
+        rows = [row for row, part in enumerate(parts) if part.values.device == device]
+        norms, tops = _local([parts[row] for row in rows], absmax)
+        summary[:, rows] = torch.stack([norms] if tops is None else [norms, tops]).to(home)
+    return summary
 
 
 def _local(parts: Sequence[Entries], absmax: bool) -> Found:

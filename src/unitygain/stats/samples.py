@@ -4,8 +4,7 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 
-from unitygain.stats.gradients import combined_norm
-from unitygain.stats.scale import absmax, power_of_two
+from unitygain.stats.scale import absmax, combined_norm, power_of_two
 from unitygain.stats.units import unit_norms
 
 

@@ -140,6 +140,15 @@ def power_of_two(numbers: Float64[Tensor, "*any"]) -> Float64[Tensor, "*any"]:
     return torch.exp2(exponents.clamp(-1022, 1022))
 
 
+def combined_norm(norms: Float64[Tensor, " pieces *rest"]) -> Float64[Tensor, " *rest"]:
+    """L2 norm of a vector from the norms of its pieces, without squaring what leaves float64's range."""
+    if norms.shape[0] == 0:
+        return norms.new_zeros(norms.shape[1:])
+    largest = norms.amax(0)
+    scale = torch.where((largest > 0) & largest.isfinite(), largest, 1.0)
+    return torch.linalg.vector_norm(norms / scale, dim=0) * scale
+
+
 def local_absmax(part: Entries) -> Float64[Tensor, ""]:
     """Largest |x| on this rank; 0, which changes no maximum, where there is none."""
     values = part.values

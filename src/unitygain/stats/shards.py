@@ -2,12 +2,45 @@
 
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 Groups = Sequence[Any]
+
+
+class Cut(NamedTuple):
+    """How a DTensor is cut: over which mesh, and along which of its dimensions all ranks hold the same."""
+
+    mesh: Any
+    copied: tuple[bool, ...]
+
+    @property
+    def groups(self) -> Groups:
+        """The process groups over which the entries are cut, one for each such dimension of the mesh."""
+        return [self.mesh.get_group(axis) for axis, same in enumerate(self.copied) if not same]
+
+    def spans(self, group: Any) -> bool:
+        """Tell whether the mesh is all of the group; None is all ranks."""
+        return len(self._places(group)) == self.mesh.size() == world_size(group)
+
+    def holders(self, group: Any) -> list[int]:
+        """Return the places in the group of ranks that together hold every entry once.
+
+        Of copies the first is asked, so that every rank asks the same.
+        """
+        places = self._places(group)
+        asked = self.mesh.mesh[tuple(0 if first else slice(None) for first in self.copied)]
+        return [places[rank] for rank in asked.flatten().tolist()]
+
+    def _places(self, group: Any) -> dict[int, int]:
+        ranks = self.mesh.mesh.flatten().tolist()
+        if group is None:
+            return {rank: rank for rank in ranks}
+        of_group = torch.distributed.get_process_group_ranks(group)
+        places = {rank: place for place, rank in enumerate(of_group)}
+        return {rank: places[rank] for rank in ranks if rank in places}
 
 
 def is_sharded(tensor: Tensor) -> bool:
@@ -30,13 +63,27 @@ def local_piece(tensor: Any) -> tuple[Tensor, Groups]:
     placements = [Replicate() if place.is_partial() else place for place in tensor.placements]
     if placements != list(tensor.placements):
         tensor = tensor.redistribute(placements=placements)
+    return tensor.to_local(), cut_of(tensor).groups
+
+
+def cut_of(tensor: Any) -> Cut:
+    """Return how a DTensor is cut."""
     mesh = tensor.device_mesh
-    groups = [
-        mesh.get_group(axis)
-        for axis, place in enumerate(placements)
-        if not place.is_replicate() and mesh.size(axis) > 1
-    ]
-    return tensor.to_local(), groups
+    return Cut(
+        mesh,
+        tuple(
+            place.is_replicate() or place.is_partial() or mesh.size(axis) == 1
+            for axis, place in enumerate(tensor.placements)
+        ),
+    )
+
+
+def world_size(group: Any = None) -> int:
+    """Return how many ranks a group has; None is all, of which there is one where nothing is distributed."""
+    distributed = torch.distributed
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return 1
+    return distributed.get_world_size(group)
 
 
 def whole(tensor: Any) -> Tensor:

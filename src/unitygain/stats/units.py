@@ -1,13 +1,15 @@
 """Norms of the slices of a tensor, and norms other than the Euclidean."""
 
 import math
+from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float64
 from torch import Tensor
 
-from unitygain.stats.layouts import entries, magnitude
-from unitygain.stats.scale import absmax, power_of_two
+from unitygain.stats import across
+from unitygain.stats.layouts import Entries, entries, magnitude
+from unitygain.stats.scale import local_absmax, power_of_two
 from unitygain.stats.shards import is_sharded, local_piece
 
 _BLOCK = 1 << 20
@@ -59,8 +61,8 @@ def unit_norms(tensor: Tensor, dim: int | None) -> Float64[Tensor, "..."]:
 def power_norm(tensor: Tensor, *, p: float) -> Float64[Tensor, ""]:
     """p-norm (Σ|x|^p)^(1/p) of all entries, in float64 of entries divided by the largest.
 
-    Cost: about four passes in float64; the power costs most of it. On a DTensor: two all-gathers of one
-    number per sharded mesh dimension.
+    Cost: about four passes in float64; the power costs most of it. On a DTensor: one all-gather of two
+    numbers, as `gradient_stats`.
 
     Args:
         tensor: Any shape, dtype, layout and device.
@@ -74,17 +76,51 @@ def power_norm(tensor: Tensor, *, p: float) -> Float64[Tensor, ""]:
         >>> power_norm(torch.tensor([1.0, -2.0, 3.0]), p=1).item()
         6.0
     """
-    part = entries(tensor)
-    if part.total == 0:
-        return part.constant(0.0)
-    largest = absmax(tensor)
+    return power_norm_together([tensor], p=p)
+
+
+@torch.no_grad()
+def power_norm_together(tensors: Sequence[Tensor], *, p: float) -> Float64[Tensor, ""]:
+    """p-norm of all entries of all tensors, as `power_norm`, with one gathering for all that are sharded.
+
+    Args:
+        tensors: At least one.
+        p: Above 0.
+
+    Returns:
+        On the device of the first.
+    """
+    sums = [_powers(entries(tensor), p) for tensor in tensors]
+    summary = torch.stack([one.to(sums[0].device, non_blocking=True) for one in sums], 1)
+
+    def combined(pieces: Float64[Tensor, "pieces 2 tensors"]) -> Float64[Tensor, "2 tensors"]:
+        return _sum_of_powers(pieces, p)
+
+    whole = across.of_the_whole(summary, tensors, combine=combined).summary
+    total, scale = _sum_of_powers(whole.t().unsqueeze(-1), p)
+    return (scale if math.isinf(p) else total.pow(1 / p) * scale).reshape(())
+
+
+def _powers(part: Entries, p: float) -> Float64[Tensor, "2"]:
+    """Sum of (|x|/scale)^p over what lies here, and the scale: the largest |x|."""
+    largest = local_absmax(part)
     if math.isinf(p):
-        return largest
+        return torch.stack([torch.zeros_like(largest), largest])
     scale = torch.where(largest > 0, largest, 1.0)
-    here = part.constant(0.0)
+    total = part.constant(0.0)
     for block in part.blocks():
-        here = here + (magnitude(block) / scale).pow(p).sum()
-    return part.gather(here * part.times).sum().pow(1 / p) * scale
+        total = total + (magnitude(block) / scale).pow(p).sum()
+    return torch.stack([total * part.times, largest])
+
+
+def _sum_of_powers(pieces: Float64[Tensor, "pieces 2 tensors"], p: float) -> Float64[Tensor, "2 tensors"]:
+    """Add sums of powers that are taken at different scales, at the largest."""
+    totals, scales = pieces.unbind(1)
+    largest = scales.amax(0)
+    if math.isinf(p):
+        return torch.stack([totals.sum(0), largest])
+    shrunk = torch.where(largest > 0, scales / largest, 0.0)
+    return torch.stack([(totals * shrunk.pow(p)).sum(0), largest])
 
 
 def _local(tensor: Tensor, dim: int | None) -> Tensor:
