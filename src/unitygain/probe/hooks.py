@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 Before = Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], Any]
-After = Callable[[nn.Module, tuple[Any, ...], dict[str, Any], Any], None]
+After = Callable[[nn.Module, tuple[Any, ...], dict[str, Any], Any], Any]
 
 
 def uncompiled() -> Any:
@@ -21,6 +21,12 @@ def uncompiled() -> Any:
 def takes_hooks(module: nn.Module) -> bool:
     """Whether hooks can be set on a module: TorchScript refuses them."""
     return not isinstance(module, torch.jit.ScriptModule)
+
+
+def _hookable(module: nn.Module) -> nn.Module:
+    if not takes_hooks(module):
+        raise ValueError(f"a {type(module).__name__} is TorchScript, which takes no hooks")
+    return module
 
 
 class Hooks:
@@ -46,6 +52,22 @@ class Hooks:
 
         self._handles.append(module.register_forward_pre_hook(before, with_kwargs=True))
         self._handles.append(module.register_forward_hook(leave, with_kwargs=True))
+
+    def change_input(self, module: nn.Module, change: Before) -> None:
+        """Let `change` replace the arguments of every forward of `module`; copies of it carry `change` along.
+
+        Raises:
+            ValueError: If the module takes no hooks.
+        """
+        self._handles.append(_hookable(module).register_forward_pre_hook(change, with_kwargs=True))
+
+    def change_output(self, module: nn.Module, change: After) -> None:
+        """Let `change` replace what every forward of `module` returns; copies of it carry `change` along.
+
+        Raises:
+            ValueError: If the module takes no hooks.
+        """
+        self._handles.append(_hookable(module).register_forward_hook(change, with_kwargs=True))
 
     def on_gradient(self, tensor: Tensor, see: Callable[[Tensor], None]) -> None:
         """Call `see` with the gradient of `tensor`, which it must not keep."""

@@ -11,6 +11,7 @@ from unitygain.remedies.irnn import irnn as irnn
 from unitygain.remedies.loss_scale import loss_scale as loss_scale
 from unitygain.remedies.lower_learning_rate import lower_learning_rate as lower_learning_rate
 from unitygain.remedies.open_gates import open_gates as open_gates
+from unitygain.remedies.pre_norm import pre_norm as pre_norm
 from unitygain.remedies.rescale_weights import rescale_weights as rescale_weights
 from unitygain.remedies.scale_branch import scale_branch as scale_branch
 from unitygain.remedies.scale_head import scale_head as scale_head
