@@ -197,8 +197,9 @@ class Case:
 
     def autocast(self) -> torch.autocast:
         """Return the autocast context of the declared precision (disabled where none is declared)."""
-        dtype = getattr(torch, self.precision) if self.precision else torch.bfloat16
-        return torch.autocast(self.device.type, dtype=dtype, enabled=self.precision is not None)
+        # On meta there is nothing to round, and no autocast.
+        name, kind = ("", "cpu") if self.device.type == "meta" else (self.precision, self.device.type)
+        return torch.autocast(kind, dtype=getattr(torch, name or "bfloat16"), enabled=bool(name))
 
     @property
     def device(self) -> torch.device:
@@ -224,7 +225,7 @@ class Case:
         """
         memo: dict[int, Any] = {}
         if share and sum(_bytes(p) for p in self.model.parameters()) > SMALL_BYTES:
-            memo = {id(p): _alias(p) for p in self.model.parameters() if _may_share(self.model, p)}
+            memo = {id(p): nn.Parameter(p.detach(), requires_grad=True) for p in _shareable(self.model)}
         twin = copy.copy(self)
         twin._model, twin.optimizer = copy.deepcopy(
             (self.model, self.optimizer if isinstance(self.optimizer, torch.optim.Optimizer) else None), memo
@@ -277,15 +278,11 @@ def _bytes(parameter: nn.Parameter) -> int:
     return 0 if is_lazy(parameter) else parameter.numel() * parameter.element_size()
 
 
-def _alias(parameter: nn.Parameter) -> nn.Parameter:
-    return nn.Parameter(parameter.detach(), requires_grad=True)
-
-
-def _may_share(model: nn.Module, parameter: nn.Parameter) -> bool:
-    if not parameter.requires_grad or type(parameter) is not nn.Parameter:
-        return False
-    renormalised = (m.weight for m in model.modules() if getattr(m, "max_norm", None) is not None)
-    return not any(parameter is weight for weight in renormalised)
+def _shareable(model: nn.Module) -> Iterator[nn.Parameter]:
+    """Trainable plain parameters, but for those that a forward pass writes into."""
+    renormalised = {id(m.weight) for m in model.modules() if getattr(m, "max_norm", None) is not None}
+    plain = (p for p in model.parameters() if p.requires_grad and type(p) is nn.Parameter)
+    return (p for p in plain if id(p) not in renormalised)
 
 
 def _kind(value: object) -> str:

@@ -13,7 +13,9 @@ import unitygain.rules  # noqa: F401
 from unitygain._case import Case, CaseFailure
 from unitygain._registry import MEASURES, RULES, Measure, Rule
 from unitygain._removal import check_causes
+from unitygain._static import measure_static, require_no_device, unjudged_static
 from unitygain._types import NOT_JUDGED, SEVERITIES, Finding, Profile, Skipped
+from unitygain.probe.draws import on_meta
 from unitygain.probe.few import choose_samples
 from unitygain.probe.hooks import takes_hooks
 from unitygain.probe.isolate import isolated
@@ -46,6 +48,9 @@ def diagnose(
     progress: Progress | None = None,
 ) -> Report:
     """Measure where the signal and the gradient of `case` grow or die, judge it, and test the causes.
+
+    Of a model on the meta device nothing is measured. The report is static: what theory predicts of its
+    operations, for weights as its modules would draw them, and what follows from that alone.
 
     Args:
         case: A model and one way to train it.
@@ -88,14 +93,20 @@ def diagnose(
     require_trainable(case)
     require_samples(case)
     with isolated(case, seed) as (subject, worked_on):
-        move(subject, dtype, device)
         say = progress or (lambda done, total, what: None)
-        profiles, record, skipped = measure_all(subject, sites, probes, seed, say)
-        findings = judge(profiles, judges)
-        if removal:
+        static = on_meta(subject.model)
+        if static:
+            require_no_device(device)
+        move(subject, dtype, device)
+        if static:
+            profiles, record, skipped = measure_static(subject, sites, seed, say)
+        else:
+            profiles, record, skipped = measure_all(subject, sites, probes, seed, say)
+        findings = judge(profiles, judges, static=static)
+        if removal and not static:
             findings = check_causes(subject, findings, record, sites, say)
         facts = describe(subject, record, worked_on, seed)
-    skipped += unjudged(profiles, judges, skipped)
+    skipped += unjudged_static(profiles, judges) if static else unjudged(profiles, judges, skipped)
     return Report(facts, profiles, findings, skipped, time.perf_counter() - started)
 
 
@@ -118,9 +129,6 @@ def require_trainable(case: Case) -> None:
     parameters = list(case.model.parameters())
     if not any(p.requires_grad for p in parameters):
         raise CaseFailure(f"nothing to diagnose: 0 of {len(parameters)} parameters require a gradient")
-    meta = sum(p.is_meta for p in parameters)
-    if meta:
-        raise CaseFailure(f"{meta} of {len(parameters)} parameters are on meta; materialise them first")
 
 
 def require_samples(case: Case) -> None:
@@ -196,12 +204,15 @@ def measure_all(
     return profiles, record, tuple(skipped)
 
 
-def judge(profiles: Mapping[str, Profile], judges: Iterable[Rule]) -> tuple[Finding, ...]:
-    """Return what the rules find in the profiles, most severe first."""
+def judge(
+    profiles: Mapping[str, Profile], judges: Iterable[Rule], *, static: bool = False
+) -> tuple[Finding, ...]:
+    """Return what the rules find in the profiles, most severe first; of a `static` report, what they can."""
+    able = [rule for rule in judges if rule.static] if static else judges
     found = [
         finding
-        for rule in judges
-        if all(name in profiles for name in rule.needs)
+        for rule in able
+        if all(name in profiles for name in (rule.static if static else rule.needs))
         for finding in rule.judge(profiles)
     ]
     return tuple(sorted(found, key=lambda f: (-SEVERITIES.index(f.severity), f.code)))
@@ -223,12 +234,13 @@ def unjudged(
 
 
 def describe(case: Case, record: Record, worked_on: str, seed: int) -> dict[str, str | float | int]:
-    """Say what was diagnosed."""
+    """Say what was diagnosed; the loss of a model on meta has no value."""
     parameters = list(case.model.parameters())
+    loss = {"loss": record.facts["loss"]} if "loss" in record.facts else {}
     return {
         "name": case.name or type(case.model).__name__,
         "parameters": sum(p.numel() for p in parameters),
-        "loss": record.facts["loss"],
+        **loss,
         "blocks": len(record.blocks),
         "block": next((p.type for p in record.of("entry")), ""),
         "mode": "train" if case.model.training else "eval",

@@ -43,6 +43,7 @@ class Rule:
     wants: tuple[str, ...]
     judge: Judge
     page: str
+    static: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -107,7 +108,13 @@ def measure(*, unit: str, needs: tuple[str, ...] = (), passes: str = "0") -> Cal
 
 
 def rule(
-    *, code: str, name: str, severity: Severity, needs: tuple[str, ...], wants: tuple[str, ...] = ()
+    *,
+    code: str,
+    name: str,
+    severity: Severity,
+    needs: tuple[str, ...],
+    wants: tuple[str, ...] = (),
+    static: tuple[str, ...] = (),
 ) -> Callable[[Judge], Judge]:
     """Register ``profiles -> findings`` as a rule.
 
@@ -117,6 +124,7 @@ def rule(
         severity: The highest severity that it gives.
         needs: Profiles without which it does not run.
         wants: Profiles that it reads if they are there.
+        static: Profiles from which alone it judges a model without weights, on the meta device.
 
     Raises:
         ValueError: If the code is taken or the severity unknown.
@@ -127,7 +135,7 @@ def rule(
     def register(judge: Judge) -> Judge:
         if code in RULES:
             raise ValueError(f"a rule with code {code} exists ({RULES[code].name}); codes are never reused")
-        RULES[code] = Rule(code, name, severity, needs, wants, judge, _page(judge))
+        RULES[code] = Rule(code, name, severity, needs, wants, judge, _page(judge), static)
         return judge
 
     return register

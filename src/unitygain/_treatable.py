@@ -6,6 +6,7 @@ import torch
 
 from unitygain._case import Case, CaseFailure, random_states, reseed
 from unitygain._job import fresh_subject
+from unitygain.probe.draws import on_meta
 from unitygain.probe.hooks import uncompiled
 
 # Two equal calls on an accelerator may add in another order; on the CPU they give the same bits.
@@ -20,11 +21,13 @@ def require_treatable(case: Case, seed: int) -> None:
         seed: The first seed.
 
     Raises:
-        CaseFailure: If its parameters lie on several devices, it cannot be copied, its copy does not run on
-            its own parameters, or its loss differs from call to call under one seed.
+        CaseFailure: If its parameters are on meta or lie on several devices, it cannot be copied, its copy
+            does not run on its own parameters, or its loss differs from call to call under one seed.
 
     Cost: two copies, one after the other, two forward passes and one backward pass.
     """
+    if on_meta(case.model):
+        raise CaseFailure("the model is on meta: trials train it, which takes weights; build it on a device")
     devices = sorted({str(parameter.device) for parameter in case.model.parameters()})
     if len(devices) > 1:
         raise CaseFailure(

@@ -84,9 +84,25 @@ def test_model_of_whole_numbers(call, write):
     assert (answer.code, answer.first) == (3, expected)
 
 
-def test_parameters_on_meta(call, write):
-    answer = diagnose(call, write, "ug.Case(Net().to('meta'), loss, [torch.ones(8, 12)])")
-    expected = "error: 2 of 2 parameters are on meta; materialise them first"
+def test_parameters_on_meta_give_a_static_report(call, write):
+    model = "nn.Sequential(*(nn.Linear(12, 12) for _ in range(30))).to('meta')"
+    answer = diagnose(call, write, f"ug.Case({model}, loss, [torch.ones(8, 12)])")
+    assert answer.code == 0, answer.err
+    assert "predicted, not measured: the gradient shrinks" in answer.out
+    assert "the model is on meta" in answer.out
+
+
+def test_a_branch_on_data_on_meta(call, write):
+    answer = diagnose(
+        call,
+        write,
+        "ug.Case(nn.Sequential(Net(), Branch()).to('meta'), loss, [torch.ones(8, 12)])",
+        "class Branch(nn.Module):\n    def forward(self, x): return x if x.sum() > 0 else -x\n",
+    )
+    expected = (
+        "error: module '1' asks for a number of a tensor on meta, which has none (a branch on data, .item() "
+        "or bool()); build the model on a device, or leave that branch out"
+    )
     assert (answer.code, answer.first) == (3, expected)
 
 

@@ -4,6 +4,7 @@ Forward every value is a `Signal`. Backward each operation multiplies the mean s
 several operations read one value, their parts add as squares, since the weights between are independent.
 """
 
+import dataclasses
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -155,11 +156,13 @@ class BlockGain:
         backward: ‖J‖_F/√rows.
         forward: Mean square out over mean square in, its root; NaN where only the way back is known.
         scatter: Standard deviation of the logarithm of `backward` over networks of this width.
+        skips: Whether two signals are added somewhere in it.
     """
 
     backward: float
     forward: float
     scatter: float
+    skips: bool = False
 
 
 def read_block(segment: Segment, rules: dict[str, Rule]) -> BlockGain:
@@ -172,23 +175,36 @@ def read_block(segment: Segment, rules: dict[str, Rule]) -> BlockGain:
     Raises:
         NotPredicted: With the operation and the reason, where it is not covered.
     """
+    return pass_block(segment, Signal(*segment.entering), rules)[0]
+
+
+def pass_block(segment: Segment, entering: Signal, rules: dict[str, Rule]) -> tuple[BlockGain, Value]:
+    """Return what theory expects of a block that this signal enters, and what leaves it.
+
+    Raises:
+        NotPredicted: With the operation and the reason, where it is not covered.
+    """
     if segment.gap or segment.exit is None:
         raise NotPredicted(segment.gap or "what leaves it is not known")
-    if not all(map(math.isfinite, segment.entering)) or segment.entering[0] <= 0:
-        raise NotPredicted(f"what enters it has a mean square of {segment.entering[0]:.3g}")
-    chart = Chart(
-        [Signal(*segment.entering)], [math.prod(segment.shape)], [None], [(0, 0)], segment.directions
-    )
+    if not all(map(math.isfinite, dataclasses.astuple(entering))) or entering.square <= 0:
+        raise NotPredicted(f"what enters it has a mean square of {entering.square:.3g}")
+    chart = Chart([entering], [math.prod(segment.shape)], [None], [(0, 0)], segment.directions)
     for operation in segment.operations:
         _follow(chart, operation, rules)
     exit_ = segment.exit
     gradient = _backward(chart, exit_)
     leaving = chart.values[exit_.value]
-    forward = leaving.square / segment.entering[0] if isinstance(leaving, Signal) else math.nan
+    forward = leaving.square / entering.square if isinstance(leaving, Signal) else math.nan
     backward = gradient.square * chart.sizes[0] / math.prod(exit_.shape)
     if not math.isfinite(backward):
         raise NotPredicted("the expected gain is not finite")
-    return BlockGain(math.sqrt(backward), math.sqrt(forward), 0.5 * math.sqrt(gradient.scatter))
+    skips = any(one.name == "add" and _adds_signals(one) for one in segment.operations)
+    scatter = 0.5 * math.sqrt(gradient.scatter)
+    return BlockGain(math.sqrt(backward), math.sqrt(forward), scatter, skips), leaving
+
+
+def _adds_signals(operation: Operation) -> bool:
+    return all(isinstance(value, Read) for value in operation.args[:2])
 
 
 def _follow(chart: Chart, operation: Operation, rules: dict[str, Rule]) -> None:

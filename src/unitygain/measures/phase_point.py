@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from unitygain._case import Case
 from unitygain._registry import measure
 from unitygain._types import Profile, Site
+from unitygain.measures._drawn import weight_rms
 from unitygain.measures._fan_in import weights_of
 from unitygain.measures._following import following
 from unitygain.probe.record import Record
-from unitygain.stats import rms
 from unitygain.theory.activations import Activation
 from unitygain.theory.grid import lengths, phases, settle_points
 from unitygain.theory.phase import critical_line, largest_bounded
@@ -100,8 +100,10 @@ def _layers(record: Record, modules: Mapping[str, nn.Module]) -> dict[Site, tupl
         if list(weights) == ["weight"]:
             weight, fan_in = weights["weight"]
             bias = getattr(modules[path], "bias", None)
-            offset = float(rms(bias)) ** 2 if isinstance(bias, Tensor) and bias.numel() else 0.0
-            squares = fan_in * float(rms(weight)) ** 2, offset
+            offset = 0.0
+            if isinstance(bias, Tensor) and bias.numel():
+                offset = weight_rms(record, path, "bias", bias) ** 2
+            squares = fan_in * weight_rms(record, path, "weight", weight) ** 2, offset
             if all(map(math.isfinite, squares)):
                 layers[Site(path)] = (follows[path], *squares)
     return layers

@@ -6,8 +6,11 @@ from collections import Counter
 from unitygain._case import Case
 from unitygain._registry import measure
 from unitygain._types import Profile, Site
+from unitygain.measures._carried import read_outline
 from unitygain.measures._wide import BlockGain, NotPredicted, read_block
 from unitygain.measures._wide_rules import RULES
+from unitygain.probe.draws import on_meta
+from unitygain.probe.outline import STEM, outline
 from unitygain.probe.record import Record
 from unitygain.probe.tape import play
 
@@ -21,6 +24,11 @@ NOTE = (
     "expected of random weights of mean zero with the mean square that these have, for what enters each "
     "block as it does; interval: 95 %, from the width and from how far the theory was off on known models"
 )
+NOTE_ON_META = (
+    "a prediction without measurement: expected of weights as their modules would draw them, with the signal "
+    "carried from the model's input by theory; interval: 95 %, from the width and from how far the theory "
+    "was off on known models"
+)
 
 
 @measure(unit=UNIT, passes="1 forward")
@@ -33,6 +41,9 @@ def predicted_gain(case: Case, record: Record) -> Profile | None:
     attention by how many keys share its weight. What enters a block is taken from the data: its mean
     square, what its rows have in common, and its mean. So a deviation at one block is that block's own.
 
+    Of a model on the meta device the weights are taken as their modules would draw them, and what enters a
+    block is what theory says of the blocks before it, from the data or from a signal of unit variance on.
+
     Cost: one forward pass, and one reduction per weight. No side effects.
 
     Args:
@@ -43,7 +54,9 @@ def predicted_gain(case: Case, record: Record) -> Profile | None:
         One gain per block (not squared) with the interval in which 95 % of such blocks lie. Rows: backward,
         forward (rms out over rms in), and the standard deviation of the logarithm over networks of this
         width. NaN where an operation is not covered; its reason is the block's label. Facts: the expected
-        ``gain_per_block`` and ``loop_db`` over the ``predicted`` blocks of ``depth``. None without blocks.
+        ``gain_per_block`` and ``loop_db`` (from ``loop_db_low`` to ``loop_db_high`` in 95 %) over the
+        ``predicted`` blocks of ``depth``, and how many of them add two signals (``with_skip``). None without
+        blocks.
 
     Example:
         >>> import torch
@@ -61,11 +74,12 @@ def predicted_gain(case: Case, record: Record) -> Profile | None:
     if not record.blocks:
         return None
     found: dict[Site, BlockGain | NotPredicted] = dict.fromkeys(record.blocks, NotPredicted("it did not run"))
-    for segment in play(case, record):
-        try:
-            found[segment.site] = read_block(segment, RULES)
-        except NotPredicted as reason:
-            found[segment.site] = reason
+    assumed: dict[Site, str] | None = None
+    if on_meta(case.model):
+        carried, assumed = read_outline(outline(case, record), RULES)
+        found |= carried
+    else:
+        found |= _read(case, record)
     gains = [value if isinstance(value, BlockGain) else None for value in found.values()]
     labels = tuple("" if isinstance(value, BlockGain) else str(value) for value in found.values())
     return Profile(
@@ -78,8 +92,18 @@ def predicted_gain(case: Case, record: Record) -> Profile | None:
         rows=tuple((g.backward, g.forward, g.scatter) if g else (math.nan,) * 3 for g in gains),
         labels=labels,
         facts=_facts(gains),
-        note=_note(found),
+        note=_note(found, assumed),
     )
+
+
+def _read(case: Case, record: Record) -> dict[Site, BlockGain | NotPredicted]:
+    found: dict[Site, BlockGain | NotPredicted] = {}
+    for segment in play(case, record):
+        try:
+            found[segment.site] = read_block(segment, RULES)
+        except NotPredicted as reason:
+            found[segment.site] = reason
+    return found
 
 
 def _interval(gain: BlockGain | None) -> tuple[float, float]:
@@ -90,18 +114,25 @@ def _interval(gain: BlockGain | None) -> tuple[float, float]:
 
 
 def _facts(gains: list[BlockGain | None]) -> dict[str, float | str]:
-    decibels = [20 * math.log10(gain.backward) for gain in gains if gain and gain.backward > 0]
-    mean = math.fsum(decibels) / len(decibels) if decibels else math.nan
+    known = [gain for gain in gains if gain and gain.backward > 0]
+    decibels = [20 * math.log10(gain.backward) for gain in known]
+    loop = math.fsum(decibels) if decibels else math.nan
+    # Draws of different layers are independent; the theory may be off alike in all of them.
+    scatter = math.hypot(*(gain.scatter for gain in known), MODEL_ERROR * len(known))
+    reach = 20 / math.log(10) * LEVEL * scatter
     return {
-        "gain_per_block": 10 ** (mean / 20),
-        "loop_db": math.fsum(decibels) if decibels else math.nan,
+        "gain_per_block": 10 ** (loop / max(1, len(known)) / 20),
+        "loop_db": loop,
+        "loop_db_low": loop - reach,
+        "loop_db_high": loop + reach,
+        "with_skip": float(sum(gain.skips for gain in known)),
         "predicted": float(len(decibels)),
         "depth": float(len(gains)),
     }
 
 
-def _note(found: dict[Site, BlockGain | NotPredicted]) -> str:
-    """How it was predicted, and what was not, by reason."""
+def _note(found: dict[Site, BlockGain | NotPredicted], assumed: dict[Site, str] | None) -> str:
+    """How it was predicted, where a signal was assumed (on meta), and what was not predicted, by reason."""
     first: dict[str, tuple[Site, NotPredicted]] = {}
     times: Counter[str] = Counter()
     for site, value in found.items():
@@ -112,4 +143,8 @@ def _note(found: dict[Site, BlockGain | NotPredicted]) -> str:
         f"not predicted: {site}{f' and {times[reason] - 1} more' if times[reason] > 1 else ''} ({why})"
         for reason, (site, why) in first.items()
     ]
-    return "; ".join([NOTE, *parts])
+    if assumed is None:
+        return "; ".join([NOTE, *parts])
+    names = {site: "the model" if site == STEM else site for site in assumed}
+    units = [f"unit variance was assumed to enter {names[site]} ({why})" for site, why in assumed.items()]
+    return "; ".join([NOTE_ON_META, *units, *parts])

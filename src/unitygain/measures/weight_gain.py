@@ -5,9 +5,9 @@ import math
 from unitygain._case import Case
 from unitygain._registry import measure
 from unitygain._types import Profile, Site
+from unitygain.measures._drawn import weight_rms
 from unitygain.measures._fan_in import weights_of
 from unitygain.probe.record import Record
-from unitygain.stats import rms
 
 UNIT = "sqrt(fan_in · mean square of the weight)"
 DEFAULT = 1 / 3
@@ -61,7 +61,7 @@ def weight_gain(case: Case, record: Record) -> Profile | None:
         found = weights_of(modules[path])
         for name, (weight, fan_in) in found.items():
             site = Site(path) if len(found) == 1 else Site(f"{path}.{name}" if path else name)
-            values[site] = math.sqrt(fan_in) * float(rms(weight))
+            values[site] = math.sqrt(fan_in) * weight_rms(record, path, name, weight)
             labels.append("→".join(filter(None, (type(modules[path]).__name__, follows.get(path)))))
     if not values:
         return None

@@ -72,9 +72,12 @@ def reduce(
     *,
     again: bool = False,
 ) -> None:
-    """Add each wanted statistic of `tensor` to `kept`; one that is there stays, unless `again`."""
+    """Add each wanted statistic of `tensor` to `kept`; one that is there stays, unless `again`.
+
+    A tensor on meta has no numbers, and none is added.
+    """
     missing = [name for name in wanted if again or name not in kept]
-    if not missing:
+    if not missing or tensor.is_meta:
         return
     # The operation watch would see every step of our own arithmetic.
     with torch.no_grad(), _disable_current_modes():

@@ -174,7 +174,7 @@ class Watch(TorchDispatchMode):
         self.trail.mark(out, Origin("activation", seen, source))
 
     def _describe(self, seen: Seen, bent: Slope, out: Tensor) -> None:
-        if self.wanted.get("activation"):
+        if self.wanted.get("activation") and not out.is_meta:
             numbers = (*slopes(bent.values, bent.steepest).unbind(), frac_dead(silenced(out, bent.values)))
             seen.numbers |= dict(zip(OPERATIONS["activation"], numbers, strict=True))
 

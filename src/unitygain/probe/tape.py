@@ -97,6 +97,7 @@ class Segment:
         gap: Why it cannot be followed, or empty.
         directions: Participation of the directions in which the rows of what enters differ, for a block
             with batch normalisation.
+        carried: Whether what enters is what left the segment before, whose moments theory must carry.
     """
 
     site: Site
@@ -106,6 +107,7 @@ class Segment:
     exit: Read | None = None
     gap: str = ""
     directions: float = math.inf
+    carried: bool = False
 
 
 def play(case: Case, record: Record) -> list[Segment]:
@@ -129,7 +131,7 @@ def play(case: Case, record: Record) -> list[Segment]:
     """
     tape = Tape(case.model, record)
     try:
-        with _unfused(), tape:
+        with unfused(), tape:
             glance(case, record, tape.watch, graph=True)
     except CaseFailure as failure:
         raise Gap(f"the operations could not be followed: {failure}") from failure
@@ -278,7 +280,7 @@ def layout(module: nn.Module, entering: Tensor) -> tuple[int, int | None]:
 
 
 @contextmanager
-def _unfused() -> Iterator[None]:
+def unfused() -> Iterator[None]:
     """Run attention as the operations that it is made of."""
     fast = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)

@@ -197,7 +197,7 @@ def buffers_kept(model: nn.Module) -> Iterator[None]:
             table.update(held)
         with torch.no_grad():
             for buffer, value in values:
-                if not torch.equal(buffer, value):
+                if not buffer.is_meta and not torch.equal(buffer, value):
                     buffer.copy_(value)
 
 

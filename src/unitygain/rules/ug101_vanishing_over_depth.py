@@ -12,7 +12,9 @@ What it sees:
     tests; above that it is a note.
 
     Beside it stands what theory expects of the weights, activations and norms: where that agrees, the design
-    is what is unstable; where it does not, UG105 says which block to look at.
+    is what is unstable; where it does not, UG105 says which block to look at. Of a model on the meta device
+    theory is all there is: the product that it expects is judged by the same limits, its 95 % interval with
+    the error of the theory in it, and the finding says that nothing was measured.
 
 Why it matters:
     The first blocks get a signal that is smaller by that product. Plain gradient descent does not move
@@ -58,6 +60,7 @@ from unitygain._registry import rule
 from unitygain._types import Finding, Profile
 from unitygain.rules._design import describe_design
 from unitygain.rules._fixes import suggest
+from unitygain.rules._foretold import foretell
 from unitygain.rules._trend import explain_trend, falls, outermost, read_trend
 
 
@@ -67,9 +70,13 @@ from unitygain.rules._trend import explain_trend, falls, outermost, read_trend
     severity="error",
     needs=("backward_gain",),
     wants=("weight_gain", "gain_parts", "act_frac_saturated", "predicted_gain", "rms_gain"),
+    static=("predicted_gain",),
 )
 def judge(profiles: Mapping[str, Profile]) -> Iterable[Finding]:
     """Yield one finding where the gradient decays over the trunk."""
+    if "backward_gain" not in profiles:
+        yield from foretell(profiles, "UG101", "vanishing-gradient", falling=True)
+        return
     profile = profiles["backward_gain"]
     trend = read_trend(profile)
     if trend is None or not falls(trend):

@@ -45,7 +45,13 @@ HELD = "in optimizer"
 NOT_HELD = "not in optimizer"
 
 
-@rule(code="UG604", name="optimizer-mismatch", severity="error", needs=("param_trainable",))
+@rule(
+    code="UG604",
+    name="optimizer-mismatch",
+    severity="error",
+    needs=("param_trainable",),
+    static=("param_trainable",),
+)
 def judge(profiles: Mapping[str, Profile]) -> Iterator[Finding]:
     """Yield one finding for trainable parameters that are not held, one for frozen ones that are."""
     profile = profiles["param_trainable"]
