@@ -1,11 +1,14 @@
 """Values and slopes against torch's own, kinks where they are, refusals of what has no slope."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
 
 from unitygain.theory.activations import ACTIVATIONS, find_activation, leaky_relu
+from unitygain.theory.mean_field import mean_field
 
 TWINS = {
     "linear": lambda x: x * 1.0,
@@ -95,3 +98,27 @@ def test_what_is_no_activation_is_refused():
         find_activation(lambda x: torch.sign(x) + 0 * x)
     with pytest.raises(ValueError, match="slope below zero is nan"):
         leaky_relu(float("nan"))
+
+
+@pytest.mark.parametrize(
+    ("phi", "jumps"),
+    [
+        (F.hardtanh, (1.0, -1.0)),
+        (F.relu6, (1.0, -1.0)),
+        (lambda x: F.relu(x - 1.37) - 3 * F.relu(x - 2.5) + 0.5 * x, (1.0, -3.0)),
+        (F.selu, ()),
+        (F.hardswish, ()),
+        (torch.tanh, ()),
+        # Straight at the middle of every piece, and bent inside it.
+        (lambda x: F.relu(x) + 0.01 * torch.sin(x * math.pi / 8) ** 2, ()),
+    ],
+)
+def test_jumps_of_the_slope_are_known_where_all_between_them_is_straight(phi, jumps):
+    assert find_activation(phi).jumps == pytest.approx(jumps, abs=1e-12)
+
+
+@pytest.mark.parametrize("point", [(1.28, 0.1), (1.5, 0.1), (4.0, 0.3)])
+def test_a_piecewise_linear_callable_is_solved_like_the_named_one(point):
+    named, called = mean_field("hardtanh", *point), mean_field(F.hardtanh, *point)
+    for key in ("q_star", "chi_1", "c_star", "xi_c"):
+        assert getattr(called, key) == pytest.approx(getattr(named, key), rel=1e-9)

@@ -15,6 +15,8 @@ Function = Callable[[Array], Array]
 SELU_ALPHA = 1.6732632423543772
 SELU_SCALE = 1.0507009873554805
 REACH = 16.0
+# Closed moments sum over pairs of kinks: above so many a quadrature is faster.
+FEW_KINKS = 8
 
 
 @dataclass(frozen=True)
@@ -123,7 +125,8 @@ def _from_torch(phi: Callable[[Any], Any], kinks: Sequence[float] | None) -> Act
             f"{name} jumps at x = {steps[0]:.6g}, where it has no slope; mean field does not hold there"
         )
     found = tuple(float(kink) for kink in kinks) if kinks is not None else find_jumps(slope, grid)
-    return Activation(name, value, slope, found, _find_rays(grid, whole), width=2.0**-6)
+    rays, jumps = _find_rays(grid, whole), _find_steps(slope, grid, whole, found)
+    return Activation(name, value, slope, found, rays, jumps, width=2.0**-6)
 
 
 def _first_values(phi: Callable[[Any], Any], name: str, grid: Array) -> Array:
@@ -147,6 +150,18 @@ def _find_rays(grid: Array, values: Array) -> tuple[float, float] | None:
     below, above = float(values[0] / grid[0]), float(values[-1] / grid[-1])
     line = np.where(grid > 0, above, below) * grid
     return (below, above) if np.allclose(values, line, rtol=1e-14, atol=1e-300) else None
+
+
+def _find_steps(slope: Function, grid: Array, values: Array, kinks: tuple[float, ...]) -> tuple[float, ...]:
+    """What the slope jumps by at each kink of a function that is linear between its few kinks, else ()."""
+    inside = all(-REACH < kink < REACH for kink in kinks) and list(kinks) == sorted(set(kinks))
+    if not 0 < len(kinks) <= FEW_KINKS or not inside:
+        return ()
+    ends = np.concatenate([[grid[0]], kinks, [grid[-1]]])
+    slopes = slope(0.5 * (ends[1:] + ends[:-1]))
+    jumps = np.diff(slopes)
+    line = values[0] + slopes[0] * (grid - grid[0]) + np.maximum(grid[:, None] - kinks, 0.0) @ jumps
+    return tuple(jumps.tolist()) if np.allclose(values, line, rtol=1e-11, atol=1e-11) else ()
 
 
 def find_jumps(f: Function, grid: Array) -> tuple[float, ...]:

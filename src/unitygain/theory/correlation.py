@@ -98,18 +98,24 @@ class Pair:
             kept = sigma_w2 * parting / (self.q * gap)
             return np.array([1 - kept]), np.array([(kept - sigma_w2 * cross) / gap])
 
-        gap = float(settle(lift, 1)[0])
+        gap = float(settle(lift, np.array([1 - sigma_w2 * self.slope]))[0])
         return gap, sigma_w2 * self.cross_slope(gap)
 
 
-def pair(phi: Activation, q: float) -> Pair:
+def pair(phi: Activation, q: float, slope: float | None = None) -> Pair:
     """Return the moments of two inputs of variance q, each by two quadratures that agree to 1e-8.
+
+    Args:
+        phi: The activation.
+        q: Variance of both.
+        slope: E φ'², where it is known already.
 
     Raises:
         ValueError: If they do not agree, with both values.
     """
     second = expect_checked(lambda x: phi.value(x) ** 2, phi, q, "the second moment")
-    slope = expect_checked(lambda x: phi.slope(x) ** 2, phi, q, "the slope moment")
+    if slope is None:
+        slope = expect_checked(lambda x: phi.slope(x) ** 2, phi, q, "the slope moment")
     if phi.rays is not None or has_curvature(phi):
         return Pair(phi, q, second, slope, np.empty(0))
     energies = hermite_energies(phi.value, phi, q)

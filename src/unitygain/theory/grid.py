@@ -231,7 +231,7 @@ def _correlate(a: Activation, w: Array, q: Array, here: Moments) -> tuple[Array,
         kept = w[at] * parting / (q[at] * gap)
         return 1 - kept, (kept - w[at] * cross) / gap
 
-    gap = settle(lift, len(q))
+    gap = settle(lift, 1 - w * here.slope)
     parting, cross = both(gap, np.arange(len(q)))
     if has_curvature(a):
         return gap, w * cross, np.ones(len(q), dtype=bool)

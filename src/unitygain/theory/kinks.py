@@ -96,32 +96,44 @@ def _both_tails(q: Array, angle: Array) -> Array:
     return tail @ (2 * weight * density(x))
 
 
-def settle(lift: Callable[[Array, NDArray[np.intp]], tuple[Array, Array]], count: int) -> Array:
+def settle(lift: Callable[[Array, NDArray[np.intp]], tuple[Array, Array]], alike: Array) -> Array:
     """Return the gaps 1 - c at which correlations settle in the chaotic phase.
 
     A map of gaps is concave, so that (gap - its image)/gap rises with the gap, from below zero in chaos. In
-    √gap it is nearly a straight line, kinks or not, and Newton's steps from 1 take few turns.
+    √gap it is nearly a straight line, kinks or not, and Newton's steps take few turns from where a parabola
+    in √gap through what is known at 0 and at 1 is zero.
 
     Args:
-        lift: From gaps, and which they are of the `count`, to 1 - image/gap and its derivative by the gap.
-        count: How many gaps.
+        lift: From gaps, and which they are of the n, to 1 - image/gap and its derivative by the gap.
+        alike: What `lift` tends to at a gap of 0, 1 - chi_1. Shape (n,).
     """
+    count = len(alike)
     low, high, gap = np.zeros(count), np.ones(count), np.ones(count)
     at = np.arange(count, dtype=np.intp)
-    for _ in range(60):
+    for turn in range(60):
         here = gap[at]
         value, slope = lift(here, at)
         low[at], high[at] = np.where(value < 0, here, low[at]), np.where(value < 0, high[at], here)
         root, below, above = np.sqrt(here), np.sqrt(low[at]), np.sqrt(high[at])
         with np.errstate(divide="ignore", invalid="ignore"):
             turned = root - value / (2 * root * slope)
+            if turn == 0:
+                turned = _parabola_zero(alike, value, 2 * slope, turned)
         inside = (turned >= below) & (turned <= above)
         following = np.where(inside, turned, 0.75 * below + 0.25 * above) ** 2
         # At 1 nothing lifts the correlation: an odd φ without bias.
         unlifted = (here == 1.0) & (value <= 1e-15)
         gap[at] = np.where(unlifted, here, following)
-        # Newton's error after a step is about that step's square.
-        at = at[~unlifted & (np.abs(following - here) > 1e-9 * here)]
+        # Newton's error after a step is a tenth of that step's square: here 1e-11 of the gap.
+        at = at[~unlifted & (np.abs(following - here) > 1e-5 * here)]
         if not len(at):
             break
     return gap
+
+
+def _parabola_zero(start: Array, end: Array, slope: Array, otherwise: Array) -> Array:
+    """Where the parabola on [0, 1] with these values at its ends, and that slope at 1, is zero."""
+    bend = slope - (end - start)
+    linear = end - start - bend
+    found = -2 * start / (linear + np.sqrt(linear**2 - 4 * bend * start))
+    return np.where(np.isfinite(found), found, otherwise)

@@ -163,10 +163,11 @@ def mean_field(phi: Phi, sigma_w2: float, sigma_b2: float = 0.0, q: float = 1.0)
     q_star = fixed_variance(a, sigma_w2, sigma_b2, q)
     # Never below -1/2, since d ln E φ²/d ln q = E φ²(z² - 1)/(2·E φ²): it settles, at worst in swings.
     chi_q = sigma_w2 * variance_slope(a, q_star)
-    chi_1 = sigma_w2 * slope_moment(a, q_star)
+    slope = slope_moment(a, q_star)
+    chi_1 = sigma_w2 * slope
     c_star, chi_c = 1.0, chi_1
     if chi_1 > 1 + AT_CRITICAL and q_star > 0:
-        gap, chi_c = pair(a, q_star).fixed_gap(sigma_w2)
+        gap, chi_c = pair(a, q_star, slope).fixed_gap(sigma_w2)
         c_star = 1 - gap
     phase: Phase = "critical" if abs(chi_1 - 1) <= AT_CRITICAL else "chaotic" if chi_1 > 1 else "ordered"
     xi_q, xi_c, xi_grad = (_length(rate) for rate in (abs(chi_q), chi_c, chi_1))

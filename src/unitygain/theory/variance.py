@@ -70,7 +70,7 @@ def _search(a: Activation, sigma_w2: float, sigma_b2: float, here: float) -> flo
         step = sign * min(abs(step), abs(end - here))
         there, there_slope = excess(a, sigma_w2, sigma_b2, here + step)
         if value * there <= 0 or _comes_back(value, slope, there_slope, sign):
-            found = _first_within(a, sigma_w2, sigma_b2, here, step)
+            found = _first_within(a, sigma_w2, sigma_b2, here, step, (value, slope))
             if found is not None:
                 return found
         here, value = here + step, there
@@ -90,10 +90,12 @@ def _comes_back(value: float, slope: float, there_slope: float, sign: float) -> 
     return value * slope * sign < 0 < value * there_slope * sign
 
 
-def _first_within(a: Activation, sigma_w2: float, sigma_b2: float, here: float, step: float) -> float | None:
+def _first_within(
+    a: Activation, sigma_w2: float, sigma_b2: float, here: float, step: float, known: tuple[float, float]
+) -> float | None:
     """The first zero or touch on the way, by parts of the step: fixed points can lie close together."""
     sign, part = math.copysign(1.0, step), step / PARTS
-    value, slope = excess(a, sigma_w2, sigma_b2, here)
+    value, slope = known
     for _ in range(PARTS):
         there, there_slope = excess(a, sigma_w2, sigma_b2, here + part)
         if _comes_back(value, slope, there_slope, sign):
@@ -101,9 +103,28 @@ def _first_within(a: Activation, sigma_w2: float, sigma_b2: float, here: float, 
             if turned is not None:
                 return turned
         if value * there <= 0:
-            return find_root(lambda x: excess(a, sigma_w2, sigma_b2, x)[0], here, here + part)
+            return _polished(a, sigma_w2, sigma_b2, here, here + part, value)
         here, value, slope = here + part, there, there_slope
     return None
+
+
+def _polished(
+    a: Activation, sigma_w2: float, sigma_b2: float, one: float, other: float, first: float
+) -> float:
+    """The zero between two points of different sign, by Newton's steps; by halves where they leave it."""
+    here = 0.5 * (one + other)
+    for _ in range(200):
+        value, slope = excess(a, sigma_w2, sigma_b2, here)
+        one, other = (here, other) if value * first > 0 else (one, here)
+        low, high = min(one, other), max(one, other)
+        following = here - value / slope if slope else math.nan
+        # Newton's error after a step is about that step's square; rounding may take it out of the bracket.
+        if abs(following - here) < 1e-9 or high - low < 1e-15:
+            return following if math.isfinite(following) else here
+        if not low <= following <= high:
+            following = 0.5 * (low + high)
+        here = following
+    return here
 
 
 def find_root(f: Callable[[float], float], one: float, other: float) -> float:
