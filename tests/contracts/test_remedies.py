@@ -10,7 +10,7 @@ import torch
 from contracts.tries import Try
 from torch import nn
 from zoo import PATIENTS
-from zoo.patient import classify
+from zoo.patient import classify, seeded
 
 import unitygain.remedies  # noqa: F401 (fills the table)
 from unitygain._case import Case
@@ -32,12 +32,15 @@ CHANGES = {
     *("gradient", "loss", "data", "precision"),
 }
 BY_NAME = {patient.name: patient.make_case for patient in PATIENTS} | {"soft": soft}
-# Every file tries_NAME.py beside this one holds the tries of one family of remedies.
+# Every file tries_NAME.py beside this one holds the tries of one family of remedies, and cases of its own.
+FAMILIES = [
+    import_module(f"contracts.{path.stem}") for path in sorted(Path(__file__).parent.glob("tries_*.py"))
+]
 TRIED: dict[str, tuple[Try, ...]] = {
-    remedy: tries
-    for path in sorted(Path(__file__).parent.glob("tries_*.py"))
-    for remedy, tries in import_module(f"contracts.{path.stem}").TRIES.items()
+    remedy: tries for family in FAMILIES for remedy, tries in family.TRIES.items()
 }
+for family in FAMILIES:
+    BY_NAME |= {name: seeded(make) for name, make in getattr(family, "CASES", {}).items()}
 CASES = [(remedy, one.patient, one.given) for remedy, tries in TRIED.items() for one in tries]
 CURES = [(remedy, one) for remedy, tries in TRIED.items() for one in tries if one.cures]
 

@@ -1,7 +1,26 @@
 """What the remedies of weights and of training are tried on."""
 
+import torch
 from contracts.tries import Try
+from zoo import recurrent, sound
+from zoo.optimizers import adam
 
+from unitygain._case import Case
+
+
+def loop() -> Case:
+    """A recurrent network with an optimizer instance over groups."""
+    made = recurrent.case(recurrent.Reader(recurrent.noisy(4.0)), 12)
+    groups = [{"params": made.model.layer.parameters()}, {"params": made.model.head.parameters(), "lr": 0.5}]
+    made.optimizer = torch.optim.SGD(groups, 0.1)
+    return made
+
+
+# Cases beside the zoo's, by name.
+CASES = {
+    "soft-loop": loop,
+    "soft-mlp-he": lambda: sound.case("mlp", optimizer=adam(1e-3)),
+}
 TRIES: dict[str, tuple[Try, ...]] = {
     "clip_gradients": (
         Try("step-sgd-huge", {}, cures=("UG601",)),
@@ -17,5 +36,34 @@ TRIES: dict[str, tuple[Try, ...]] = {
         Try("step-sgd-tiny", {}, cures=("UG602",)),
         Try("step-bfloat16-lost", {}, cures=("UG602",)),
         Try("step-clipped-sum", {}),
+    ),
+    "spectral_norm": (
+        Try("rnn-tanh-chaotic", {}, cures=("UG402", "UG403")),
+        Try("game-points-won", {}, cures=("UG704",)),
+        Try("game-tables-sure", {}, cures=("UG704",)),
+        Try("flow-additive-loud", {}, cures=("UG703",)),
+    ),
+    "spectral_cap": (
+        Try("rnn-lstm-chaotic", {}, cures=("UG402", "UG403")),
+        Try("rnn-relu-chain-12", {}, cures=("UG406",)),
+        Try("flow-autoregressive-loud", {}, cures=("UG703",)),
+        Try("cnn-he-12", {}),
+    ),
+    "orthogonal_weights": (
+        Try("rnn-tanh-chaotic", {}, cures=("UG402", "UG403")),
+        Try("rnn-relu-identity-1.2", {}, cures=("UG402",)),
+        Try("rnn-cell-default-120", {}),
+        Try("rnn-tanh-every-step-200", {}, cures=("UG404",)),
+        Try("rnn-tanh-chain-16", {}, cures=("UG406",)),
+    ),
+    "sigma_reparam": (
+        Try("transformer-loud-attention", {}, cures=("UG701", "UG702")),
+        Try("transformer-loud-attention-torch", {}, cures=("UG701",)),
+    ),
+    "decay_to_radius": (Try("soft-loop", {"radius": 0.5}), Try("soft-mlp-he", {"radius": 0.5})),
+    "gradient_flossing": (
+        Try("rnn-tanh-default-150", {"iterations": 15, "steps": 20}, cures=("UG401",)),
+        Try("rnn-cell-default-120", {"iterations": 15, "steps": 20}, cures=("UG401",)),
+        Try("rnn-lstm-28", {"iterations": 2, "steps": 8}),
     ),
 }

@@ -18,7 +18,7 @@ from unitygain.probe.ledger import Ledger, View, dtype_name, reduce
 from unitygain.probe.ops import OPERATIONS, Watch
 from unitygain.probe.record import Record
 from unitygain.probe.recurrent import KINDS
-from unitygain.probe.sites import Call, Select, Trunk, find_trunk, name_calls, selects, trains
+from unitygain.probe.sites import Call, Select, Trunk, find_trunk, makes_weight, name_calls, selects, trains
 
 DEFAULT = ("output.rms", "output.frac_nonfinite", "grad.rms", "parameter.rms", "parameter_grad.rms")
 JUNCTION = ("entry", "exit")
@@ -93,6 +93,8 @@ class Probe:
             open_.enter_context(uncompiled())
             open_.callback(self._hooks.remove)
             for path, module in self._model.named_modules():
+                if makes_weight(path):
+                    continue
                 before, after = self._before(path), self._after(path)
                 self._hooks.on_call(module, self._quietly(before), self._quietly(after))
                 if not takes_hooks(module):

@@ -55,6 +55,11 @@ def selects(select: Select, path: str, module: nn.Module) -> bool:
     return any(fnmatch.fnmatchcase(path, pattern) for pattern in patterns)
 
 
+def makes_weight(path: str) -> bool:
+    """Whether the module at `path` makes a weight (a parametrisation of torch) and no signal passes it."""
+    return "parametrizations" in path.split(".")
+
+
 @dataclass(frozen=True)
 class Trunk:
     """The repeated part of a model.

@@ -19,6 +19,7 @@ from unitygain.probe.hooks import Hooks
 from unitygain.probe.junctions import first_floating
 from unitygain.probe.leaves import in_backward, observable, unwrap
 from unitygain.probe.record import Record
+from unitygain.probe.sites import makes_weight
 from unitygain.probe.trace import Gap, glance
 from unitygain.probe.trail import key
 from unitygain.stats import mean, rms
@@ -157,7 +158,8 @@ class Tape(TorchDispatchMode):
     def watch(self, hooks: Hooks) -> None:
         """Set the hooks that tell which module runs and where blocks begin and end."""
         for path, module in self._model.named_modules():
-            hooks.on_call(module, self._before(path), self._after(path))
+            if not makes_weight(path):
+                hooks.on_call(module, self._before(path), self._after(path))
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
