@@ -9,4 +9,23 @@ TRIES: dict[str, tuple[Try, ...]] = {
         Try("transformer-post-norm-3", {}),
         Try("transformer-post-norm-torch-4", {}),
     ),
+    "add_residual": (
+        Try("mlp-relu-default-24", {}, cures=("UG101", "UG205")),
+        Try("cnn-default-20", {}, cures=("UG101", "UG205")),
+        Try("mlp-sigmoid-default-12", {}),
+    ),
+    "gated_skip": (
+        Try("mlp-tanh-default-24", {}, cures=("UG101",)),
+        Try("cnn-default-20", {}, cures=("UG101", "UG205")),
+    ),
+    "insert_norm": (
+        Try("mlp-relu-large-weights-16", {}, cures=("UG102", "UG201")),
+        Try("cnn-default-20", {}, cures=("UG101",)),
+        Try("mlp-relu-default-24", {"kind": "rms"}),
+    ),
+    "batchnorm_gamma": (Try("cnn-resnet-20", {}),),
+    "swap_to_relu": (
+        Try("mlp-sigmoid-default-12", {}, cures=("UG101", "UG205")),
+        Try("mlp-tanh-default-24", {}, cures=("UG101",)),
+    ),
 }

@@ -1,5 +1,7 @@
 """One reversible change to a Case per file: ``remedy(case, ...) -> undo``, and the undo is exact."""
 
+from unitygain.remedies.add_residual import add_residual as add_residual
+from unitygain.remedies.batchnorm_gamma import batchnorm_gamma as batchnorm_gamma
 from unitygain.remedies.bypass_norm import bypass_norm as bypass_norm
 from unitygain.remedies.calm_attention import calm_attention as calm_attention
 from unitygain.remedies.change_precision import change_precision as change_precision
@@ -8,7 +10,9 @@ from unitygain.remedies.clip_gradients import clip_gradients as clip_gradients
 from unitygain.remedies.decay_to_radius import decay_to_radius as decay_to_radius
 from unitygain.remedies.drop_output_softmax import drop_output_softmax as drop_output_softmax
 from unitygain.remedies.forget_bias import forget_bias as forget_bias
+from unitygain.remedies.gated_skip import gated_skip as gated_skip
 from unitygain.remedies.gradient_flossing import gradient_flossing as gradient_flossing
+from unitygain.remedies.insert_norm import insert_norm as insert_norm
 from unitygain.remedies.irnn import irnn as irnn
 from unitygain.remedies.loss_scale import loss_scale as loss_scale
 from unitygain.remedies.lower_learning_rate import lower_learning_rate as lower_learning_rate
@@ -23,6 +27,7 @@ from unitygain.remedies.spectral_cap import spectral_cap as spectral_cap
 from unitygain.remedies.spectral_norm import spectral_norm as spectral_norm
 from unitygain.remedies.swap_activation import swap_activation as swap_activation
 from unitygain.remedies.swap_loss import swap_loss as swap_loss
+from unitygain.remedies.swap_to_relu import swap_to_relu as swap_to_relu
 from unitygain.remedies.unfreeze import unfreeze as unfreeze
 from unitygain.remedies.unit_inputs import unit_inputs as unit_inputs
 from unitygain.remedies.use_adamw import use_adamw as use_adamw
