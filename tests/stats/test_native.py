@@ -3,11 +3,13 @@
 import importlib.util
 import itertools
 import logging
+import math
 import os
 import shutil
 import subprocess
 import sys
 import types
+from array import array
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -52,7 +54,7 @@ def no_kernel(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]
 def read(tensors: list[Tensor]) -> tuple[Tensor, Tensor]:
     memory = in_memory(tensors)
     assert memory is not None
-    return native.reduce(tensors, memory)
+    return native.reduce(memory)
 
 
 @pytest.mark.skipif(os.environ.get("CI") != "true" or COMPILER is None, reason="asked for under CI alone")
@@ -110,6 +112,70 @@ def test_numbers_that_torch_was_told_to_flush_are_read() -> None:
         torch.set_flush_denormal(False)
     assert norms.item() == pytest.approx(2e-40, rel=1e-4)
     assert kept == 0.0, "the thread's own setting stays"
+
+
+def multiplied(tensors: list[Tensor], factors: list[float]) -> list[Tensor]:
+    """Copies of the tensors, multiplied by the kernel."""
+    copies = [tensor.clone() for tensor in tensors]
+    memory = in_memory(copies)
+    assert memory is not None
+    assert native.multiplies(memory)
+    native.multiply(memory, array("d", factors))
+    return copies
+
+
+@needs_kernel
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("threads", [1, 2, 5])
+def test_products_are_those_of_torch_bit_for_bit(dtype: torch.dtype, threads: int) -> None:
+    lengths = (0, 1, 33, 65_535, 65_536, 65_537, 700_003)
+    scales = (1.0, 1e-30, 1e30, 1e-38, 1.0, 1.0, 3e38)  # products that are subnormal, and infinite
+    tensors = [torch.randn(n, dtype=dtype) * scale for n, scale in zip(lengths, scales, strict=True)]
+    tensors[3][:3] = torch.tensor([math.inf, -0.0, math.nan])
+    factors = [0.3, 0.7, 1.0, 1 / 3, 1.0, 0.0, 1.5]
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(threads)
+        found = multiplied(tensors, factors)
+    finally:
+        torch.set_num_threads(before)
+    for one, tensor, factor in zip(found, tensors, factors, strict=True):
+        expected = tensor * torch.tensor(factor, dtype=dtype)
+        assert one.numpy().tobytes() == expected.numpy().tobytes()
+
+
+@needs_kernel
+def test_torch_hears_of_what_the_kernel_wrote(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UNITYGAIN_STATS", "native")
+    tensors = [torch.ones(3), torch.ones(3)]
+    memory = in_memory(tensors)
+    assert memory is not None
+    versions = [tensor._version for tensor in tensors]
+    assert backends.multiply(tensors, memory, [0.5, 1.0])
+    assert [tensor._version - old for tensor, old in zip(tensors, versions, strict=True)] == [1, 0]
+    weight = torch.ones(2, requires_grad=True)
+    kept = weight.detach().clone()
+    product = (weight * kept).sum()
+    memory = in_memory([kept])
+    assert memory is not None
+    assert backends.multiply([kept], memory, [0.5])
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        product.backward()
+
+
+@needs_kernel
+@pytest.mark.parametrize("switch", ["native", "torch"])
+def test_what_the_kernel_does_not_multiply_is_left_to_torch(
+    monkeypatch: pytest.MonkeyPatch, switch: str
+) -> None:
+    monkeypatch.setenv("UNITYGAIN_STATS", switch)
+    for dtype in (torch.float16, torch.bfloat16, torch.float32):
+        tensors = [torch.ones(3, dtype=dtype)]
+        memory = in_memory(tensors)
+        assert memory is not None
+        done = backends.multiply(tensors, memory, [0.5])
+        assert done == (switch == "native" and dtype is torch.float32)
+        assert tensors[0].tolist() == [0.5 if done else 1.0] * 3
 
 
 @needs_kernel

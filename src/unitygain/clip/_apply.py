@@ -10,7 +10,7 @@ from torch import Tensor
 
 from unitygain.clip._gradients import Gradients
 from unitygain.clip._rule import Bend, Decision
-from unitygain.stats import gradient_stats
+from unitygain.stats import backends, gradient_stats
 from unitygain.stats.layouts import in_memory
 from unitygain.stats.pairs import alignment, cosines
 from unitygain.stats.shards import is_sharded
@@ -65,13 +65,15 @@ class Application:
     def write(self) -> None:
         """Multiply the gradients by the factors that wait."""
         factors, self._waiting = self._waiting, None
-        if factors is None or not self.seen.parameters:
+        count = len(self.seen.parameters)
+        if factors is None or not count:
             return
-        gradients = [self.seen.gradient(i) for i in range(len(self.seen.parameters))]
-        if self._looks:
-            multiply(gradients, factors.expand(len(gradients)).tolist())
-        else:
-            multiply_unseen(gradients, factors)
+        if not self._looks:
+            multiply_unseen([self.seen.gradient(i) for i in range(count)], factors)
+            return
+        known = [factors.item()] * count if factors.ndim == 0 else factors.tolist()
+        if known.count(1.0) < count:
+            multiply([self.seen.gradient(i) for i in range(count)], known)
 
     def _bend(self, bend: Bend) -> None:
         self._bends -= 1
@@ -119,8 +121,12 @@ def multiply(gradients: Sequence[Tensor], factors: Sequence[float]) -> None:
     A 0-dim tensor keeps the factor's digits, where `torch._foreach_mul_` rounds a Python number to the
     dtype of a 16-bit gradient first; one of the gradients' own dtype takes a third of the time.
     """
+    memory = in_memory(gradients)
+    plain = memory is not None
+    least = min((factor for factor in factors if factor), default=1.0)
+    if plain and least >= _SMALLEST_NORMAL[torch.float32] and backends.multiply(gradients, memory, factors):
+        return
     together: dict[tuple[float, torch.dtype], list[Tensor]] = {}
-    plain = in_memory(gradients) is not None
     for gradient, factor in zip(gradients, factors, strict=True):
         if factor == 1:
             continue

@@ -153,9 +153,9 @@ class Clip:
         }
         always = {"not_finite": before["not_finite"] + ~finite, "norm": norm}
         self._counts = kept(finite, counted, {key: before[key] for key in counted}) | always
-        names = tuple(name or f"#{slot}" for name, slot in zip(seen.names, seen.slots, strict=True))
         return ClipReport(
-            names,
+            seen.names,
+            seen.slots,
             seen.norm,
             application.seen.norm,
             application.cosines,
@@ -201,9 +201,9 @@ def _nothing_counted(device: torch.device) -> dict[str, Tensor]:
 
 def _require_places(rule: Rule, state: Mapping[str, Tensor], seen: Gradients) -> None:
     for key, values in state.items():
-        if key.startswith("each_") and len(values) != len(seen.given):
+        if key.startswith("each_") and len(values) != len(seen.given.parameters):
             raise ValueError(
-                f"{rule.name} remembers {len(values)} parameters and was given {len(seen.given)}; "
+                f"{rule.name} remembers {len(values)} parameters and was given {len(seen.given.parameters)}; "
                 "give it the same parameters at every step, or make a new clip"
             )
 

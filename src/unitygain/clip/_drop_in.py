@@ -88,11 +88,14 @@ def clip_grad_norm_(
             f"the norm of order {norm_type:g} is {norm.item()}, so nothing was clipped; find the gradient "
             "that is not finite, skip the step, or set error_if_nonfinite=False"
         )
-    factor = torch.where(norm.isfinite(), (max_norm / (norm + _ADDED)).clamp(max=1.0), 1.0)
-    if norm.device.type != "cpu":
+    if norm.is_cpu:
+        size = norm.item()
+        factor = max_norm / (size + _ADDED) if math.isfinite(size) else 1.0
+        if factor < 1:
+            multiply(gradients, [factor] * len(gradients))
+    else:
+        factor = torch.where(norm.isfinite(), (max_norm / (norm + _ADDED)).clamp(max=1.0), 1.0)
         multiply_unseen(gradients, factor)
-    elif factor < 1:
-        multiply(gradients, [factor.item()] * len(gradients))
     return norm
 
 

@@ -4,6 +4,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import lru_cache
+from itertools import repeat
+from operator import is_not
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float64
@@ -13,6 +16,13 @@ from unitygain.stats import GradientStats, gradient_stats
 
 Parameters = nn.Module | Tensor | Iterable[Tensor] | Iterable[tuple[str, Tensor]]
 Timestep = int | Sequence[int] | Tensor | None
+
+
+class Given(NamedTuple):
+    """The parameters of a call, each once, and their names, empty where none were given."""
+
+    names: tuple[str, ...]
+    parameters: tuple[Tensor, ...]
 
 
 @dataclass(frozen=True)
@@ -35,7 +45,7 @@ class Gradients:
     names: tuple[str, ...]
     parameters: tuple[Tensor, ...]
     slots: tuple[int, ...]
-    given: tuple[tuple[str, Tensor], ...]
+    given: Given
     norm: Float64[Tensor, " tensors"]
     absmax: Float64[Tensor, " tensors"] | None
     finite: Bool[Tensor, ""]
@@ -58,14 +68,20 @@ class Gradients:
 
     def pick(self, remembered: Float64[Tensor, " given"]) -> Float64[Tensor, " tensors"]:
         """Return of one number per parameter those of the parameters that have a gradient now."""
-        return remembered if len(self.slots) == len(self.given) else remembered.index_select(0, self._index())
+        return (
+            remembered
+            if len(self.slots) == len(self.given.names)
+            else remembered.index_select(0, self._index())
+        )
 
     def put(
         self, remembered: Float64[Tensor, " given"], values: Float64[Tensor, " tensors"]
     ) -> Float64[Tensor, " given"]:
         """Return `remembered` with the numbers of the parameters that have a gradient now replaced."""
         return (
-            values if len(self.slots) == len(self.given) else remembered.index_copy(0, self._index(), values)
+            values
+            if len(self.slots) == len(self.given.names)
+            else remembered.index_copy(0, self._index(), values)
         )
 
     def matched(self, rule: str, patterns: tuple[str, ...]) -> list[int | None]:
@@ -74,7 +90,7 @@ class Gradients:
         Raises:
             ValueError: If the parameters came without names, or a pattern matches none of them.
         """
-        found = _first_matches(rule, patterns, tuple(name for name, _ in self.given))
+        found = _first_matches(rule, patterns, self.given.names)
         return [found[slot] for slot in self.slots]
 
     def _index(self) -> Tensor:
@@ -96,17 +112,22 @@ def read(
         ValueError: If `stats` are of another number of gradients.
     """
     given = each_once(parameters)
-    slots = tuple(slot for slot, (_, parameter) in enumerate(given) if parameter.grad is not None)
-    chosen = tuple(given[slot][1] for slot in slots)
+    gradients = [parameter.grad for parameter in given.parameters]
+    slots = tuple(range(len(gradients)))
+    names, chosen = given
+    if not all(map(is_not, gradients, repeat(None))):
+        slots = tuple(slot for slot in slots if gradients[slot] is not None)
+        names = tuple(given.names[slot] for slot in slots)
+        chosen = tuple(given.parameters[slot] for slot in slots)
     if stats is None or (absmax and stats.absmax is None):
-        stats = gradient_stats([p.grad for p in chosen if p.grad is not None], absmax=absmax)
+        stats = gradient_stats([gradient for gradient in gradients if gradient is not None], absmax=absmax)
     if len(stats.norm) != len(chosen):
         raise ValueError(
             f"stats are of {len(stats.norm)} gradients, and the parameters hold {len(chosen)}; "
             "give what gradient_stats said of these"
         )
     return Gradients(
-        names=tuple(given[slot][0] for slot in slots),
+        names=names,
         parameters=chosen,
         slots=slots,
         given=given,
@@ -118,16 +139,25 @@ def read(
     )
 
 
-def each_once(parameters: Parameters) -> tuple[tuple[str, Tensor], ...]:
-    """Return (name, parameter) of each, in order; the name is empty where none was given.
+def each_once(parameters: Parameters) -> Given:
+    """Return the parameters, each once and in order, and their names.
 
     Raises:
         TypeError: If something among the parameters is no tensor.
     """
+    names, tensors = _named(parameters)
+    for kind in set(map(type, tensors)):
+        if not issubclass(kind, Tensor):
+            name = next(name for name, tensor in zip(names, tensors, strict=True) if type(tensor) is kind)
+            raise TypeError(
+                f"parameter {name!r} is a {kind.__name__}; give tensors, (name, tensor) pairs, or a model"
+            )
+    if len(set(map(id, tensors))) == len(tensors):
+        return Given(tuple(names), tuple(tensors))
     once: dict[int, tuple[str, Tensor]] = {}
-    for name, parameter in _named(parameters):
-        once.setdefault(id(parameter), (name, parameter))
-    return tuple(once.values())
+    for name, tensor in zip(names, tensors, strict=True):
+        once.setdefault(id(tensor), (name, tensor))
+    return Given(*zip(*once.values(), strict=True))
 
 
 @lru_cache(maxsize=32)
@@ -147,16 +177,14 @@ def _first_matches(rule: str, patterns: tuple[str, ...], names: tuple[str, ...])
     )
 
 
-def _named(parameters: Parameters) -> list[tuple[str, Tensor]]:
-    if isinstance(parameters, nn.Module):
-        return list(parameters.named_parameters())
+def _named(parameters: Parameters) -> tuple[Sequence[str], Sequence[Tensor]]:
     if isinstance(parameters, Tensor):
-        return [("", parameters)]
-    named = [given if isinstance(given, tuple) else ("", given) for given in parameters]
-    for name, parameter in named:
-        if not isinstance(parameter, Tensor):
-            raise TypeError(
-                f"parameter {name!r} is a {type(parameter).__name__}; "
-                "give tensors, (name, tensor) pairs, or a model"
-            )
-    return named
+        return [""], [parameters]
+    named: list[Any] = list(
+        parameters.named_parameters() if isinstance(parameters, nn.Module) else parameters
+    )
+    # By kind, since there are few: nothing is run in Python for each of a thousand tensors.
+    if not any(issubclass(kind, tuple) for kind in set(map(type, named))):
+        return [""] * len(named), named
+    names, tensors = zip(*(one if isinstance(one, tuple) else ("", one) for one in named), strict=True)
+    return names, tensors

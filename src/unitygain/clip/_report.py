@@ -34,13 +34,19 @@ class ClipReport:
         (5.0, 1.0, 0.2, 1.0)
     """
 
-    names: tuple[str, ...]
+    _names: tuple[str, ...] = field(repr=False)
+    _slots: tuple[int, ...] = field(repr=False)
     _before: Tensor = field(repr=False)
     _after: Tensor = field(repr=False)
     _cosines: Tensor = field(repr=False)
     _finite: Tensor = field(repr=False)
     _fired: Tensor = field(repr=False)
     _counts: Mapping[str, Tensor] = field(repr=False)
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """Names of the gradients; one whose parameter came without is called by its place, as ``#3``."""
+        return tuple(name or f"#{slot}" for name, slot in zip(self._names, self._slots, strict=True))
 
     @property
     def total_norm(self) -> Tensor:
@@ -88,10 +94,7 @@ class ClipReport:
 
     @property
     def shares(self) -> dict[str, tuple[float, float]]:
-        """Share of the energy (the squared norm) of each gradient, before and after, by name.
-
-        A parameter without a name is called by its place, as ``#3``.
-        """
+        """Share of the energy (the squared norm) of each gradient, before and after, by name."""
         before, after = (_shares(sizes) for sizes in self._sizes)
         return dict(zip(self.names, zip(before, after, strict=True), strict=True))
 

@@ -21,7 +21,7 @@ class _AdaptiveValue:
     reads_entries = False
 
     def start(self, seen: Gradients) -> State:
-        zeros = torch.zeros(len(seen.given), dtype=torch.float64, device=seen.norm.device)
+        zeros = torch.zeros(len(seen.given.parameters), dtype=torch.float64, device=seen.norm.device)
         return {"each_largest": zeros, "each_steps": zeros}
 
     def decide(self, seen: Gradients, state: State) -> tuple[Bend, State]:

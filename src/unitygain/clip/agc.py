@@ -150,12 +150,12 @@ def agc(
 
 def last_layer(seen: Gradients) -> set[int]:
     """Return the places of the last layer's parameters: its weight, and what its module holds besides."""
-    weights = [slot for slot, (_, parameter) in enumerate(seen.given) if parameter.ndim > 1]
+    weights = [slot for slot, parameter in enumerate(seen.given.parameters) if parameter.ndim > 1]
     if not weights:
         return set()
     last = weights[-1]
-    name = seen.given[last][0]
+    name = seen.given.names[last]
     if not name:
-        return set(range(last, len(seen.given)))
+        return set(range(last, len(seen.given.names)))
     module = name.rpartition(".")[0]
-    return {slot for slot, (other, _) in enumerate(seen.given) if other.rpartition(".")[0] == module}
+    return {slot for slot, other in enumerate(seen.given.names) if other.rpartition(".")[0] == module}

@@ -24,7 +24,7 @@ class _Ema(NormsAlone):
 
     def start(self, seen: Gradients) -> State:
         # A mean of 0 says that the tensor has not been seen with a gradient other than zero.
-        zeros = torch.zeros(len(seen.given), dtype=torch.float64, device=seen.norm.device)
+        zeros = torch.zeros(len(seen.given.parameters), dtype=torch.float64, device=seen.norm.device)
         return {"each_mean": zeros, "steps": seen.number(0.0)}
 
     def decide(self, seen: Gradients, state: State) -> tuple[Tensor, State]:

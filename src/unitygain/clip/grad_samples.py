@@ -65,7 +65,7 @@ def grad_samples(
 
 def _made(parameters: Parameters) -> dict[Tensor, Tensor]:
     found: dict[Tensor, Any] = {}
-    for _, parameter in each_once(parameters):
+    for parameter in each_once(parameters).parameters:
         made = getattr(parameter, SAMPLES, None)
         if made is not None:
             found[parameter] = made

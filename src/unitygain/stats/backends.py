@@ -6,10 +6,12 @@ the CUDA kernel, which nothing else chooses until it has been measured on a devi
 
 import logging
 import os
+from array import array
 from collections.abc import Sequence
 from functools import cache
 from types import ModuleType
 
+import torch
 from torch import Tensor
 
 from unitygain.stats import native, portable
@@ -35,8 +37,30 @@ def reduce(tensors: Sequence[Tensor], memory: Memory, absmax: bool) -> Found:
         _require_native()
     if forced == "torch" or not found_native():
         return portable.reduce(tensors, absmax)
-    norms, tops = native.reduce(tensors, memory)
+    norms, tops = native.reduce(memory)
     return norms, tops if absmax else None
+
+
+def multiply(tensors: Sequence[Tensor], memory: Memory, factors: Sequence[float]) -> bool:
+    """Multiply each tensor in `memory` by its factor in one call, if the kernel is to be had and takes them.
+
+    Each entry becomes what torch would make of it, bit for bit, in its own dtype.
+
+    Returns:
+        Whether it did; if not, nothing was written.
+
+    Raises:
+        As `reduce`.
+    """
+    forced = _forced()
+    if forced == "native":
+        _require_native()
+    if forced in ("torch", "triton") or not found_native() or not native.multiplies(memory):
+        return False
+    changed = [tensor for tensor, factor in zip(tensors, factors, strict=True) if factor != 1]
+    native.multiply(memory, array("d", factors))
+    torch.autograd.graph.increment_version(changed)
+    return True
 
 
 def reduce_on_device(tensors: Sequence[Tensor], absmax: bool) -> Found:

@@ -1,4 +1,4 @@
-/* L2 norm and absmax of many tensors in one pass over memory.
+/* L2 norm and absmax of many tensors in one pass over memory, and their product with a factor in another.
  *
  * Plain C behind pointers and counts: nothing of torch or Python is included or linked, so one library serves
  * every version of both. Squares are summed in double, which holds the square of every float16, bfloat16 and
@@ -81,28 +81,63 @@ REDUCER(reduce_float16, uint16_t, int32_t, 0x7fff, widen_float16)
 static part (*const REDUCERS[])(const void *, int64_t) = {reduce_float32, reduce_float64, reduce_bfloat16,
                                                           reduce_float16};
 
+#define MULTIPLIER(name, stored)                                                                            \
+    FOR_EACH_TARGET static void name(void *memory, int64_t count, double factor) {                          \
+        stored *entry = memory, by = (stored)factor;                                                        \
+        _Pragma("omp simd") for (int64_t at = 0; at < count; at++) entry[at] *= by;                         \
+    }
+
+MULTIPLIER(multiply_float32, float)
+MULTIPLIER(multiply_float64, double)
+
 typedef struct {
     int64_t tensors;
     const uint64_t *address;
     const int64_t *length;
     const int32_t *dtype;
-    const int64_t *first; /* the number of each tensor's first piece, then the number of all pieces */
-    part *found;
-    int64_t next; /* the piece that the next free thread takes */
+    int64_t *first;       /* the number of each tensor's first piece, then the number of all pieces */
+    part *found;          /* of each piece; or NULL, and pieces are multiplied */
+    const double *factor; /* of each tensor */
+    int64_t next;         /* the piece that the next free thread takes */
 } job;
 
+static void do_piece(job *todo, int64_t tensor, int64_t piece) {
+    int64_t from = (piece - todo->first[tensor]) * PIECE, left = todo->length[tensor] - from;
+    int32_t dtype = todo->dtype[tensor];
+    char *memory = (char *)(uintptr_t)todo->address[tensor] + from * WIDTH[dtype];
+    if (left > PIECE) left = PIECE;
+    if (todo->found)
+        todo->found[piece] = REDUCERS[dtype](memory, left);
+    else if (todo->factor[tensor] != 1.0)
+        (dtype == FLOAT32 ? multiply_float32 : multiply_float64)(memory, left, todo->factor[tensor]);
+}
+
+/* Pieces are read from the first to the last, and written from the last to the first: those that were read
+ * last are still in the cache when the multiplication comes to them. */
 static void *work(void *shared) {
     job *todo = shared;
-    int64_t tensor = 0, piece;
-    while ((piece = __atomic_fetch_add(&todo->next, 1, __ATOMIC_RELAXED)) < todo->first[todo->tensors]) {
+    int64_t pieces = todo->first[todo->tensors], tensor = todo->found ? 0 : todo->tensors - 1, taken;
+    while ((taken = __atomic_fetch_add(&todo->next, 1, __ATOMIC_RELAXED)) < pieces) {
+        int64_t piece = todo->found ? taken : pieces - 1 - taken;
         while (todo->first[tensor + 1] <= piece) tensor++;
-        int64_t from = (piece - todo->first[tensor]) * PIECE;
-        int64_t left = todo->length[tensor] - from;
-        int32_t dtype = todo->dtype[tensor];
-        const char *memory = (const char *)(uintptr_t)todo->address[tensor];
-        todo->found[piece] = REDUCERS[dtype](memory + from * WIDTH[dtype], left < PIECE ? left : PIECE);
+        while (todo->first[tensor] > piece) tensor--;
+        do_piece(todo, tensor, piece);
     }
     return NULL;
+}
+
+/* Number the pieces; return how many threads are worth starting, or -1 where there is no memory. */
+static int64_t cut(job *todo, int64_t threads) {
+    int64_t bytes = 0, pieces = 0;
+    todo->first = malloc((size_t)(todo->tensors + 1) * sizeof *todo->first);
+    if (!todo->first) return -1;
+    for (int64_t i = 0; i < todo->tensors; i++) {
+        todo->first[i] = pieces;
+        pieces += (todo->length[i] + PIECE - 1) / PIECE;
+        bytes += todo->length[i] * WIDTH[todo->dtype[i]];
+    }
+    todo->first[todo->tensors] = pieces;
+    return threads < bytes / BYTES_PER_THREAD ? threads : bytes / BYTES_PER_THREAD;
 }
 
 static void work_together(job *todo, int64_t threads) {
@@ -153,27 +188,36 @@ int unitygain_interface(void) { return INTERFACE; }
  * Returns 0, or -1 where there is no memory for the partial sums. */
 int unitygain_reduce(int64_t tensors, const uint64_t *address, const int64_t *length, const int32_t *dtype,
                      int64_t threads, double *norm, double *absmax) {
-    int64_t *first = malloc((size_t)(tensors + 1) * sizeof *first);
-    int64_t bytes = 0, pieces = 0;
-    for (int64_t i = 0; first && i < tensors; i++) {
-        first[i] = pieces;
-        pieces += (length[i] + PIECE - 1) / PIECE;
-        bytes += length[i] * WIDTH[dtype[i]];
-    }
-    part *found = malloc((size_t)(pieces + 1) * sizeof *found);
-    if (first && found) {
-        first[tensors] = pieces;
-        job todo = {tensors, address, length, dtype, first, found, 0};
+    job todo = {tensors, address, length, dtype, NULL, NULL, NULL, 0};
+    threads = cut(&todo, threads);
+    if (todo.first) todo.found = malloc((size_t)(todo.first[tensors] + 1) * sizeof *todo.found);
+    int status = todo.found ? 0 : -1;
+    if (todo.found) {
         /* torch may have set this thread to flush subnormal numbers to zero. */
         fenv_t before;
         fegetenv(&before);
         fesetenv(FE_DFL_ENV);
-        work_together(&todo, threads < bytes / BYTES_PER_THREAD ? threads : bytes / BYTES_PER_THREAD);
+        work_together(&todo, threads);
         for (int64_t i = 0; i < tensors; i++) finish(&todo, i, norm + i, absmax + i);
         fesetenv(&before);
     }
-    int status = first && found ? 0 : -1;
-    free(first);
-    free(found);
+    free(todo.first);
+    free(todo.found);
     return status;
+}
+
+/* Multiply each tensor by its factor, in place and in its own dtype; one whose factor is 1 is not written to.
+ * Returns 0, or -1, with nothing written, where there is no memory to count the pieces. */
+int unitygain_multiply(int64_t tensors, const uint64_t *address, const int64_t *length, const int32_t *dtype,
+                       int64_t threads, const double *factor) {
+    job todo = {tensors, address, length, dtype, NULL, NULL, factor, 0};
+    threads = cut(&todo, threads);
+    if (!todo.first) return -1;
+    fenv_t before;
+    fegetenv(&before);
+    fesetenv(FE_DFL_ENV);
+    work_together(&todo, threads);
+    fesetenv(&before);
+    free(todo.first);
+    return 0;
 }

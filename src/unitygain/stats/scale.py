@@ -1,5 +1,8 @@
 """How large the entries of a tensor are: rms, norm, absmax, mean."""
 
+import math
+
+import numpy as np
 import torch
 from jaxtyping import Float64
 from torch import Tensor
@@ -144,9 +147,20 @@ def combined_norm(norms: Float64[Tensor, " pieces *rest"]) -> Float64[Tensor, " 
     """L2 norm of a vector from the norms of its pieces, without squaring what leaves float64's range."""
     if norms.shape[0] == 0:
         return norms.new_zeros(norms.shape[1:])
+    if norms.ndim == 1 and norms.is_cpu:
+        return torch.tensor(_norm_of_numbers(norms.numpy()), dtype=torch.float64)
     largest = norms.amax(0)
     scale = torch.where((largest > 0) & largest.isfinite(), largest, 1.0)
     return torch.linalg.vector_norm(norms / scale, dim=0) * scale
+
+
+def _norm_of_numbers(numbers: np.ndarray) -> float:
+    """The same for numbers on the CPU, where a few operations of torch cost more than a thousand numbers."""
+    largest = float(numbers.max())
+    if not 0 < largest < math.inf:
+        return largest  # zero, or whatever is not finite: NaN stands above infinity
+    shrunk = numbers / largest
+    return math.sqrt(float(shrunk @ shrunk)) * largest
 
 
 def local_absmax(part: Entries) -> Float64[Tensor, ""]:
