@@ -77,6 +77,49 @@ def test_inside_a_closure_every_evaluation_is_clipped():
     assert max(norms) <= 0.5 * (1 + 1e-6)
 
 
+def test_a_compiled_model_is_clipped_as_the_model():
+    torch._dynamo.reset()
+    twin = copy.deepcopy(one := model())
+    compiled = torch.compile(one, backend="aot_eager", fullgraph=True)
+    x = torch.randn(8, 4)
+    clips = [clip.chain(clip.agc(0.1), clip.by_global_norm(1.0)) for _ in range(2)]
+    for _ in range(3):
+        for each, own in zip((compiled, twin), clips, strict=True):
+            each.zero_grad()
+            loss(each, x).backward()
+            report = own(each)
+            assert report.clipped
+            assert report.norm_after == pytest.approx(1.0, rel=1e-6)
+        for a, b in zip(one.parameters(), twin.parameters(), strict=True):
+            torch.testing.assert_close(a.grad, b.grad, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("name", ["SGD", "Adam", "AdamW"])
+def test_a_fused_optimizer_under_a_loss_scale_steps_by_the_clipped_gradient(name):
+    """Its own hooks would see gradients 1024 times too large."""
+    fused, plain = (one := model()), copy.deepcopy(one)
+    x, seen = torch.randn(8, 4), []
+    optimizers = [
+        getattr(torch.optim, name)(each.parameters(), 0.1, fused=each is fused) for each in (fused, plain)
+    ]
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**10)
+    for _ in range(3):
+        optimizers[0].zero_grad()
+        scaler.scale(loss(fused, x)).backward()
+        scaler.unscale_(optimizers[0])
+        seen.append(clip.by_global_norm(1.0)(fused))
+        scaler.step(optimizers[0])
+        scaler.update()
+        optimizers[1].zero_grad()
+        loss(plain, x).backward()
+        seen.append(clip.by_global_norm(1.0)(plain))
+        optimizers[1].step()
+    for scaled, unscaled in zip(seen[::2], seen[1::2], strict=True):
+        assert scaled.norm_before == pytest.approx(unscaled.norm_before, rel=1e-3)
+    for a, b in zip(fused.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-5)
+
+
 def test_a_case_takes_a_clip_as_it_is():
     case = Case(model(), loss, [torch.randn(4, 4)], clip=clip.by_global_norm(1.0))
     loss(case.model, case.batches[0]).backward()

@@ -117,6 +117,15 @@ def test_progress_is_told_and_nothing_is_left_behind():
     assert case.model.weight.grad is None
 
 
+def test_a_bar_is_shown_on_request(capsys):
+    suggest(one_number(10.0, 4, 0.1), steps=5, points=4)
+    assert capsys.readouterr().err == ""
+    found = suggest(one_number(10.0, 4, 0.1), steps=5, points=4, progress=True)
+    shown = capsys.readouterr()
+    assert f"{len(found.tried)}/{len(found.tried)} done" in shown.err
+    assert shown.out == ""
+
+
 def test_an_own_step_must_let_the_clip_in():
     def step(case, batch):
         case.optimizer.zero_grad()

@@ -9,10 +9,10 @@ from torch import nn
 
 from unitygain._case import Case
 from unitygain._rehearsal import Rehearsal, rehearse
+from unitygain.clip._bar import Progress, told
 from unitygain.clip.by_global_norm import by_global_norm
 from unitygain.stats import gradient_stats, with_gradient
 
-Progress = Callable[[int, int, str], None]
 # A clip that cuts fewer steps than these hardly ever acts; one that cuts more sets the step size.
 FEWEST_CLIPPED, MOST_CLIPPED = 0.01, 0.1
 
@@ -80,7 +80,7 @@ def suggest(
     between: tuple[float, float] | None = None,
     edge: float = 0.05,
     seed: int = 0,
-    progress: Progress | None = None,
+    progress: Progress | bool | None = None,
 ) -> Suggestion:
     """Find the band of thresholds for the global gradient norm at which `case` trains, by trying them.
 
@@ -104,7 +104,8 @@ def suggest(
             the largest.
         edge: Relative precision of the band's edges.
         seed: Seed of the random numbers that training draws.
-        progress: Called with (done, total, what) before every rehearsal.
+        progress: True shows a bar on stderr; a function is called with (done, total, what) before every
+            rehearsal.
 
     Returns:
         The suggestion; prints as a table.
@@ -136,22 +137,28 @@ def suggest(
         raise ValueError(f"points is {points} and steps {steps}; use at least 3 points of at least 2 steps")
     if not 0 < slack < 1 or not 0 < edge < 1:
         raise ValueError(f"slack is {slack} and edge {edge}; give both between 0 and 1")
-    search = _Search(case, steps, seed, progress or (lambda done, total, what: None), points + 1)
+    with told(progress) as tell:
+        search = _Search(case, steps, seed, tell, points + 1)
+        grid, start = _scan(search, points, between)
+        best = min(run.final for run in search.runs.values())
+        goal = best + slack * (start - best) if goal is None else goal
+        return _judge(search, grid, start, goal, edge)
+
+
+def _scan(search: "_Search", points: int, between: tuple[float, float] | None) -> tuple[list[float], float]:
+    """Rehearse without a clip and at every point of the grid; return the grid and the first loss."""
     free = search.run(math.inf)
     if not search.norms:
         raise ValueError(
             "the case's own step never called case.clip; call case.clip(parameters) between backward and step"
         )
-    start, norms = free.losses[0], search.norms
-    low, high = between or _span(norms, math.isfinite(free.final))
+    low, high = between or _span(search.norms, math.isfinite(free.final))
     if not 0 < low < high < math.inf:
         raise ValueError(f"between is {low:.4g} to {high:.4g}; give 0 < lowest < highest < infinity")
     grid = [float(c) for c in np.geomspace(low, high, points)]
     for threshold in grid:
         search.run(threshold)
-    best = min(run.final for run in search.runs.values())
-    goal = best + slack * (start - best) if goal is None else goal
-    return _judge(search, grid, start, goal, edge)
+    return grid, free.losses[0]
 
 
 class _Search:
