@@ -1,6 +1,7 @@
 """One job of the trials: a change to a fresh copy of a case, measured or trained, in numbers alone."""
 
 import copy
+import gc
 import math
 import threading
 import time
@@ -20,6 +21,8 @@ from unitygain.probe.sites import Select
 # Facts of a gain that a trial keeps; the profile of the diagnosis has them all.
 FACTS = ("gain_per_block", "loop_db", "slope_db", "slope_db_low", "slope_db_high", "depth", "predicted")
 GAINS = ("forward_gain", "backward_gain", "predicted_gain")
+# Bytes of parameters from which a copy is not left to the next collection.
+LARGE = 2**20
 # A training seeds and puts back the random states of its process: one at a time in each.
 ALONE = threading.RLock()
 
@@ -89,16 +92,24 @@ def perform(case: Case, task: Task) -> Reading:
         None on the case. Memory for one copy of the model, and what its training takes.
     """
     with ALONE:
-        try:
-            subject = fresh_subject(case, task.seed, task.index)
-            refused = _apply(subject, task)
-            if refused:
-                return Reading(refused=refused)
-            return _train(case, subject, task) if task.steps else _measure(subject, task)
-        except Exception as error:
-            if not task.calls:
-                raise
-            return Reading(failure=_told(error))
+        reading = _perform(case, task)
+        if sum(parameter.nbytes for parameter in case.model.parameters()) >= LARGE:
+            # Probes and optimizers refer to themselves: their model is let go by a collection alone.
+            gc.collect()
+        return reading
+
+
+def _perform(case: Case, task: Task) -> Reading:
+    try:
+        subject = fresh_subject(case, task.seed, task.index)
+        refused = _apply(subject, task)
+        if refused:
+            return Reading(refused=refused)
+        return _train(case, subject, task) if task.steps else _measure(subject, task)
+    except Exception as error:
+        if not task.calls:
+            raise
+        return Reading(failure=_told(error))
 
 
 def fresh_subject(case: Case, seed: int, index: int) -> Case:

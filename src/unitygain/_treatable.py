@@ -21,19 +21,21 @@ def require_treatable(case: Case, seed: int) -> None:
         seed: The first seed.
 
     Raises:
-        CaseFailure: If its parameters are on meta or lie on several devices, it cannot be copied, its copy
-            does not run on its own parameters, or its loss differs from call to call under one seed.
+        CaseFailure: If its parameters are on meta or lie on several devices, its factory builds nothing new,
+            it cannot be copied, its copy does not run on its own parameters, or its loss differs from call to
+            call under one seed.
 
     Cost: two copies, one after the other, two forward passes and one backward pass.
     """
-    if on_meta(case.model):
-        raise CaseFailure("the model is on meta: trials train it, which takes weights; build it on a device")
     devices = sorted({str(parameter.device) for parameter in case.model.parameters()})
     if len(devices) > 1:
         raise CaseFailure(
             f"the model's parameters lie on {len(devices)} devices ({', '.join(devices)}); trials train "
             "copies on one: move the model to it, or give a smaller model of the same kind"
         )
+    if on_meta(case.model):
+        raise CaseFailure("the model is on meta: trials train it, which takes weights; build it on a device")
+    _require_new_models(case, seed)
     losses = [_first_loss(case, seed, check=turn == 0) for turn in range(2)]
     near = SAME if devices and devices != ["cpu"] else 0.0
     if not _same(losses[0], losses[1], near):
@@ -41,6 +43,18 @@ def require_treatable(case: Case, seed: int) -> None:
             f"the loss differs from call to call under one seed ({losses[0]:.6g}, then {losses[1]:.6g}), so "
             "that trials would compare chance; draw from torch, numpy or random, which are seeded for every "
             "trial, or put it into the batches"
+        )
+
+
+def _require_new_models(case: Case, seed: int) -> None:
+    """Refuse a factory that hands out what it handed out before: training it would train the user's model."""
+    if case.factory is None:
+        return
+    known = {id(parameter) for parameter in case.model.parameters()}
+    if any(id(parameter) in known for parameter in case.build(seed + 1).parameters()):
+        raise CaseFailure(
+            "the model's factory returns the same parameters every time; build a new model in it, or "
+            "give the model itself"
         )
 
 

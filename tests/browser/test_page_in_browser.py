@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from report import odd_reports, sample_report
+from report import odd_reports, sample_report, sample_trials
 
 from unitygain._types import Profile, Site
 from unitygain.report import Report
@@ -23,6 +23,7 @@ REPORTS = {
     "broken": odd_reports.make_broken_report(),
     "healthy": odd_reports.make_healthy_report(),
     "hostile": odd_reports.make_hostile_report(),
+    "treated": sample_trials.make_treated_report(),
 }
 
 
@@ -67,7 +68,7 @@ def test_light_and_dark_differ(look: Look) -> None:
 
 
 def test_a_phone_needs_no_sideways_scrolling(look: Look) -> None:
-    for report in (SMALL, REPORTS["hostile"]):
+    for report in (SMALL, REPORTS["hostile"], REPORTS["treated"]):
         opened = look(report, size=(390, 844))
         assert opened.page.evaluate("document.documentElement.scrollWidth") == 390
 
@@ -105,6 +106,23 @@ def test_arrow_keys_walk_through_a_chart(look: Look) -> None:
     opened.page.keyboard.press("Home")
     assert plot.get_attribute("aria-valuenow") == "0"
     assert opened.at("#chart-gain .cross").evaluate("one => getComputedStyle(one).visibility") == "visible"
+
+
+def test_before_and_after_are_read_with_the_keyboard_and_the_code_is_copied(look: Look) -> None:
+    opened = look(REPORTS["treated"])
+    plot = opened.at("#chart-trial2 .plot")
+    plot.focus()
+    opened.page.keyboard.press("ArrowRight")
+    assert plot.get_attribute("aria-valuetext").startswith("encoder.layers.1: backward, before: −")
+    assert "backward, after: −0.2 dB" in opened.at(".tip").inner_text()
+    assert opened.at("#chart-trial2 path.bar").count() == 4
+    table = opened.at("#trials table")
+    assert table.locator("tbody tr").count() == len(REPORTS["treated"].trials)
+    assert table.locator("tbody tr").nth(1).inner_text().startswith("verified\tpre_norm()\t2.12\t")
+    opened.page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    opened.at("#trials .copy").first.click()
+    opened.page.wait_for_function("document.querySelector('#trials .copy').textContent === 'Copied'")
+    assert opened.page.evaluate("navigator.clipboard.readText()") == REPORTS["treated"].trials[1].code
 
 
 def test_plus_looks_closer_and_escape_returns(look: Look) -> None:

@@ -1,5 +1,11 @@
 """``unitygain treat``: its options, its report, its exit codes."""
 
+import os
+import signal
+import subprocess
+import sys
+import time
+
 import pytest
 
 from unitygain.report import Report
@@ -73,3 +79,69 @@ def test_a_case_without_an_optimizer_is_invalid_input(call, program):
     done = call("treat", "sick.py:untrainable")
     assert done.code == 3
     assert "declares no optimizer" in done.err.splitlines()[-1] + done.err
+
+
+# Sleeps in the second training: its step is beyond those of the diagnosis and of the untreated case.
+ENDLESS = """
+import time
+import torch
+from torch import nn
+from unitygain import Case
+
+class Counting(torch.optim.SGD):
+    steps = 0
+
+    def step(self, closure=None):
+        Counting.steps += 1
+        if Counting.steps == 30:
+            open("second", "w").close()
+            time.sleep(300)
+        return super().step(closure)
+
+def make_model():
+    return nn.Sequential(*(m for _ in range(12) for m in (nn.Linear(16, 16), nn.ReLU())))
+
+def loss(model, x):
+    return (model(x) - x).square().mean()
+
+def make_case():
+    x = torch.randn(8, 16, generator=torch.Generator().manual_seed(0))
+    return Case(make_model, loss, [x], optimizer=lambda params: Counting(params, 1e-2))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [1, 2])
+def test_ctrl_c_keeps_what_is_done_and_writes_it(tmp_path, workers):
+    (tmp_path / "endless.py").write_text(ENDLESS)
+    words = ["treat", "endless.py:make_case", "--steps", "20", "--workers", str(workers), "--json", "r.json"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "unitygain", *words],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # A test run that was started in the background hands down that the signal is ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    limit = time.monotonic() + 240
+    while not (tmp_path / "second").exists() and process.poll() is None and time.monotonic() < limit:
+        time.sleep(0.1)
+    os.kill(process.pid, signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert "Traceback" not in err
+    report = Report.from_json((tmp_path / "r.json").read_bytes())
+    assert (report.trials[0].verdict, report.trials[0].seeds, report.trials[0].steps) == ("untreated", 1, 20)
+    assert report.trials[1].profiles["backward_gain"].facts["depth"] == 12
+    assert report.conclusion.startswith("interrupted: ")
+    assert report.conclusion in " ".join(out.split())
+
+
+def test_a_further_remedy_and_a_number_of_workers_are_checked(call, program):
+    done = call("treat", program, "--also", "make_it_work")
+    assert done.code == 3
+    assert "no remedy is named 'make_it_work'; the names are" in done.err
+    done = call("treat", program, "--workers", "0")
+    assert done.code == 2
+    assert "--workers must be an integer >= 1, got '0'" in done.err

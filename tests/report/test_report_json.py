@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from report import odd_reports, sample_report
 
+from unitygain._trial import VERDICTS, Trial
 from unitygain._types import SEVERITIES, Cause, Finding, Profile, Site, Skipped
 from unitygain.report import Report
 
@@ -84,13 +85,46 @@ FINDING = st.builds(
     FACTS,
     TEXT,
 )
+WORDS = st.lists(TEXT, max_size=2).map(tuple)
+
+
+@st.composite
+def trials(draw: st.DrawFn) -> Trial:
+    remedies = draw(WORDS)
+    return Trial(
+        remedies=remedies,
+        parameters=draw(per_site(st.dictionaries(TEXT, PLAIN, max_size=2), len(remedies))),
+        treats=draw(WORDS),
+        verdict=draw(st.sampled_from(VERDICTS)),
+        loss=draw(FLOAT),
+        better=draw(FLOAT),
+        interval=draw(st.none() | PAIR),
+        seeds=draw(st.integers(0, 9)),
+        steps=draw(st.integers(0, 999)),
+        seconds_per_step=draw(FLOAT),
+        quantity=draw(TEXT),
+        before=draw(FLOAT),
+        after=draw(FLOAT),
+        predicted=draw(st.none() | PAIR),
+        cleared=draw(WORDS),
+        left=draw(WORDS),
+        code=draw(TEXT),
+        note=draw(TEXT),
+        changes=draw(TEXT),
+        first=draw(FLOAT),
+        profiles=draw(st.dictionaries(TEXT | st.just("backward_gain"), profiles(), max_size=2)),
+    )
+
+
 REPORT = st.builds(
     Report,
     FACTS,
-    st.dictionaries(TEXT, profiles(), max_size=2),
+    st.dictionaries(TEXT | st.just("backward_gain"), profiles(), max_size=2),
     st.lists(FINDING, max_size=2).map(tuple),
     st.lists(st.builds(Skipped, TEXT, TEXT), max_size=2).map(tuple),
     st.floats(),
+    st.lists(trials(), max_size=2).map(tuple),
+    TEXT,
 )
 
 

@@ -128,6 +128,13 @@ def treat(
         str | None, typer.Option(metavar="N", help="Steps of each training; chosen by the budget.")
     ] = None,
     seeds: Annotated[str, typer.Option(metavar="N", help="Seeds of a verdict; 3 for 'verified'.")] = "3",
+    also: Annotated[
+        list[str] | None,
+        typer.Option(metavar="REMEDY", help="A further remedy to try, with its defaults; repeatable."),
+    ] = None,
+    workers: Annotated[
+        str, typer.Option(metavar="N", help="Processes that run the trials, to the same numbers.")
+    ] = "1",
     html: Annotated[str | None, typer.Option(metavar="FILE", help="Write the report as one page.")] = None,
     json: Annotated[str | None, typer.Option(metavar="FILE", help="Write it as JSON; - is stdout.")] = None,
     sites: Annotated[
@@ -150,7 +157,7 @@ def treat(
     from unitygain.cli._diagnose import Arguments, command
 
     given = {key: value for key, value in locals().items() if key in Arguments.__annotations__}
-    return command(Arguments(**{**given, "sites": tuple(sites or ())}))
+    return command(Arguments(**{**given, "sites": tuple(sites or ()), "also": tuple(also or ())}))
 
 
 @app.command()

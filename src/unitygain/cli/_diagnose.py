@@ -3,8 +3,9 @@
 import contextlib
 import dataclasses
 import shutil
+import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from unitygain.report import Report
 
 OLDEST_TORCH = (2, 6)
+MOST_WORKERS = 256
 RANKS = ("info", "warning", "error")
 
 
@@ -46,6 +48,8 @@ class Arguments:
     budget: str | None = None
     steps: str | None = None
     seeds: str | None = None
+    also: Sequence[str] = ()
+    workers: str = "1"
 
 
 def command(given: Arguments) -> int:
@@ -119,6 +123,8 @@ def _settings(given: Arguments) -> dict[str, Any]:
             "budget": _options.duration("--budget", given.budget),
             "steps": None if given.steps is None else _options.whole_number("--steps", given.steps),
             "seeds": _options.whole_number("--seeds", given.seeds or "3"),
+            "also": tuple(given.also),
+            "workers": _options.whole_number("--workers", given.workers, most=MOST_WORKERS),
         }
     return shared | {
         "only": _options.codes("--only", given.only, known),
@@ -160,13 +166,13 @@ def _diagnose(source: Code | Folder, voice: Voice, settings: Mapping[str, Any]) 
     from unitygain.cli import _replay
 
     work = treat if "budget" in settings else diagnose
-
+    given = {key: value for key, value in settings.items() if key != "workers"}
     case, facts = source.load(voice)
     owned = source.owned()
     _replay.prepare(case, owned)
     try:
-        with voice.bar() as step:
-            report = work(case, **settings, progress=step)
+        with voice.bar() as step, _processes(settings.get("workers", 1)) as pool:
+            report = work(case, **given, **pool, progress=step)
     except Exception as error:
         fault = _replay.failure(error, case, owned, settings.get("device"), settings.get("dtype"))
         if fault is None:
@@ -175,6 +181,27 @@ def _diagnose(source: Code | Folder, voice: Voice, settings: Mapping[str, Any]) 
     except SystemExit as error:
         raise user_fault(error, doing="the model or the loss", owned=owned) from error
     return dataclasses.replace(report, case={**report.case, **facts})
+
+
+@contextlib.contextmanager
+def _processes(count: int) -> Iterator[dict[str, Any]]:
+    """The argument of ``treat`` that hands its trials to that many processes; none for one."""
+    if count == 1:
+        yield {}
+        return
+    import multiprocessing
+    from concurrent.futures import ProcessPoolExecutor
+
+    # Ctrl-C reaches every process of the terminal; this one decides what is kept.
+    quiet = (signal.SIGINT, signal.SIG_IGN)
+    pool = ProcessPoolExecutor(count, multiprocessing.get_context("spawn"), signal.signal, quiet)
+    try:
+        yield {"executor": pool}
+    finally:
+        # Whatever still runs was interrupted: nobody waits for it.
+        pool.shutdown(wait=False, cancel_futures=True)
+        for child in multiprocessing.active_children():
+            child.terminate()
 
 
 def _was_interrupted(report: "Report") -> bool:

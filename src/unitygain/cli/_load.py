@@ -1,8 +1,11 @@
 """From a target that was understood to the Case that the user's code returns."""
 
+import dataclasses
+import functools
 import importlib
 import importlib.util
 import inspect
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -33,19 +36,42 @@ def load(target: Target) -> "Case":
     module = _import_file(target) if target.is_file else _import_module(target)
     found = _attribute(module, target)
     if isinstance(found, Case):
-        return found
+        return _named(found, target)
     if not callable(found):
         raise Fault(f"{target} is a {_kind(found)}; expected {WANTED}", name="E-TARGET-KIND")
     _check_arguments(found, target)
     name = f"{plain(target.attribute)}()"
     result = _guarded(found, name, "")
     if isinstance(result, Case):
-        return result
+        return _named(result, target)
     kind = "None" if result is None else _kind(result)
     subject = name if result is None else str(target)
     raise Fault(
         f"{subject} returned {kind}; expected a unitygain.Case", name="E-TARGET-KIND", fix=_wrap(result)
     )
+
+
+def _named(case: "Case", target: Target) -> "Case":
+    """The case with the way to build it again in another process."""
+    module = os.path.realpath(target.module) if target.is_file else target.module
+    named = dataclasses.replace(target, module=module)
+    case.rebuild = case.rebuild or functools.partial(rebuild, named, os.getcwd())
+    return case
+
+
+def rebuild(target: Target, folder: str) -> "Case":
+    """Return the Case of a target in a process that only knows its name.
+
+    Args:
+        target: A file is named by its whole path.
+        folder: Where the command was called, in which modules are looked for.
+
+    Side effects:
+        Adds that folder, and a file's own, to ``sys.path``: the user's code may import more later.
+    """
+    folders = [folder, os.path.dirname(target.module)] if target.is_file else [folder]
+    sys.path += [name for name in folders if name not in sys.path]
+    return load(target)
 
 
 def _wrap(result: object) -> str:
