@@ -1,10 +1,14 @@
 """What the remedies of weights and of training are tried on."""
 
+from collections.abc import Callable
+
 import torch
 from contracts.tries import Try
-from zoo import recurrent, sound
+from torch import nn
+from zoo import denoisers, games, recurrent, sound
 from zoo.optimizers import adam
 
+from unitygain import theory
 from unitygain._case import Case
 
 
@@ -16,9 +20,31 @@ def loop() -> Case:
     return made
 
 
+def judge(parts: Callable[[], tuple[nn.Module, nn.Module]], *shape: int) -> Case:
+    """The training of a discriminator on real and generated samples."""
+    model = games.Game(*parts())
+    noise = (32, 8, 1, 1) if parts is games.images else (32, 8)
+
+    def loss(model: games.Game, batch: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
+        fake = model.generator(batch[1]).detach()
+        return model.discriminator(fake).mean() - model.discriminator(batch[0]).mean()
+
+    return Case(model, loss, [(torch.randn(32, *shape), torch.randn(noise))])
+
+
+def pixels() -> Case:
+    """A diffusion model of images with a bounded loss beside its own."""
+    bounded = denoisers.error("noise", denoisers.one)
+    return denoisers.case(denoisers.Pixels(), "noise", denoisers.bound, (32, 1, 6, 6), min_snr=bounded)
+
+
+WEIGHTS = theory.bound_weights(theory.linear_schedule())
 # Cases beside the zoo's, by name.
 CASES = {
     "soft-loop": loop,
+    "game-judge": lambda: judge(games.points, 2),
+    "game-judge-images": lambda: judge(games.images, 1, 8, 8),
+    "denoiser-pixels": pixels,
     "soft-mlp-he": lambda: sound.case("mlp", optimizer=adam(1e-3)),
 }
 TRIES: dict[str, tuple[Try, ...]] = {
@@ -65,5 +91,20 @@ TRIES: dict[str, tuple[Try, ...]] = {
         Try("rnn-tanh-default-150", {"iterations": 15, "steps": 20}, cures=("UG401",)),
         Try("rnn-cell-default-120", {"iterations": 15, "steps": 20}, cures=("UG401",)),
         Try("rnn-lstm-28", {"iterations": 2, "steps": 8}),
+    ),
+    "r1": (Try("game-judge", {}), Try("game-judge-images", {"gamma": 1.0})),
+    "gradient_penalty": (Try("game-judge", {}), Try("game-judge-images", {})),
+    "sequence_warmup": (
+        Try("rnn-tanh-default-150", {}),
+        Try("rnn-relu-identity-1.2", {"start": 4, "steps": 10}),
+        Try("rnn-cell-default-120", {"axis": 1}),
+    ),
+    "min_snr": (
+        Try("denoiser-points-sample-unbounded", {}, cures=("UG705",)),
+        Try("denoiser-pixels", {}, cures=("UG705",)),
+    ),
+    "mirrored_diffusion_clip": (
+        Try("denoiser-points-noise", {"weights": WEIGHTS}),
+        Try("denoiser-rows-v-unbounded", {"weights": WEIGHTS}),
     ),
 }
