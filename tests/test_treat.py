@@ -199,7 +199,12 @@ def test_verdicts():
     broken = [math.inf] * 3
     assert judge_losses([1.0, 1.1, 0.9], broken, 3) == "verified"
     assert judge_losses([math.inf, 1.0, 1.0], broken, 3) == "no better"
-    assert gained([1.0, 1.0], [math.inf, 2.0]) == (math.inf, None)
+    assert gained([1.0, 1.0], [math.inf, 2.0]) == (math.inf, (1.0, 1.0))
+    assert gained([1.0, math.inf], [2.0, 3.0])[1] is None
+    assert judge_losses([0.02, 0.03, 0.02], [math.inf, 5.3, math.inf], 3) == "verified"
+    assert judge_losses([0.5, 0.7, 0.6], [755.0, math.inf, math.inf], 3) == "verified"
+    assert judge_losses([0.82, 0.9, 1.3], [1.6e5, 3.4e4, 3.2e8], 3) == "verified"
+    assert judge_losses([0.82, 0.9, 1.3], [1.6e5, 1.4, 3.2e8], 3) == "leads"
 
 
 def test_bad_input_is_named():

@@ -14,7 +14,7 @@ from unitygain._case import Case, CaseFailure
 from unitygain._registry import MEASURES, RULES, Measure, Rule
 from unitygain._removal import check_causes
 from unitygain._static import measure_static, require_no_device, unjudged_static
-from unitygain._types import NOT_JUDGED, SEVERITIES, Finding, Profile, Skipped
+from unitygain._types import NOT_JUDGED, Finding, Profile, Skipped
 from unitygain.probe.draws import on_meta
 from unitygain.probe.few import choose_samples
 from unitygain.probe.hooks import takes_hooks
@@ -25,6 +25,7 @@ from unitygain.probe.redraw import redraw
 from unitygain.probe.sites import Select
 from unitygain.probe.trace import Gap
 from unitygain.report import Report
+from unitygain.rules._order import in_order
 
 __all__ = ["diagnose"]
 
@@ -207,7 +208,7 @@ def measure_all(
 def judge(
     profiles: Mapping[str, Profile], judges: Iterable[Rule], *, static: bool = False
 ) -> tuple[Finding, ...]:
-    """Return what the rules find in the profiles, most severe first; of a `static` report, what they can."""
+    """Return what the rules find, most severe first, causes before consequences; what a `static` one can."""
     able = [rule for rule in judges if rule.static] if static else judges
     found = [
         finding
@@ -215,7 +216,7 @@ def judge(
         if all(name in profiles for name in (rule.static if static else rule.needs))
         for finding in rule.judge(profiles)
     ]
-    return tuple(sorted(found, key=lambda f: (-SEVERITIES.index(f.severity), f.code)))
+    return in_order(found)
 
 
 def unjudged(

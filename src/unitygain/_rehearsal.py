@@ -169,7 +169,10 @@ def _needs_closure(optimizer: torch.optim.Optimizer) -> bool:
 
 
 def mean_loss(case: Case) -> float:
-    """Return the mean loss over the drawn batches, without gradients; infinite where one is not finite."""
-    with torch.no_grad():
-        losses = [float(case.compute_loss(batch)) for batch in case.batches]
+    """Return the mean loss over the drawn batches; infinite where one is not finite.
+
+    Gradients stay enabled: a loss may differentiate the model by its own input.
+    """
+    with torch.enable_grad():
+        losses = [float(case.compute_loss(batch).detach()) for batch in case.batches]
     return math.fsum(losses) / len(losses) if all(map(math.isfinite, losses)) else math.inf

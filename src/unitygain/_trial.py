@@ -19,6 +19,8 @@ VERDICTS: tuple[Verdict, ...] = (
 # Seeds that it takes to be sure, the share of the untreated loss below which a gain is no cure, and the share
 # of its first loss that a training must lose to count as one that trains.
 ENOUGH, WORTH, TRAINS = 3, 0.01, 0.1
+# Losses that differ by more between seeds are compared by their ratios.
+SPAN = 10.0
 _NONE: Mapping[str, Profile] = MappingProxyType({})
 
 
@@ -116,8 +118,10 @@ class Trial:
 def gained(treated: Sequence[float], untreated: Sequence[float]) -> tuple[float, tuple[float, float] | None]:
     """Return by how much the treated losses are lower on the same seeds, and its 95 % interval (Student's t).
 
-    A training that broke has an infinite loss. Where every untreated one broke and no treated one did, the
-    gain is infinite and so is its interval; where only some did, there is none.
+    A training that broke has an infinite loss. Where untreated ones broke and no treated one did, the gain is
+    infinite; its interval is that against the worst untreated loss that was seen in the place of those, which
+    is less, and infinite where none was seen. Where untreated losses span a factor of ten the interval is
+    that of the ratio, and given about their geometric mean. Where a treated training broke there is none.
 
     Example:
         >>> better, (low, high) = gained([1.0, 1.1, 0.9], [2.0, 2.2, 1.9])
@@ -127,17 +131,30 @@ def gained(treated: Sequence[float], untreated: Sequence[float]) -> tuple[float,
     if not treated:
         return math.nan, None
     gains = [b - a if a != b else 0.0 for a, b in zip(treated, untreated, strict=False)]
-    mean = math.fsum(gains) / len(gains) if all(map(math.isfinite, gains)) else gains[0]
-    if len(gains) < 2:
+    if all(map(math.isfinite, gains)):
+        mean = math.fsum(gains) / len(gains)
+    else:
+        mean = math.inf if all(map(math.isfinite, treated)) else gains[0]
+    if len(gains) < 2 or not all(map(math.isfinite, treated)):
         return mean, None
-    if all(gain == math.inf for gain in gains):
+    seen = [loss for loss in untreated[: len(treated)] if math.isfinite(loss)]
+    if not seen:
         return math.inf, (math.inf, math.inf)
-    if not all(map(math.isfinite, gains)):
-        return mean, None
+    plain = [min(loss, max(seen)) for loss in untreated[: len(treated)]]
+    if min(*plain, *treated) > 0 and max(plain) > SPAN * min(plain):
+        low, high = _interval([math.log(b / a) for a, b in zip(treated, plain, strict=True)])
+        middle = statistics.geometric_mean(plain)
+        return mean, (middle * -math.expm1(-low), middle * -math.expm1(-high))
+    return mean, _interval([b - a for a, b in zip(treated, plain, strict=True)])
+
+
+def _interval(values: Sequence[float]) -> tuple[float, float]:
+    """95 % interval of the mean, by Student's t."""
     from scipy import stats
 
-    half = float(stats.t.ppf(0.975, len(gains) - 1)) * statistics.stdev(gains) / math.sqrt(len(gains))
-    return mean, (mean - half, mean + half)
+    mean, count = statistics.fmean(values), len(values)
+    half = float(stats.t.ppf(0.975, count - 1)) * statistics.stdev(values) / math.sqrt(count)
+    return mean - half, mean + half
 
 
 def judge_losses(treated: Sequence[float], untreated: Sequence[float], seeds: int) -> Verdict:

@@ -273,3 +273,44 @@ def test_an_expected_loss_beside_the_measured_one() -> None:
     profile = measured(case, "loss_value")["loss_value"]
     # ln 5 in float32.
     assert profile.values[0] == pytest.approx(float(profile.facts["expected"]), rel=2e-7)
+
+
+@pytest.mark.parametrize("most", [1e-6, 0.5, 1e6])
+def test_what_a_clip_leaves_of_the_gradient_is_its_norm_after_over_before(most: float) -> None:
+    case = squares(
+        _net(), 4, 5, optimizer=OPTIMIZERS["sgd"], clip=lambda p: nn.utils.clip_grad_norm_(p, most)
+    )
+    twin = copy.deepcopy(case.model)
+    case.loss(twin, case.batches[0]).backward()
+    whole = math.sqrt(sum(float(p.grad.square().sum()) for p in twin.parameters() if p.grad is not None))
+    # torch's clip adds 1e-6 to the norm that it divides by.
+    expected = min(1.0, most / (whole + 1e-6))
+    assert measured(case, "update_ratio")["update_ratio"].facts["clipped"] == pytest.approx(
+        expected, rel=1e-9
+    )
+
+
+@pytest.mark.parametrize("scale", [1e-4, 1.0, 1e3])
+@pytest.mark.parametrize("size", [0.1, 1e5])
+def test_the_reduction_of_squares_by_hand_is_read_from_the_gradient(scale: float, size: float) -> None:
+    """The loss s·mean((y - t)²) has the gradient 2s(y - t)/n: n²·mean(g²)/(4·loss) is s, for any targets."""
+    torch.manual_seed(1)
+    inputs, targets = torch.randn(6, 5), size * torch.randn(6, 2)
+
+    def loss(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
+        return scale * (model(batch[0]) - batch[1]).pow(2).mean()
+
+    case = Case(_net(), loss, [(inputs, targets)])
+    # float32: a mean of twelve squares, and one of the gradient.
+    assert measured(case, "loss_value")["loss_value"].facts["reduction"] == pytest.approx(scale, rel=1e-5)
+
+
+@pytest.mark.parametrize(("how", "times"), [("mean", 1.0), ("sum", 6.0)])
+def test_the_reduction_of_a_cross_entropy_is_the_loss_over_its_mean(how: str, times: float) -> None:
+    torch.manual_seed(1)
+
+    def loss(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
+        return F.cross_entropy(model(batch[0]), batch[1], reduction=how)
+
+    case = Case(_net(), loss, [(torch.randn(6, 5), torch.randint(2, (6,)))])
+    assert measured(case, "loss_value")["loss_value"].facts["reduction"] == pytest.approx(times, rel=1e-5)

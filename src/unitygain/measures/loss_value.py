@@ -11,7 +11,13 @@ from unitygain.probe.record import Record
 UNIT = "the loss, in its own unit"
 
 
-@measure(unit=UNIT, needs=("loss.expected", "loss.classes", "loss.rows", "loss.softmax_before", "loss.mean"))
+@measure(
+    unit=UNIT,
+    needs=(
+        *("loss.expected", "loss.classes", "loss.rows", "loss.softmax_before", "loss.mean"),
+        "logits_grad.rms",
+    ),
+)
 def loss_value(case: Case, record: Record) -> Profile | None:
     """Loss of the batch, with the value that a prediction without any knowledge would have.
 
@@ -24,13 +30,16 @@ def loss_value(case: Case, record: Record) -> Profile | None:
 
     Args:
         case: Not used.
-        record: A record with `loss.expected`, `loss.classes`, `loss.rows`, `loss.softmax_before`
-            and `loss.mean`.
+        record: A record with `loss.expected`, `loss.classes`, `loss.rows`, `loss.softmax_before`,
+            `loss.mean` and `logits_grad.rms`.
 
     Returns:
         One value at the model. Facts: ``kind``; ``expected`` and ``classes`` (NaN where unknown);
         ``row_mean``, the loss operation's own mean over its rows, without class weights, label smoothing,
         reduction by a sum or further terms (NaN where unknown);
+        ``reduction``, the loss over that mean: 1 for a mean, the number of rows for a sum, and what else the
+        loss is multiplied by. Where the operation is unknown it is taken from the gradient g of the model's
+        output of n entries, as n²·mean(g²)/(4·loss), which is right for squared errors of any size;
         ``softmax_before_loss``, 1 where a loss with its own softmax (sigmoid) is given what has been
         through one; ``loss_operations``, how many were seen.
 
@@ -60,5 +69,19 @@ def loss_value(case: Case, record: Record) -> Profile | None:
         facts["softmax_before_loss"] = float(any(numbers[0] for numbers in before.values()))
         facts["loss_operations"] = float(len(before))
     value = float(record.facts["loss"])
+    facts["reduction"] = _reduction(value, facts, record)
     note = "" if math.isfinite(value) else "the loss itself is not finite"
     return Profile("loss_value", UNIT, (Site(""),), (value,), facts=facts, note=note)
+
+
+def _reduction(value: float, facts: dict[str, float | str], record: Record) -> float:
+    """Return the loss over the mean of its rows; NaN where neither operation nor output tells."""
+    mean = float(facts["row_mean"])
+    if mean > 0 and math.isfinite(mean):
+        return value / mean
+    place = next(iter(record.of("logits")), None)
+    gradient = record.numbers("logits_grad.rms", place.site) if place is not None else None
+    known = gradient is not None and facts["kind"] == "unknown" and value > 0 and math.isfinite(value)
+    if place is None or gradient is None or not known:
+        return math.nan
+    return (math.prod(place.shape) * gradient[0]) ** 2 / (4 * value)

@@ -39,7 +39,8 @@ def update_ratio(case: Case, record: Record) -> Profile | None:
         One value per parameter that the step moved or could have moved (trainable and in the optimizer),
         in the model's order; infinite where a parameter of zeros was moved. Labels are dtypes. Facts:
         ``optimizer``, ``learning_rate`` (of the first group), ``median``, ``scheduled`` (1 where a schedule
-        chose the rate). None where the case declares no optimizer.
+        chose the rate), ``clipped`` (norm of the gradient after the case's clip over that before it; 1
+        without a clip, NaN where the case's own step was taken). None where the case declares no optimizer.
 
     Raises:
         Gap: If the model and its optimizer cannot be copied, or the optimizer's step needs what this
@@ -65,7 +66,7 @@ def update_ratio(case: Case, record: Record) -> Profile | None:
             f"({type(error).__name__}: {error})"
         ) from error
     before = {name: parameter.detach().clone() for name, parameter in twin.model.named_parameters()}
-    optimizer, note = _step(case, twin)
+    optimizer, note, clipped = _step(case, twin)
     held = {id(p) for group in optimizer.param_groups for p in group["params"]}
     ratios = {}
     for name, parameter in twin.model.named_parameters():
@@ -77,7 +78,7 @@ def update_ratio(case: Case, record: Record) -> Profile | None:
     finite = sorted(value for value in ratios.values() if math.isfinite(value))
     facts: dict[str, float | str] = {"median": finite[len(finite) // 2] if finite else math.nan}
     facts |= {"optimizer": type(optimizer).__name__, "learning_rate": float(optimizer.param_groups[0]["lr"])}
-    facts["scheduled"] = float(case.schedule is not None)
+    facts |= {"scheduled": float(case.schedule is not None), "clipped": clipped}
     labels = record.labels("parameter")
     sites = tuple(Site(name) for name in ratios)
     return Profile(
@@ -91,8 +92,8 @@ def update_ratio(case: Case, record: Record) -> Profile | None:
     )
 
 
-def _step(case: Case, twin: Case) -> tuple[torch.optim.Optimizer, str]:
-    """Take one step on the copy; return its optimizer and a sentence on what was done."""
+def _step(case: Case, twin: Case) -> tuple[torch.optim.Optimizer, str, float]:
+    """Take one step on the copy; return its optimizer, a sentence on what was done, what the clip left."""
     optimizer = twin.build_optimizer()
     assert optimizer is not None
     twin.optimizer = optimizer
@@ -100,11 +101,13 @@ def _step(case: Case, twin: Case) -> tuple[torch.optim.Optimizer, str]:
         case.schedule(optimizer)
     if case.step is not None:
         case.step(twin, twin.batches[0])
-        return optimizer, f"{ZEROS}; the case's own step was taken"
+        return optimizer, f"{ZEROS}; the case's own step was taken", math.nan
     for parameter, original in zip(twin.model.parameters(), case.model.parameters(), strict=True):
         parameter.grad = None if original.grad is None else original.grad.detach().clone()
+    whole = _length(twin)
     if case.clip is not None:
         case.clip(twin.model.parameters())
+    left = _length(twin) / whole if whole else 1.0
     if "closure" in _needed(optimizer.step):
         raise Gap(
             f"{type(optimizer).__name__}.step needs a closure; declare the step: "
@@ -113,7 +116,13 @@ def _step(case: Case, twin: Case) -> tuple[torch.optim.Optimizer, str]:
     optimizer.step()
     clipped = "clipped as the case declares" if case.clip is not None else "no clip is declared"
     scheduled = "" if case.schedule is not None else ", no schedule is declared"
-    return optimizer, f"{ZEROS}; {clipped}{scheduled}"
+    return optimizer, f"{ZEROS}; {clipped}{scheduled}", left
+
+
+def _length(case: Case) -> float:
+    """Norm of all gradients together."""
+    gradients = [p.grad for p in case.model.parameters() if p.grad is not None and not p.grad.is_sparse]
+    return math.hypot(*(float(rms(gradient)) * math.sqrt(gradient.numel()) for gradient in gradients))
 
 
 def _needed(function: Callable[..., object]) -> set[str]:

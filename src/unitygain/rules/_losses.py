@@ -1,6 +1,7 @@
 """The losses whose value for a prediction that knows nothing is known: ln(classes)."""
 
 import math
+from collections.abc import Mapping
 
 from unitygain._types import Profile
 
@@ -21,3 +22,16 @@ def read_entropy(profile: Profile) -> tuple[float, float] | None:
     if profile.facts.get("kind") not in KINDS or not (math.isfinite(mean) and math.isfinite(expected)):
         return None
     return mean, expected
+
+
+def reduction(profiles: Mapping[str, Profile]) -> float:
+    """Return the loss over its mean per row, NaN where it is not known."""
+    loss = profiles.get("loss_value")
+    return float(loss.facts.get("reduction", math.nan)) if loss else math.nan
+
+
+def target_spread(profiles: Mapping[str, Profile]) -> float:
+    """Return the standard deviation of the targets of a squared error, NaN for other losses."""
+    loss = profiles.get("loss_value")
+    known = loss is not None and loss.facts.get("kind") == "mse"
+    return math.sqrt(float(loss.facts["expected"])) if loss and known else math.nan

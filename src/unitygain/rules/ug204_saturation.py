@@ -39,7 +39,7 @@ from collections.abc import Iterable, Mapping
 from unitygain._registry import rule
 from unitygain._types import Cause, Finding, Profile, Severity, Site
 from unitygain.rules._fixes import suggest
-from unitygain.rules._layers import SATURATING, Layer, fed_by, parameter_rms, read_layers, value_at
+from unitygain.rules._layers import SATURATING, Layer, fed_by, parameter_rms, read_layers, value_at, within
 from unitygain.rules._numbers import spell
 
 MANY, NEARLY_ALL = 0.6, 0.9
@@ -95,12 +95,17 @@ def bounded(label: str) -> bool:
 def causes(profiles: Mapping[str, Profile], site: Site) -> Iterable[Cause]:
     """Yield weights, inputs and biases by how far they lie above 1, the farthest first."""
     layer = feeding(profiles, site)
-    first = layer is not None and layer.site == read_layers(profiles)[0].site
+    layers = read_layers(profiles)
+    first = layer is not None and layer.site == layers[0].site
     inputs = profiles["input_rms"].values[0] if first and "input_rms" in profiles else 0.0
     likely: list[tuple[float, Cause]] = []
     if layer and layer.gain > LARGE:
-        text = f"weights: sqrt(fan_in·var) = {spell(layer.gain)} in {layer.site}, where 1 keeps the scale"
-        given = {"sites": (layer.site.path,), "gain": 1.0}
+        loud = [other for other in layers if other.activation == layer.activation and other.gain > LARGE]
+        more = f" and {len(loud) - 1} other layers" if len(loud) > 1 else ""
+        text = (
+            f"weights: sqrt(fan_in·var) = {spell(layer.gain)} in {layer.site}{more}, where 1 keeps the scale"
+        )
+        given = {"sites": tuple(other.site.path for other in loud), "gain": 1.0}
         likely.append((layer.gain, Cause(text, "rescale_weights", given, (0.0, CURED))))
     if math.isfinite(inputs) and inputs > LARGE:
         text = f"inputs: rms {spell(inputs)}, and {site} sees them through one layer"
@@ -115,9 +120,27 @@ def causes(profiles: Mapping[str, Profile], site: Site) -> Iterable[Cause]:
 
 
 def feeding(profiles: Mapping[str, Profile], site: Site) -> Layer | None:
-    """Return the layer with a weight that ran last before the activation `site`."""
+    """Return the layer with a weight that ran last before the activation `site`.
+
+    An activation that is a function call has no place in the order: it is fed by one of those layers of the
+    module around it that have this activation behind them, of which the loudest is returned; the very first
+    such call is fed by the first of them.
+    """
     profile = profiles.get("act_rms")
     order = {leaf.path: index for index, leaf in enumerate(profile.sites)} if profile else {}
+    if profile is None or site not in profile.sites:
+        flat = profiles["act_frac_saturated"]
+        name = dict(zip(flat.sites, flat.labels, strict=True)).get(site, "").lower() if flat.labels else ""
+        around = [
+            layer
+            for layer in read_layers(profiles)
+            if layer.activation == name and within(layer.site.path, site.path)
+        ]
+        return around[0] if around and site == flat.sites[0] else max(around, key=_gain, default=None)
     place = order.get(site.path, -1)
     earlier = [layer for layer in read_layers(profiles) if order.get(layer.site.path, place) < place]
     return max(earlier, key=lambda layer: order[layer.site.path], default=None)
+
+
+def _gain(layer: Layer) -> float:
+    return layer.gain

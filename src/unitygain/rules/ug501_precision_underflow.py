@@ -14,7 +14,8 @@ Why it matters:
 
 When it is a false alarm:
     Where the case's own step scales the loss, which cannot be seen from outside: it is reported as
-    information if a scale up to 65536 (where torch.amp.GradScaler starts) repairs it.
+    information if a scale up to 65536 (where torch.amp.GradScaler starts) repairs it, unless that step,
+    taken once, leaves every weight where it was.
 
 Remedies:
     loss_scale, with the power of two that is stated; torch.amp.GradScaler; change_precision to bfloat16,
@@ -54,6 +55,8 @@ LIMIT = 0.1
 # The loss scale is chosen so that at most a hundredth of the energy is lost; as much again for new dropout.
 REPAIRED = 0.02
 SCALER_START = 65536.0
+# float16's largest number, and the decades that a weight's gradient may lie above that of an output.
+LARGEST, MARGIN = 65504.0, 4.0
 FAR = 6.0
 
 
@@ -62,7 +65,7 @@ FAR = 6.0
     name="precision-underflow",
     severity="error",
     needs=("grad_rescaled",),
-    wants=("grad_rms",),
+    wants=("grad_rms", "update_ratio"),
 )
 def judge(profiles: Mapping[str, Profile]) -> Iterator[Finding]:
     """Yield a finding where a narrow dtype loses a tenth of a gradient's energy."""
@@ -82,7 +85,7 @@ def judge(profiles: Mapping[str, Profile]) -> Iterator[Finding]:
     yield Finding(
         "UG501",
         "precision-underflow",
-        _severity(scale, own_step=profile.facts.get("own_step") == 1.0),
+        _severity(scale, scales_itself=_may_scale_itself(profiles)),
         f"{dtype} rounds {entries:.0%} of the gradient's entries at {site} to zero, {spell(lost)} of "
         f"its energy (rms {spell(10**true)} in float64); {repair}",
         (site, *sites),
@@ -97,10 +100,25 @@ def judge(profiles: Mapping[str, Profile]) -> Iterator[Finding]:
     )
 
 
-def _severity(scale: float, *, own_step: bool) -> Severity:
+def _severity(scale: float, *, scales_itself: bool) -> Severity:
     if not math.isfinite(scale):
         return "error"
-    return "info" if own_step and scale <= SCALER_START else "warning"
+    return "info" if scales_itself and scale <= SCALER_START else "warning"
+
+
+def _may_scale_itself(profiles: Mapping[str, Profile]) -> bool:
+    """Whether the case's own step may scale the loss.
+
+    It was taken once: where it moved no weight, though the gradient has room to be multiplied as a scaler
+    does at its start, it does not scale.
+    """
+    profile = profiles["grad_rescaled"]
+    if profile.facts.get("own_step") != 1.0:
+        return False
+    moved = profiles.get("update_ratio")
+    still = moved is not None and len(moved) > 0 and not any(moved.values)
+    room = max((value for _, value in profile.finite()), default=math.inf) + math.log10(SCALER_START)
+    return not (still and room < math.log10(LARGEST) - MARGIN)
 
 
 def _causes(profile: Profile, dtype: str, scale: float) -> Iterator[Cause]:

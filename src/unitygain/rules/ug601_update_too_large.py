@@ -4,9 +4,11 @@ What it sees:
     The median over weight tensors of rms(update)/rms(weight), where the update is the one that the declared
     optimizer really makes in its first step, on a copy. Biases and weights that start at zero are left out,
     and their number is said. Two kinds of optimizer have two limits. Where the step is in proportion to the
-    gradient (SGD, with or without momentum), 0.2. Where the first step has the size of the learning rate in
-    every entry, whatever the gradient (Adam and its relatives), 2: that step is the largest they ever make,
-    and later ones, in which signs disagree, are smaller.
+    gradient (SGD, with or without momentum), 0.2, and 2 for a model of one weight. Where the first step has
+    the size of the learning rate in every entry, whatever the gradient (Adam and its relatives), 2: that step
+    is the largest they ever make, and later ones, in which signs disagree, are smaller. For the first kind,
+    what was measured to make the gradient large is named before the rate: inputs, a loss that is a sum,
+    targets of a squared error.
 
 Why it matters:
     A step that is a large part of the weight throws away what the initialisation or the training before it
@@ -48,13 +50,18 @@ from collections.abc import Iterator, Mapping
 
 from unitygain._registry import rule
 from unitygain._types import Cause, Finding, Profile
+from unitygain.rules._losses import reduction, target_spread
 from unitygain.rules._numbers import spell
 from unitygain.rules._updates import Updates, read_updates
 
 LIMIT_PROPORTIONAL = 0.2
 LIMIT_BY_SIGN = 2.0
+# A model of one weight has nothing behind it that a new weight could upset, and its loss is usually convex.
+LIMIT_ALONE = 2.0
 FATAL = 10.0
 LARGE_INPUT = 10.0
+# A loss of several terms, or weighted, is a few times its main term; the smallest batch worth summing is 10.
+LARGE_LOSS = 10.0
 
 
 @rule(
@@ -62,13 +69,16 @@ LARGE_INPUT = 10.0
     name="update-too-large",
     severity="error",
     needs=("update_ratio", "param_rms"),
-    wants=("input_rms",),
+    wants=("input_rms", "loss_value"),
 )
 def judge(profiles: Mapping[str, Profile]) -> Iterator[Finding]:
     """Judge the median ratio of the first update to the weight."""
     updates = read_updates(profiles)
-    limit = LIMIT_BY_SIGN if updates and updates.by_sign else LIMIT_PROPORTIONAL
-    if updates is None or not updates.ratio > limit:
+    if updates is None:
+        return
+    limit = LIMIT_ALONE if updates.count == 1 else LIMIT_PROPORTIONAL
+    limit = LIMIT_BY_SIGN if updates.by_sign else limit
+    if not updates.ratio > limit:
         return
     kind = "has one size in every entry" if updates.by_sign else "is in proportion to the gradient"
     yield Finding(
@@ -96,6 +106,8 @@ def judge(profiles: Mapping[str, Profile]) -> Iterator[Finding]:
 
 def _causes(updates: Updates, limit: float, profiles: Mapping[str, Profile]) -> Iterator[Cause]:
     factor = _factor(updates, limit)
+    if not updates.by_sign:
+        yield from _behind_the_gradient(profiles, factor, updates)
     yield Cause(
         f"learning rate: the update is proportional to it; {spell(factor)} of it gives a ratio of "
         f"{spell(factor * updates.ratio)}",
@@ -104,15 +116,33 @@ def _causes(updates: Updates, limit: float, profiles: Mapping[str, Profile]) -> 
         # Decay, weight and gradient are the same in both first steps; only the rate's rounding differs.
         predicted=(0.99 * factor * updates.ratio, 1.01 * factor * updates.ratio),
     )
+    if not updates.by_sign:
+        yield Cause("gradient: its scale; look at what grows over the depth (UG102, UG201)")
+
+
+def _behind_the_gradient(profiles: Mapping[str, Profile], factor: float, updates: Updates) -> Iterator[Cause]:
+    """Yield what makes a gradient large, where it was measured: inputs, the loss's reduction, targets."""
     scales = profiles["input_rms"].finite() if "input_rms" in profiles else ()
     inputs = max((value for _, value in scales), default=0.0)
-    if not updates.by_sign and inputs > LARGE_INPUT:
+    if inputs > LARGE_INPUT:
         yield Cause(
             f"inputs: their rms is {spell(inputs)}; the gradient of the first weights grows with it (UG607)",
             remedy="unit_inputs",
         )
-    elif not updates.by_sign:
-        yield Cause("gradient: its scale; a loss that sums over the batch makes it as many times larger")
+    times = reduction(profiles)
+    if times > LARGE_LOSS:
+        yield Cause(
+            f"loss: it is {spell(times)} times its mean per row, as a sum over rows is; so is the gradient",
+            remedy="lower_learning_rate",
+            parameters={"factor": factor},
+            predicted=(0.99 * factor * updates.ratio, 1.01 * factor * updates.ratio),
+            note="a mean in the place of the sum does what the factor does",
+        )
+    spread = target_spread(profiles)
+    if spread > LARGE_INPUT:
+        yield Cause(
+            f"targets: their spread is {spell(spread)}, and the gradient of a squared error grows with it"
+        )
 
 
 def _factor(updates: Updates, limit: float) -> float:

@@ -4,7 +4,9 @@ What it sees:
     The median over weight tensors of rms(update)/rms(weight) below 1e-6, and no weight above 1e-5: nothing
     moves. The update is the one that the declared optimizer really makes in its first step, rounding
     included. Biases and weights that start at zero are left out. Where a part of the model moves and
-    another does not, the gradient differs, not the step: that is UG101 or UG603.
+    another does not, the gradient differs, not the step: that is UG101 or UG603. Where the case's clip leaves
+    less than a hundredth of the gradient, or the loss is less than a thousandth of its mean per row, both
+    limits are ten times as high.
 
 Why it matters:
     At 1e-6 a weight needs a million steps in one direction to change by its own size. In float32 half a
@@ -43,6 +45,7 @@ from collections.abc import Iterator, Mapping
 
 from unitygain._registry import rule
 from unitygain._types import Cause, Finding, Profile
+from unitygain.rules._losses import reduction
 from unitygain.rules._numbers import spell
 from unitygain.rules._parameters import is_bias
 from unitygain.rules._updates import Updates, read_updates
@@ -50,6 +53,12 @@ from unitygain.rules._updates import Updates, read_updates
 LIMIT = 1e-6
 MOVES = 1e-5
 AIM = 1e-3
+# What a clip must leave of a gradient, and a division of its mean per row, not to be what makes the steps too
+# small. A loss of several terms may weigh its main one by a hundredth.
+CRUMBS, DIVIDED = 0.01, 1e-3
+# Where either was measured, the step is small by mistake and not by choice: a hundred thousand steps to move
+# a weight by its own size are too many then.
+LIMIT_KNOWN = 1e-5
 HALF_UNIT = {"float64": 2.0**-54, "float32": 2.0**-25, "float16": 2.0**-12, "bfloat16": 2.0**-9}
 
 
@@ -58,12 +67,16 @@ HALF_UNIT = {"float64": 2.0**-54, "float32": 2.0**-25, "float16": 2.0**-12, "bfl
     name="update-too-small",
     severity="warning",
     needs=("update_ratio", "param_rms"),
-    wants=("param_grad_rms",),
+    wants=("param_grad_rms", "loss_value"),
 )
 def judge(profiles: Mapping[str, Profile]) -> Iterator[Finding]:
     """Judge whether any weight moves."""
     updates = read_updates(profiles)
-    if updates is None or not (updates.ratio < LIMIT and updates.largest < MOVES):
+    if updates is None:
+        return
+    known = _left_by_clip(profiles) < CRUMBS or reduction(profiles) < DIVIDED
+    limit = LIMIT_KNOWN if known else LIMIT
+    if not (updates.ratio < limit and updates.largest < MOVES / LIMIT * limit):
         return
     if _warming_up(profiles["update_ratio"]) or not _has_gradient(profiles):
         return
@@ -79,7 +92,7 @@ def judge(profiles: Mapping[str, Profile]) -> Iterator[Finding]:
         quantity="update_ratio",
         value=updates.ratio,
         unit=profiles["update_ratio"].unit,
-        threshold=LIMIT,
+        threshold=limit,
         causes=tuple(_causes(updates, profiles)),
         evidence={"largest ratio": updates.largest, "read": updates.coverage},
         fix="raise lr until the ratio of update to weight is about 1e-3",
@@ -96,6 +109,18 @@ def _causes(updates: Updates, profiles: Mapping[str, Profile]) -> Iterator[Cause
         yield Cause(
             f"rounding: the weights are {dtype}, where an update below {spell(half)} of a weight is lost",
             note="not tested: it needs weights of another dtype",
+        )
+    left, times = _left_by_clip(profiles), reduction(profiles)
+    if left < CRUMBS:
+        yield Cause(
+            f"clip: it leaves {spell(left)} of the gradient's norm; the limit is far below the gradient"
+        )
+    if not updates.by_sign and times < DIVIDED and updates.ratio > 0 and not narrow:
+        yield Cause(
+            f"loss: it is {spell(times)} times its mean per row, and the gradient is as small",
+            remedy="lower_learning_rate",
+            parameters={"factor": 10.0 ** math.floor(-math.log10(times))},
+            note="a loss that is a mean does what the factor does",
         )
     if updates.ratio > 0 and not narrow:
         factor = 10.0 ** math.floor(math.log10(AIM / updates.ratio))
@@ -114,6 +139,12 @@ def _causes(updates: Updates, profiles: Mapping[str, Profile]) -> Iterator[Cause
         )
     if not updates.by_sign:
         yield Cause("gradient: it is small everywhere; look at the scale of the loss, and at UG501 and UG608")
+
+
+def _left_by_clip(profiles: Mapping[str, Profile]) -> float:
+    """Return what the case's clip leaves of the gradient's norm; 1 where that is not known."""
+    left = float(profiles["update_ratio"].facts.get("clipped", math.nan))
+    return 1.0 if math.isnan(left) else left
 
 
 def _warming_up(profile: Profile) -> bool:

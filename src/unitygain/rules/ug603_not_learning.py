@@ -5,8 +5,9 @@ What it sees:
     Trainable parameters whose gradient is exactly zero in every entry; where that is so for all of them, a
     loss of zero, or below half of a guess's cross-entropy, says that nothing is left to learn. And frozen
     parameters: a warning where one layer is frozen and others of the very same kind, before and behind it,
-    train; otherwise information, because a frozen backbone, a frozen first half or frozen normalisation is
-    how fine-tuning is done.
+    train, most of that kind or, where the trunk's weights still are a random draw, some of it; otherwise
+    information, because a frozen backbone, a frozen first half or frozen normalisation is how fine-tuning is
+    done.
 
 Why it matters:
     A parameter without a gradient is capacity, memory and optimizer state that never does anything, and
@@ -44,6 +45,7 @@ A silent example:
 
 import fnmatch
 import math
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -60,7 +62,15 @@ from unitygain.rules._ranges import SMALLEST_NORMAL
     name="parameter-not-learning",
     severity="warning",
     needs=("param_trainable", "param_grad_rms"),
-    wants=("param_rms", "act_rms", "act_frac_dead", "act_frac_nonfinite", "grad_rescaled", "loss_value"),
+    wants=(
+        "backward_gain",
+        "param_rms",
+        "act_rms",
+        "act_frac_dead",
+        "act_frac_nonfinite",
+        "grad_rescaled",
+        "loss_value",
+    ),
 )
 def judge(profiles: Mapping[str, Profile]) -> Iterator[Finding]:
     """Yield one finding for unused, one for zero-gradient and one for frozen parameters."""
@@ -82,7 +92,7 @@ def judge(profiles: Mapping[str, Profile]) -> Iterator[Finding]:
             yield _without_gradient(zero, len(trainable), profiles)
     frozen = [site for site, value in profiles["param_trainable"].items() if not value]
     if frozen:
-        yield _frozen(frozen, trainable)
+        yield _frozen(frozen, trainable, profiles)
 
 
 def _unused(sites: list[Site], count: int, profiles: Mapping[str, Profile]) -> Finding:
@@ -153,8 +163,9 @@ def _without_gradient(sites: list[Site], count: int, profiles: Mapping[str, Prof
     )
 
 
-def _frozen(frozen: list[Site], trainable: list[Site]) -> Finding:
-    odd = _odd_layers(frozen, trainable)
+def _frozen(frozen: list[Site], trainable: list[Site], profiles: Mapping[str, Profile]) -> Finding:
+    gains = profiles.get("backward_gain")
+    odd = _odd_layers(frozen, trainable, untouched=gains is not None and gains.facts.get("law") == "redrawn")
     sites = odd or frozen
     total = len(frozen) + len(trainable)
     what = f"{len(frozen)} of {total} parameters are frozen ({len(frozen) / total:.0%})"
@@ -196,15 +207,16 @@ def _common(sites: Sequence[Site]) -> str:
     return ".".join([*filter(None, shared), "*"])
 
 
-def _odd_layers(frozen: Sequence[Site], trainable: Sequence[Site]) -> list[Site]:
+def _odd_layers(frozen: Sequence[Site], trainable: Sequence[Site], *, untouched: bool) -> list[Site]:
     """Frozen weights that have weights of the same name pattern before and behind them that train."""
     alike: dict[str, list[tuple[int, ...]]] = defaultdict(list)
     for site in trainable:
         alike[pattern(site)].append(_numbers(site))
     still = Counter(pattern(site) for site in frozen)
     ends = {kind: (min(numbers), max(numbers)) for kind, numbers in alike.items()}
-    # Most of its kind train: a few layers left open in a frozen trunk are a choice.
-    usual = {kind for kind, numbers in alike.items() if len(numbers) > still[kind]}
+    # Most of its kind train: a few layers left open in a frozen trunk are a choice, unless that trunk was
+    # never trained.
+    usual = {kind for kind, numbers in alike.items() if untouched or len(numbers) > still[kind]}
     return [
         site
         for site in frozen
@@ -214,7 +226,7 @@ def _odd_layers(frozen: Sequence[Site], trainable: Sequence[Site]) -> list[Site]
 
 
 def _numbers(site: Site) -> tuple[int, ...]:
-    return tuple(int(part) for part in site.path.split(".") if part.isdigit())
+    return tuple(int(digits) for digits in re.findall(r"\d+", site.path))
 
 
 def _not_behind_zero_weights(

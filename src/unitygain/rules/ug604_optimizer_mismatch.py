@@ -11,8 +11,9 @@ Why it matters:
     made new parameters, or from the parameters of a part. Nothing in the loop complains.
 
 When it is a false alarm:
-    Where several optimizers share the work (a GAN, an actor and a critic) and the case declares one of
-    them. A frozen parameter in the optimizer is harmless: its gradient is None, and a step leaves it alone.
+    Where several optimizers share the work (an actor and a critic) and the case declares one of them. Where
+    what is not held is the discriminator of a game, it is information. A frozen parameter in the optimizer is
+    harmless: its gradient is None, and a step leaves it alone.
 
 Remedies:
     Build the optimizer last, from model.parameters(); optimizer.add_param_group for what came later.
@@ -39,6 +40,7 @@ from collections.abc import Iterator, Mapping
 
 from unitygain._registry import rule
 from unitygain._types import Cause, Finding, Profile, Severity, Site
+from unitygain.rules._layers import within_any
 from unitygain.rules._parameters import list_owners
 
 HELD = "in optimizer"
@@ -51,6 +53,7 @@ NOT_HELD = "not in optimizer"
     severity="error",
     needs=("param_trainable",),
     static=("param_trainable",),
+    wants=("fake_logit_grad",),
 )
 def judge(profiles: Mapping[str, Profile]) -> Iterator[Finding]:
     """Yield one finding for trainable parameters that are not held, one for frozen ones that are."""
@@ -63,7 +66,7 @@ def judge(profiles: Mapping[str, Profile]) -> Iterator[Finding]:
     held = any(label == HELD for _, _, label in entries)
     idle = [site for site, value, label in entries if not value and label == HELD]
     if missing:
-        yield _missing(missing, len(trainable), held)
+        yield _missing(missing, len(trainable), held, shared=_of_the_other_player(missing, profiles))
     if idle:
         yield Finding(
             "UG604",
@@ -81,8 +84,15 @@ def judge(profiles: Mapping[str, Profile]) -> Iterator[Finding]:
         )
 
 
-def _missing(sites: list[Site], count: int, held: bool) -> Finding:
-    severity: Severity = "warning" if held else "error"
+def _of_the_other_player(sites: list[Site], profiles: Mapping[str, Profile]) -> bool:
+    """Whether all `sites` are of a game's discriminator, which has an optimizer of its own."""
+    game = profiles.get("fake_logit_grad")
+    judges = {site.path for site in game.sites} if game else set()
+    return bool(judges) and all(within_any(site.path, judges) for site in sites)
+
+
+def _missing(sites: list[Site], count: int, held: bool, *, shared: bool) -> Finding:
+    severity: Severity = "error" if not held else "info" if shared else "warning"
     if held:
         message = (
             f"the optimizer does not hold {len(sites)} of {count} trainable parameters: {list_owners(sites)}"

@@ -1,0 +1,55 @@
+"""In which order findings are read: what is upstream of another comes first."""
+
+from collections.abc import Collection
+
+from unitygain._types import SEVERITIES, Finding
+
+# Numbers that are not finite spoil all others. What the program itself says (which parameters are held, what
+# the inputs are, a softmax too many) is no consequence of anything measured.
+FIRST = ("UG901", "UG604", "UG606", "UG607", "UG703")
+LAST = ("UG605", "UG601", "UG602")
+# Logits that are too large, and a gradient that is, follow from a signal or a gradient that grows.
+GROWTH = frozenset({"UG102", "UG104", "UG201"})
+
+
+def in_order(findings: Collection[Finding]) -> tuple[Finding, ...]:
+    """Return the findings by severity, then causes before their consequences, then by code.
+
+    A loss that starts too high, and a step that is too large in proportion to the gradient, come after a
+    signal or a gradient that grows, even where that is less severe in itself; in a flow such growth is its
+    stretch, and comes after it.
+
+    Example:
+        >>> from unitygain._types import Site
+        >>> def found(code, severity="error"):
+        ...     return Finding(code, "", severity, "", (Site(""),), "", 0.0, "", 0.0)
+        >>> def codes(*findings):
+        ...     return [finding.code for finding in in_order(findings)]
+        >>> codes(found("UG205"), found("UG607", "warning"), found("UG605"), found("UG901"))
+        ['UG901', 'UG205', 'UG605', 'UG607']
+        >>> codes(found("UG605"), found("UG201", "warning"))
+        ['UG201', 'UG605']
+    """
+    growth = [_severity(finding) for finding in findings if finding.code in GROWTH]
+    stretched = [_severity(finding) for finding in findings if finding.code == "UG703"]
+
+    def key(finding: Finding) -> tuple[int, int, str]:
+        code, severe = finding.code, _severity(finding)
+        if growth and _follows(finding):
+            severe = max(severe, min(growth))
+        if stretched and code in GROWTH:
+            severe = max(severe, min(stretched))
+        place = FIRST.index(code) - len(FIRST) if code in FIRST else 0
+        return severe, 1 + LAST.index(code) if code in LAST else place, code
+
+    return tuple(sorted(findings, key=key))
+
+
+def _severity(finding: Finding) -> int:
+    return -SEVERITIES.index(finding.severity)
+
+
+def _follows(finding: Finding) -> bool:
+    """Whether a finding is what a growing signal or gradient makes of the loss or of a step."""
+    by_sign = finding.evidence.get("step") == "has one size in every entry"
+    return finding.code == "UG605" or (finding.code == "UG601" and not by_sign)
