@@ -28,4 +28,14 @@ TRIES: dict[str, tuple[Try, ...]] = {
         Try("mlp-sigmoid-default-12", {}, cures=("UG101", "UG205")),
         Try("mlp-tanh-default-24", {}, cures=("UG101",)),
     ),
+    "restore_logit_scale": (Try("transformer-unscaled-attention", {}, cures=("UG701", "UG702")),),
+    "qk_norm": (
+        Try("transformer-loud-attention", {}, cures=("UG701", "UG702")),
+        Try("transformer-loud-attention-torch", {}, cures=("UG701",)),
+    ),
+    "soft_cap": (
+        Try("transformer-loud-attention", {"cap": 5.0}, cures=("UG701", "UG702")),
+        Try("transformer-loud-inputs", {}, cures=("UG701", "UG702")),
+        Try("transformer-loud-attention-torch", {}),
+    ),
 }

@@ -79,28 +79,39 @@ class Step:
         call: The module call that was running.
         time: When it ran, in events of the pass.
         reads: Keys of the tensors that it read, as they were before.
-        makes: Key of its first result.
+        makes: Key of its first result, if it has one.
         plain: Its arguments that are no tensors.
         shape: Shape of its first result.
+        held: What it read and its first result, where the pass holds tensors.
     """
 
     name: str
     call: Wire | None
     time: int
     reads: tuple[Key, ...]
-    makes: Key | None
+    makes: tuple[Key, ...]
     plain: tuple[Any, ...]
     shape: tuple[int, ...]
+    held: tuple[Tensor, ...] = ()
 
 
 @dataclass
 class Wiring:
-    """What one forward pass showed: calls and operations in the order in which they began."""
+    """What one forward pass showed: calls and operations in the order in which they began.
+
+    Args:
+        calls: The calls.
+        steps: The operations.
+        makers: The operation that made the numbers of a tensor.
+        readers: The operations that read them.
+        tensors: A tensor for every key, where the pass holds them.
+    """
 
     calls: list[Wire] = field(default_factory=list)
     steps: list[Step] = field(default_factory=list)
     makers: dict[Key, Step] = field(default_factory=dict)
     readers: dict[Key, list[Step]] = field(default_factory=lambda: defaultdict(list))
+    tensors: dict[Key, Tensor] = field(default_factory=dict)
 
     def times(self, module: nn.Module) -> int:
         """Return how often a module was called per call of the model, which a loss may run several times."""
@@ -109,9 +120,10 @@ class Wiring:
 
 
 class _Recorder(TorchDispatchMode):
-    def __init__(self, model: nn.Module, hooks: Hooks) -> None:
+    def __init__(self, model: nn.Module, hooks: Hooks, hold: bool) -> None:
         super().__init__()
         self.wiring = Wiring()
+        self._hold = hold
         self._stack: list[Wire] = []
         self._numbers: Counter[str] = Counter()
         self._time = 0
@@ -126,7 +138,10 @@ class _Recorder(TorchDispatchMode):
 
     def _key(self, tensor: Tensor) -> Key:
         self._held.append(tensor)
-        return key_of(tensor)
+        key = key_of(tensor)
+        if self._hold:
+            self.wiring.tensors.setdefault(key, tensor)
+        return key
 
     def _before(self, path: str) -> Any:
         def enter(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -159,31 +174,32 @@ class _Recorder(TorchDispatchMode):
         out = func(*args, **kwargs)
         name = func._schema.name.removeprefix("aten::")
         name = name.rstrip("_") if func._schema.is_mutable else name
-        first = next((leaf for leaf in pytree.tree_leaves(out) if isinstance(leaf, Tensor)), None)
+        results = [leaf for leaf in pytree.tree_leaves(out) if isinstance(leaf, Tensor)]
         call = self._stack[-1] if self._stack else None
-        makes = None if first is None else self._key(first)
-        shape = () if first is None else tuple(first.shape)
-        step = Step(name, call, self._now(), reads, makes, plain, shape)
+        made = tuple(self._key(leaf) for leaf in results)
+        shape = tuple(results[0].shape) if results else ()
+        held = (*(v for v in given if isinstance(v, Tensor)), *results[:1]) if self._hold else ()
+        step = Step(name, call, self._now(), reads, made[:1], plain, shape, held)
         self.wiring.steps.append(step)
         for read in set(reads) if name not in LIKE else ():
             self.wiring.readers[read].append(step)
-        if makes is not None and makes not in reads:
-            self.wiring.makers[makes] = step
+        self.wiring.makers.update((key, step) for key in made if key not in reads)
         return out
 
 
-def wire(case: Case, seed: int = 0) -> Wiring:
+def wire(case: Case, seed: int = 0, *, hold: bool = False) -> Wiring:
     """Run the first batch forward, without a graph, and return which calls and operations read what.
 
     Args:
         case: A copy of a case: its buffers may change. Its random states are put back.
         seed: Seed of the random numbers of the pass.
+        hold: Keep the tensors in what is returned.
 
     Raises:
         ValueError: If the model or the loss raises.
 
     Side effects:
-        Holds every tensor of the pass until it ends.
+        Holds every tensor of the pass until it ends, or longer with `hold`.
 
     Example:
         >>> model = nn.Sequential(nn.Linear(2, 2), nn.Tanh())
@@ -192,7 +208,7 @@ def wire(case: Case, seed: int = 0) -> Wiring:
         ['t', 'addmm', 'tanh']
     """
     hooks = Hooks()
-    recorder = _Recorder(case.model, hooks)
+    recorder = _Recorder(case.model, hooks, hold)
     try:
         with unfused(), recorder:
             run_quietly(case, seed)

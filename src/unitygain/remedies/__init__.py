@@ -22,12 +22,15 @@ from unitygain.remedies.mirrored_diffusion_clip import mirrored_diffusion_clip a
 from unitygain.remedies.open_gates import open_gates as open_gates
 from unitygain.remedies.orthogonal_weights import orthogonal_weights as orthogonal_weights
 from unitygain.remedies.pre_norm import pre_norm as pre_norm
+from unitygain.remedies.qk_norm import qk_norm as qk_norm
 from unitygain.remedies.r1 import r1 as r1
 from unitygain.remedies.rescale_weights import rescale_weights as rescale_weights
+from unitygain.remedies.restore_logit_scale import restore_logit_scale as restore_logit_scale
 from unitygain.remedies.scale_branch import scale_branch as scale_branch
 from unitygain.remedies.scale_head import scale_head as scale_head
 from unitygain.remedies.sequence_warmup import sequence_warmup as sequence_warmup
 from unitygain.remedies.sigma_reparam import sigma_reparam as sigma_reparam
+from unitygain.remedies.soft_cap import soft_cap as soft_cap
 from unitygain.remedies.spectral_cap import spectral_cap as spectral_cap
 from unitygain.remedies.spectral_norm import spectral_norm as spectral_norm
 from unitygain.remedies.swap_activation import swap_activation as swap_activation
