@@ -13,6 +13,29 @@ TRIES: dict[str, tuple[Try, ...]] = {
         Try("rnn-lstm-shut-12", cures=("UG405",)),
         Try("rnn-gru-every-step-250", cures=("UG404",)),
     ),
+    "activation_init": (
+        Try("cnn-default-20", cures=("UG101", "UG205")),
+        Try("cnn-one-layer-loud", cures=("UG104",)),
+        Try("cnn-tanh-saturated", {"distribution": "uniform"}, cures=("UG204",)),
+        Try("transformer-post-norm-torch-4"),
+    ),
+    "orthogonal_init": (
+        Try("mlp-relu-large-weights-16", cures=("UG201",)),
+        Try("mlp-tanh-saturated", cures=("UG204",)),
+        Try("rnn-lstm-chaotic", cures=("UG402", "UG403")),
+        Try("rnn-relu-chain-12", cures=("UG406",)),
+        Try("transformer-pre-norm-torch-12"),
+    ),
+    "delta_orthogonal_init": (
+        Try("cnn-default-20", cures=("UG101", "UG205")),
+        Try("cnn-tanh-saturated", cures=("UG204",)),
+        Try("cnn-one-layer-tiny", cures=("UG103",)),
+    ),
+    "critical_init": (
+        Try("mlp-relu-shrinking-forward-24", cures=("UG202",)),
+        Try("cnn-tanh-saturated", cures=("UG204",)),
+        Try("generative-denoiser"),
+    ),
     "irnn": (
         Try("rnn-cell-default-120", cures=("UG401",)),
         Try("rnn-relu-identity-1.2", cures=("UG402",)),

@@ -2,12 +2,15 @@
 
 from unitygain.remedies.add_residual import add_residual as add_residual
 from unitygain.remedies.batchnorm_gamma import batchnorm_gamma as batchnorm_gamma
+from unitygain.remedies.activation_init import activation_init as activation_init
 from unitygain.remedies.bypass_norm import bypass_norm as bypass_norm
 from unitygain.remedies.calm_attention import calm_attention as calm_attention
 from unitygain.remedies.change_precision import change_precision as change_precision
 from unitygain.remedies.chrono import chrono as chrono
 from unitygain.remedies.clip_gradients import clip_gradients as clip_gradients
 from unitygain.remedies.decay_to_radius import decay_to_radius as decay_to_radius
+from unitygain.remedies.critical_init import critical_init as critical_init
+from unitygain.remedies.delta_orthogonal_init import delta_orthogonal_init as delta_orthogonal_init
 from unitygain.remedies.drop_output_softmax import drop_output_softmax as drop_output_softmax
 from unitygain.remedies.forget_bias import forget_bias as forget_bias
 from unitygain.remedies.gated_skip import gated_skip as gated_skip
@@ -24,6 +27,7 @@ from unitygain.remedies.orthogonal_weights import orthogonal_weights as orthogon
 from unitygain.remedies.pre_norm import pre_norm as pre_norm
 from unitygain.remedies.qk_norm import qk_norm as qk_norm
 from unitygain.remedies.r1 import r1 as r1
+from unitygain.remedies.orthogonal_init import orthogonal_init as orthogonal_init
 from unitygain.remedies.rescale_weights import rescale_weights as rescale_weights
 from unitygain.remedies.restore_logit_scale import restore_logit_scale as restore_logit_scale
 from unitygain.remedies.scale_branch import scale_branch as scale_branch
