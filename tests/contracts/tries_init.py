@@ -43,4 +43,27 @@ TRIES: dict[str, tuple[Try, ...]] = {
         Try("rnn-tanh-every-step-200", cures=("UG404",)),
         Try("rnn-relu-chain-12", cures=("UG406",)),
     ),
+    "lsuv": (
+        Try("cnn-tanh-saturated", cures=("UG204",)),
+        Try("cnn-default-20", cures=("UG101",)),
+        Try("transformer-post-norm-torch-4"),
+    ),
+    "unit_jacobian_init": (
+        Try("mlp-relu-large-weights-16", cures=("UG201",)),
+        Try("cnn-default-20", cures=("UG101",)),
+    ),
+    "gpt2_residual_scale": (
+        Try("mlp-residual-unscaled-40", cures=("UG102",)),
+        Try("cnn-skip-no-norm-30"),
+        Try("transformer-pre-norm-torch-12"),
+    ),
+    "skip_init": (Try("mlp-residual-unscaled-40", cures=("UG201",)), Try("transformer-post-norm-3")),
+    "fixup": (Try("mlp-residual-unscaled-40", cures=("UG102",)), Try("mlp-residual-scaled-24")),
+    "deepnorm": (Try("transformer-post-norm-24", cures=("UG205",)), Try("transformer-post-norm-torch-4")),
+    "admin": (Try("transformer-post-norm-torch-24", cures=("UG205",)), Try("transformer-post-norm-3")),
+    "t_fixup": (Try("transformer-post-norm-24", cures=("UG205",)), Try("transformer-pre-norm-torch-12")),
+    "log_prior_head_bias": (
+        Try("loss-wrong-prior", cures=("UG605",)),
+        Try("loss-wrong-prior-cnn", cures=("UG605",)),
+    ),
 }
