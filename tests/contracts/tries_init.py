@@ -58,6 +58,8 @@ TRIES: dict[str, tuple[Try, ...]] = {
         Try("transformer-pre-norm-torch-12"),
     ),
     "skip_init": (Try("mlp-residual-unscaled-40", cures=("UG201",)), Try("transformer-post-norm-3")),
+    "rezero": (Try("mlp-residual-unscaled-40", cures=("UG201",)), Try("transformer-post-norm-torch-4")),
+    "layer_scale": (Try("cnn-skip-no-norm-30", cures=("UG201",)), Try("transformer-pre-norm-12")),
     "fixup": (Try("mlp-residual-unscaled-40", cures=("UG102",)), Try("mlp-residual-scaled-24")),
     "deepnorm": (Try("transformer-post-norm-24", cures=("UG205",)), Try("transformer-post-norm-torch-4")),
     "admin": (Try("transformer-post-norm-torch-24", cures=("UG205",)), Try("transformer-post-norm-3")),

@@ -7,7 +7,16 @@ import torch
 from torch import Tensor, nn
 
 from unitygain._case import Case
-from unitygain.remedies import admin, deepnorm, fixup, gpt2_residual_scale, skip_init, t_fixup
+from unitygain.remedies import (
+    admin,
+    deepnorm,
+    fixup,
+    gpt2_residual_scale,
+    layer_scale,
+    rezero,
+    skip_init,
+    t_fixup,
+)
 from unitygain.remedies._branches import find_branches
 from unitygain.remedies.deepnorm import table as deepnorm_table
 from unitygain.remedies.fixup import scale as fixup_scale
@@ -108,6 +117,42 @@ def test_every_block_starts_as_the_identity(apply):
     assert torch.equal(summed(case), case.model[-1](case.batches[0]))
 
 
+def test_a_learned_number_multiplies_each_branch():
+    """A naive twin: x + alpha·F(x), and the gradients of alpha and of the weights."""
+    case = stack("plain", depth=3)
+    twins = [(block.up.weight.detach(), block.down.weight.detach()) for block in case.model[:-1]]
+    rezero(case)
+    scales = [block.down.parametrizations.weight[0].scale for block in case.model[:-1]]
+    assert torch.equal(summed(case), case.model[-1](case.batches[0]))
+    with torch.no_grad():
+        for index, scale in enumerate(scales):
+            scale.fill_(0.5 * (index + 1))
+    x, alphas = case.batches[0], [0.5, 1.0, 1.5]
+    for (ups, downs), alpha, block in zip(twins, alphas, case.model, strict=False):
+        hidden = torch.relu(nn.functional.linear(x, ups, block.up.bias))
+        bias = block.down.parametrizations.bias.original
+        x = x + alpha * nn.functional.linear(hidden, downs, bias)
+    torch.testing.assert_close(summed(case), case.model[-1](x), atol=0, rtol=1e-12)
+    case.compute_loss(case.batches[0]).backward()
+    assert all(scale.grad is not None and scale.grad.any() for scale in scales)
+
+
+def test_every_output_has_its_own_scale_and_the_optimizer_holds_it():
+    case = attend(2)
+    case.optimizer = torch.optim.Adam(case.model.parameters())
+    groups = len(case.optimizer.param_groups)
+    names = list(case.model.state_dict())
+    undo = layer_scale(case)
+    scales = [p for n, p in case.model.named_parameters() if n.endswith("weight.0.scale")]
+    assert [tuple(scale.shape) for scale in scales] == [(8,)] * 4
+    assert all(scale.eq(0.1).all() for scale in scales)
+    held = {id(p) for group in case.optimizer.param_groups for p in group["params"]}
+    assert {id(scale) for scale in scales} <= held
+    undo()
+    assert list(case.model.state_dict()) == names
+    assert len(case.optimizer.param_groups) == groups
+
+
 def test_fixup_scales_the_inner_maps_by_the_number_of_branches():
     case = stack("plain", depth=16)
     fixup(case, head=True)
@@ -196,6 +241,7 @@ def test_t_fixups_table_and_what_is_left():
         (deepnorm, "pre", "DeepNorm is for Post-LN blocks"),
         (admin, "plain", "Admin is for Post-LN blocks"),
         (t_fixup, "plain", "no module is a norm layer here"),
+        (lambda case: layer_scale(case, start=0.0), "plain", "start is 0.0; give a positive number"),
     ],
 )
 def test_what_does_not_apply_is_refused(apply, kind, message):
@@ -206,7 +252,9 @@ def test_what_does_not_apply_is_refused(apply, kind, message):
     assert all(torch.equal(p, before[name]) for name, p in case.model.named_parameters())
 
 
-@pytest.mark.parametrize("apply", [gpt2_residual_scale, skip_init, fixup, deepnorm, admin, t_fixup])
+@pytest.mark.parametrize(
+    "apply", [gpt2_residual_scale, skip_init, fixup, rezero, layer_scale, deepnorm, admin, t_fixup]
+)
 def test_a_model_without_branches_is_refused(apply):
     case = Case(nn.Sequential(nn.Linear(2, 2), nn.ReLU()), lambda m, x: m(x).sum(), [torch.ones(1, 2)])
     with pytest.raises(ValueError, match="no residual branch that ends in a map is found"):
@@ -225,6 +273,7 @@ def test_a_branch_that_ends_in_an_activation_cannot_start_at_zero():
             return x
 
     case = Case(Net(), lambda m, x: m(x).sum(), [torch.ones(1, 4)])
-    with pytest.raises(ValueError, match="has an activation behind its last map"):
-        skip_init(case)
+    for apply in (skip_init, rezero):
+        with pytest.raises(ValueError, match="has an activation behind its last map"):
+            apply(case)
     gpt2_residual_scale(case)

@@ -22,6 +22,7 @@ from unitygain.remedies.gradient_flossing import gradient_flossing as gradient_f
 from unitygain.remedies.gradient_penalty import gradient_penalty as gradient_penalty
 from unitygain.remedies.insert_norm import insert_norm as insert_norm
 from unitygain.remedies.irnn import irnn as irnn
+from unitygain.remedies.layer_scale import layer_scale as layer_scale
 from unitygain.remedies.log_prior_head_bias import log_prior_head_bias as log_prior_head_bias
 from unitygain.remedies.loss_scale import loss_scale as loss_scale
 from unitygain.remedies.lower_learning_rate import lower_learning_rate as lower_learning_rate
@@ -36,12 +37,13 @@ from unitygain.remedies.qk_norm import qk_norm as qk_norm
 from unitygain.remedies.r1 import r1 as r1
 from unitygain.remedies.rescale_weights import rescale_weights as rescale_weights
 from unitygain.remedies.restore_logit_scale import restore_logit_scale as restore_logit_scale
+from unitygain.remedies.rezero import rezero as rezero
 from unitygain.remedies.scale_branch import scale_branch as scale_branch
 from unitygain.remedies.scale_head import scale_head as scale_head
 from unitygain.remedies.sequence_warmup import sequence_warmup as sequence_warmup
 from unitygain.remedies.sigma_reparam import sigma_reparam as sigma_reparam
-from unitygain.remedies.soft_cap import soft_cap as soft_cap
 from unitygain.remedies.skip_init import skip_init as skip_init
+from unitygain.remedies.soft_cap import soft_cap as soft_cap
 from unitygain.remedies.spectral_cap import spectral_cap as spectral_cap
 from unitygain.remedies.spectral_norm import spectral_norm as spectral_norm
 from unitygain.remedies.swap_activation import swap_activation as swap_activation

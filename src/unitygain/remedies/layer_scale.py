@@ -24,7 +24,8 @@ What it costs:
 
 References:
     Touvron, Cord, Sablayrolles, Synnaeve and Jégou, "Going deeper with Image Transformers" (ICCV 2021),
-    section 2, on LayerScale and its start."""
+    section 2, on LayerScale and its start.
+"""
 
 import math
 

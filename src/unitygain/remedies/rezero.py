@@ -25,7 +25,8 @@ What it costs:
 References:
     Bachlechner, Majumder, Mao, Cottrell and McAuley, "ReZero is All You Need: Fast Convergence at Large
     Depth" (UAI 2021), equation 1. De and Smith, "Batch Normalization Biases Residual Blocks Towards the
-    Identity Function in Deep Networks" (NeurIPS 2020), on the same number under the name SkipInit."""
+    Identity Function in Deep Networks" (NeurIPS 2020), on the same number under the name SkipInit.
+"""
 
 from unitygain._case import Case
 from unitygain._registry import remedy
