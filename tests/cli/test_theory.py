@@ -28,7 +28,8 @@ def test_the_printed_code_sets_the_critical_variances(phi: str, capsys: pytest.C
     code, out, _ = run(capsys, "critical", "--phi", phi, *(["--sigma-b2", "0.05"] if phi in BIASED else []))
     assert code == 0
     point = theory.critical(phi, 0.05 if phi in BIASED else None)
-    assert ("half-stable: a variance above q* comes back" in out) == point.half_stable
+    side = "above" if point.from_above else "below"
+    assert (f"half-stable: a variance {side} q* comes back" in out) == point.half_stable
     model = nn.Sequential(nn.Linear(400, 900), nn.Conv2d(30, 100, 3))
     exec(out.partition("\n\n")[2], {"model": model, "nn": nn})
     for weight in (model[0].weight, model[1].weight):
@@ -54,6 +55,18 @@ def test_a_half_stable_point_says_where_the_other_side_goes(capsys: pytest.Captu
     )
     assert above.q_star == pytest.approx(point.q_star, rel=1e-5)
     assert f"one below goes on to q = {below.q_star:.4g}, where chi_1 = {below.chi_1:.4g}" in out
+
+
+def test_a_half_stable_point_whose_upper_side_grows(capsys: pytest.CaptureFixture[str]) -> None:
+    _, out, _ = run(capsys, "critical", "--phi", "mish")
+    assert "a variance below q* comes back to it, one above grows without bound" in out
+
+
+def test_a_point_that_does_not_hold_is_said_to(capsys: pytest.CaptureFixture[str]) -> None:
+    _, out, _ = run(capsys, "critical", "--phi", "gelu", "--sigma-b2", "0.01")
+    assert "does not hold: a deviation from q* grows by 1.098 per layer" in out
+    _, out, _ = run(capsys, "critical", "--phi", "tanh", "--sigma-b2", "0.01")
+    assert "does not hold" not in out
 
 
 def test_mean_field_prints_the_numbers(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,6 +1,7 @@
 """Layers on the phase diagram: the same points by hand, what is not known, and the lines of the picture."""
 
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -88,8 +89,10 @@ class Written(nn.Module):
         return torch.tanh(self.three(F.elu(self.two(torch.tanh(self.one(x))), 0.3)))
 
 
-def test_a_function_with_unknown_arguments_is_left_out() -> None:
-    assert [site.path for site in profile(Written()).sites] == ["one", "three"]
+def test_a_function_between_others_keeps_its_layer() -> None:
+    found = profile(Written())
+    assert [site.path for site in found.sites] == ["one", "two", "three"]
+    assert found.labels[1].startswith("elu(0.3): ")
 
 
 def test_contours_lie_on_their_level() -> None:
@@ -107,3 +110,51 @@ def test_contours_lie_on_their_level() -> None:
 def test_a_model_without_activations_has_no_diagram() -> None:
     case = Case(nn.Linear(4, 4), loss=lambda m, x: m(x).square().mean(), data=[torch.randn(2, 4)])
     assert "phase_point" not in measured(case, "phase_point")
+
+
+FUNCTIONAL = {
+    "elu": (F.elu, nn.ELU()),
+    "elu(0.5)": (lambda x: F.elu(x, 0.5), nn.ELU(0.5)),
+    "leaky_relu": (F.leaky_relu, nn.LeakyReLU()),
+    "leaky_relu(0.2)": (lambda x: F.leaky_relu(x, 0.2), nn.LeakyReLU(0.2)),
+    "hardtanh": (F.hardtanh, nn.Hardtanh()),
+    "hardtanh(0.0, 6.0)": (lambda x: F.hardtanh(x, 0.0, 6.0), nn.ReLU6()),
+    "softplus": (F.softplus, nn.Softplus()),
+    "softplus(2.0)": (lambda x: F.softplus(x, 2.0), nn.Softplus(2.0)),
+    "selu": (F.selu, nn.SELU()),
+    "gelu": (F.gelu, nn.GELU()),
+    "gelu_tanh": (lambda x: F.gelu(x, approximate="tanh"), nn.GELU("tanh")),
+    "hardswish": (F.hardswish, nn.Hardswish()),
+    "celu": (F.celu, nn.CELU()),
+}
+
+
+class Called(nn.Module):
+    def __init__(self, function: Callable[[Tensor], Tensor], layers: nn.Sequential) -> None:
+        super().__init__()
+        self.function, self.layers = function, layers[::2]
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in self.layers[:3]:
+            x = self.function(layer(x))
+        return self.layers[3](x)
+
+
+@pytest.mark.parametrize("name", FUNCTIONAL)
+def test_a_function_with_its_arguments_is_the_module_that_has_them(name: str) -> None:
+    function, module = FUNCTIONAL[name]
+    layers = stack(module, 1.1)
+    called, whole = profile(Called(function, layers)), profile(layers)
+    assert {label.rpartition(": ")[0] for label in called.labels} == {name}
+    assert called.values == pytest.approx(whole.values, rel=1e-6)
+    for one, other in zip(called.rows, whole.rows, strict=True):
+        assert one == pytest.approx(other, rel=1e-6)
+
+
+@pytest.mark.parametrize("module", [nn.Softshrink(), nn.Hardshrink()])
+def test_what_is_flat_around_zero_has_no_diagram(module: nn.Module) -> None:
+    found = measured(
+        Case(stack(module, 1.1), loss=lambda m, x: m(x).square().mean(), data=[torch.randn(4, 40)]),
+        "phase_point",
+    )
+    assert "phase_point" not in found

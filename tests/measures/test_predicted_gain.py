@@ -1,6 +1,7 @@
 """predicted_gain: theory beside the measured gain on networks of known design, and what it cannot tell."""
 
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from unitygain.measures.rms_gain import rms_gain
 from unitygain.probe.isolate import isolated
 from unitygain.probe.observe import observe
 
+F = nn.functional
 # Of 95 % intervals at least this many must hold; blocks of one network are not quite independent.
 COVERED = 0.93
 
@@ -72,15 +74,112 @@ def test_without_activations_the_prediction_is_exact():
     assert predicted.values == pytest.approx(exact, rel=1e-6)
 
 
-def test_gelu_written_out_in_a_module_of_its_own_is_refused_with_a_reason():
-    class Written(nn.Module):
-        def forward(self, x: Tensor) -> Tensor:
-            return x * torch.sigmoid(1.702 * x)
+class Written(nn.Module):
+    """A function as a module."""
 
-    predicted, _ = read(chain(*(nn.Sequential(linear(1.0), Written()) for _ in range(4))))
-    assert all(math.isnan(value) for value in predicted.values)
-    assert predicted.labels[0] == "mul in 0.1: a signal is multiplied by a function of itself"
-    assert "not predicted: 0 and 3 more (mul in 0.1" in predicted.note
+    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.function(x)
+
+
+def after_maps(activation: Callable[[], nn.Module]) -> Case:
+    torch.manual_seed(2)
+    return chain(*(nn.Sequential(linear(1.4), activation()) for _ in range(5)))
+
+
+WRITTEN_OUT = {
+    "silu": (lambda x: x * torch.sigmoid(x), nn.SiLU),
+    "silu as a quotient": (lambda x: x / (1 + torch.exp(-x)), nn.SiLU),
+    "mish": (lambda x: x * torch.tanh(F.softplus(x)), nn.Mish),
+    "gelu": (
+        lambda x: 0.5 * x * (1 + torch.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * torch.pow(x, 3)))),
+        lambda: nn.GELU("tanh"),
+    ),
+    "hard swish": (lambda x: x * F.relu6(x + 3) / 6, nn.Hardswish),
+    "softplus": (lambda x: torch.log(1 + torch.exp(x)), nn.Softplus),
+    "tanh": (lambda x: 2 * torch.sigmoid(2 * x) - 1, nn.Tanh),
+    "relu": (lambda x: 1 - (1 - (x + x.abs()) / 2), nn.ReLU),
+}
+
+
+@pytest.mark.parametrize("name", WRITTEN_OUT)
+def test_an_activation_that_is_written_out_is_the_one_that_it_is(name):
+    function, module = WRITTEN_OUT[name]
+    written, _ = read(after_maps(lambda: Written(function)))
+    named, _ = read(after_maps(module))
+    assert written.values == pytest.approx(named.values, rel=1e-4)
+    assert [row[1] for row in written.rows] == pytest.approx([row[1] for row in named.rows], rel=1e-4)
+
+
+def test_what_is_a_part_of_a_signal_times_another_function_of_it_is_refused():
+    def function(x: Tensor) -> Tensor:
+        return torch.cat([x[:, :32].tanh() * x.tanh()[:, :32], x[:, 32:]], 1)
+
+    predicted, _ = read(after_maps(lambda: Written(function)))
+    assert predicted.labels[0] == "mul in 0.1: a signal meets a function of itself, and which is not known"
+
+
+class Dense(nn.Module):
+    """Adds channels to those that enter."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.norm, self.map = nn.BatchNorm2d(channels), nn.Conv2d(channels, 12, 3, padding=1, bias=False)
+        nn.init.kaiming_normal_(self.map.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([x, self.map(F.relu(self.norm(x)))], 1)
+
+
+class Horseshoe(nn.Module):
+    """Down, up, and beside what entered."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.down, self.up = nn.Conv2d(16, 16, 3, 2, 1), nn.ConvTranspose2d(16, 16, 2, 2)
+        self.out = nn.Conv2d(32, 16, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.out(torch.cat([self.up(F.relu(self.down(x))), x], 1))
+
+
+class TwoMaps(nn.Module):
+    """Two branches of different scale, side by side."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.other = nn.Linear(WIDTH, WIDTH // 2), nn.Linear(WIDTH, WIDTH // 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([F.gelu(self.one(x)), 3 * self.other(x).tanh()], -1)
+
+
+SIDE_BY_SIDE = {
+    "dense": lambda: chain(*(Dense(16 + 12 * k) for k in range(5)), data=torch.randn(16, 16, 10, 10)),
+    "u-net": lambda: chain(*(Horseshoe() for _ in range(4)), data=torch.randn(8, 16, 12, 12)),
+    "two branches": lambda: chain(*(TwoMaps() for _ in range(6))),
+}
+
+
+@pytest.mark.parametrize("name", SIDE_BY_SIDE)
+def test_what_is_put_side_by_side_keeps_its_own_gradient(name):
+    torch.manual_seed(11)
+    predicted, measured = read(SIDE_BY_SIDE[name]())
+    assert predicted.values == pytest.approx(measured.values, rel=0.06)
+
+
+def test_rows_of_different_length_have_the_mean_of_their_gains():
+    """E φ'² of GELU bends with the variance, so that one length for all rows expects too much."""
+    torch.manual_seed(4)
+    scale = torch.linspace(-1.5, 1.5, 256).exp()[:, None]
+    layers = [nn.Sequential(linear(1.0), nn.GELU()) for _ in range(3)]
+    uneven, measured = read(chain(*layers, data=scale * torch.randn(256, WIDTH)))
+    even, _ = read(chain(*layers, data=float(scale.square().mean().sqrt()) * torch.randn(256, WIDTH)))
+    assert measured.values[0] < 0.95 * even.values[0]
+    assert uneven.values[0] == pytest.approx(measured.values[0], rel=0.03)
 
 
 def test_a_block_that_is_not_covered_leaves_the_others():
@@ -166,7 +265,7 @@ def test_random_states_and_weights_stay(monkeypatch):
     assert all(map(torch.equal, weights, case.model.parameters()))
 
 
-class Written(nn.Module):
+class InWords(nn.Module):
     """A block in the words of functions: a fused map, an in-place activation, a gate, a residual."""
 
     def __init__(self, *, inplace: bool, fused: bool) -> None:
@@ -188,8 +287,8 @@ class Written(nn.Module):
 def test_how_a_block_is_written_does_not_matter(inplace, fused):
     """Gated branches: two signals are multiplied, each of which passes a gradient."""
     torch.manual_seed(1)
-    plain = [Written(inplace=False, fused=False) for _ in range(5)]
-    blocks = [Written(inplace=inplace, fused=fused) for _ in range(5)]
+    plain = [InWords(inplace=False, fused=False) for _ in range(5)]
+    blocks = [InWords(inplace=inplace, fused=fused) for _ in range(5)]
     for block, twin in zip(blocks, plain, strict=True):
         block.load_state_dict(twin.state_dict())
     predicted, measured = read(chain(*blocks))

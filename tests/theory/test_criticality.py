@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
@@ -103,3 +104,45 @@ def test_bad_input_is_a_sentence():
         critical("softplus", 0.1)
     with pytest.raises(ValueError, match="sigma_b2 is inf"):
         critical("tanh", math.inf)
+
+
+@pytest.mark.parametrize("sigma_b2", [0.01, 0.05, 0.2, 0.5])
+@pytest.mark.parametrize("name", ["gelu", "silu", "mish", "tanh", "elu", "hardtanh"])
+def test_a_point_holds_where_the_variance_map_brings_signals_back(name, sigma_b2):
+    """The map itself, layer by layer, by sums over a fine grid."""
+    point = critical(name, sigma_b2)
+    phi = ACTIVATIONS[name].value
+    z = np.linspace(-12, 12, 40001)
+    weight = np.exp(-z * z / 2)
+    weight /= weight.sum()
+    gaps = []
+    for start in (0.98, 1.02):
+        q = start * point.q_star
+        for _ in range(4):
+            q = point.sigma_w2 * float(weight @ phi(np.sqrt(q) * z) ** 2) + sigma_b2
+        gaps.append(abs(q / point.q_star - 1) / abs(start - 1))
+    assert [gap < 1 for gap in gaps] == [point.holds] * 2
+    assert point.chi_par == pytest.approx(np.mean(gaps) ** 0.25, rel=0.03)
+
+
+@pytest.mark.parametrize(("name", "above"), [("gelu", True), ("silu", False), ("mish", False)])
+def test_the_side_from_which_a_half_stable_point_is_reached(name, above):
+    """Half a per cent from it, one step of the map leads towards it on one side and away on the other."""
+    point = critical(name)
+    phi = ACTIVATIONS[name].value
+    z, weight = np.polynomial.hermite_e.hermegauss(301)
+    steps = {}
+    for side in (-1, 1):
+        q = (1 + side * 0.005) * point.q_star
+        after = point.sigma_w2 * float(weight @ phi(np.sqrt(q) * z) ** 2) / weight.sum() + point.sigma_b2
+        steps[side] = side * (after - q)
+    assert point.from_above == above
+    assert (steps[1] < 0) == above
+    assert (steps[-1] < 0) == (not above)
+
+
+def test_points_at_which_every_signal_is_kept_hold():
+    assert critical("relu").holds
+    assert critical("tanh").holds
+    assert critical("gelu").half_stable
+    assert critical("gelu").holds

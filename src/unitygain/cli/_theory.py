@@ -41,6 +41,11 @@ def critical(
         f"{point.phi} at the edge of chaos (chi_1 = 1): sigma_w2 = {point.sigma_w2:.6g}, "
         f"sigma_b2 = {point.sigma_b2:.6g}, {settles}",
     ]
+    if not point.holds:
+        lines.append(
+            f"does not hold: a deviation from q* grows by {point.chi_par:.4g} per layer, so that signals "
+            "leave it on both sides and chi_1 does not stay 1; choose another --sigma-b2, or none"
+        )
     if point.half_stable:
         lines.append(_half_stable(point))
     lines += ["", *_code(std_w, std_b), ""]
@@ -100,11 +105,16 @@ def _half_stable(point: "CriticalPoint") -> str:
     from unitygain import theory
 
     assert point.q_star is not None
-    q, w, b = point.q_star, point.sigma_w2, point.sigma_b2
-    below = theory.mean_field(point.phi, w, b, q=0.5 * q)
+    back, away, factor = ("above", "below", 0.5) if point.from_above else ("below", "above", 1.5)
+    try:
+        end = theory.mean_field(point.phi, point.sigma_w2, point.sigma_b2, q=factor * point.q_star)
+    except ValueError:
+        goes = "grows without bound"
+    else:
+        goes = f"goes on to q = {end.q_star:.4g}, where chi_1 = {end.chi_1:.4g}"
     return (
-        f"half-stable: a variance above q* comes back to it, one below goes on to q = {below.q_star:.4g}, "
-        f"where chi_1 = {below.chi_1:.4g}; finite networks drift that way over depth"
+        f"half-stable: a variance {back} q* comes back to it, one {away} {goes}; finite networks drift that "
+        "way over depth"
     )
 
 

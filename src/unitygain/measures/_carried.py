@@ -46,7 +46,7 @@ def read_outline(
 
 def _entering(segment: Segment, state: _State | None, assumed: dict[Site, str]) -> _State:
     if not segment.carried:
-        return _State(Signal(*segment.entering))
+        return _State(Signal(*segment.entering, segment.spread))
     if state is not None:
         return state
     assumed[segment.site] = "what comes before it is not predicted"
@@ -69,8 +69,12 @@ def _elasticities(
 ) -> tuple[float, float]:
     """Change of the logarithms of the gain and of the mean square that leaves, per that of what enters."""
     factor = 1 + STEP
-    moved = Signal(
-        state.signal.square * factor, state.signal.shared * factor, state.signal.mean * math.sqrt(factor)
+    signal = state.signal
+    moved = dataclasses.replace(
+        signal,
+        square=signal.square * factor,
+        shared=signal.shared * factor,
+        mean=signal.mean * math.sqrt(factor),
     )
     try:
         other, _ = pass_block(segment, moved, rules)

@@ -8,11 +8,14 @@ import dataclasses
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 from unitygain.probe.tape import Fixed, Operation, Read, Segment
 from unitygain.theory.signal import Signal, Weights
 
 Value = Signal | Weights
+# A formula in one unknown: ("itself",), ("scale", formula, number), ("mul", formula, formula), ...
+Steps = tuple[Any, ...]
 
 
 class NotPredicted(ValueError):
@@ -106,12 +109,16 @@ class Made:
         edges: One for each value that it read.
         pointwise: Whether its entries are functions of those that it read, one by one.
         taps: Positions that an output of a convolution sees.
+        drawn: Whether it is a sum over weights, whose rows have the lengths of chi-squares.
+        then: What is done to the value that its entries are functions of, as a formula; None if not known.
     """
 
     value: Value
     edges: tuple[Edge, ...]
     pointwise: bool = False
     taps: int = 1
+    drawn: bool = False
+    then: Steps | None = None
 
 
 @dataclass
@@ -144,6 +151,19 @@ class Chart:
         number, offset = self.roots[read.value]
         return (number, offset + read.offset) if number == read.value else (number, offset)
 
+    def then(self, read: Read, step: Steps | None = None) -> Steps | None:
+        """Return what a tensor is of its root as a formula, with one more step; None where that is not known.
+
+        It is not where only a part of a tensor is read.
+        """
+        made = self.made[read.value]
+        begins = self.roots[read.value][0] == read.value
+        before = ("itself",) if begins else None if made is None else made.then
+        whole = begins or math.prod(read.shape) == self.sizes[read.value]
+        if before is None or not whole:
+            return None
+        return before if step is None else (step[0], before, *step[1:])
+
 
 Rule = Callable[[Chart, Operation], Made]
 
@@ -175,7 +195,7 @@ def read_block(segment: Segment, rules: dict[str, Rule]) -> BlockGain:
     Raises:
         NotPredicted: With the operation and the reason, where it is not covered.
     """
-    return pass_block(segment, Signal(*segment.entering), rules)[0]
+    return pass_block(segment, Signal(*segment.entering, segment.spread), rules)[0]
 
 
 def pass_block(segment: Segment, entering: Signal, rules: dict[str, Rule]) -> tuple[BlockGain, Value]:

@@ -38,7 +38,11 @@ def _convolution(chart: Chart, operation: Operation) -> Made:
     visits = operation.shape[0] * math.prod(small) * math.prod(kernel)
     connections = visits * share * operation.shape[1] * read.shape[1] / groups
     made = _connect(chart, operation, read, weight, connections, bias, 1.0 if transposed else common)
-    return dataclasses.replace(made, taps=math.prod(kernel))
+    value = made.value
+    assert isinstance(value, Signal)
+    # Each output sums over as many rows as the kernel has taps.
+    value = dataclasses.replace(value, spread=value.spread / math.prod(kernel))
+    return dataclasses.replace(made, value=value, taps=math.prod(kernel))
 
 
 def _connect(
@@ -56,9 +60,9 @@ def _connect(
     """
     energy = connections * weight.square
     signal = chart.signal(read)
-    entering = Signal(signal.square, signal.shared * common, signal.mean)
+    entering = Signal(signal.square, signal.shared * common, signal.mean, signal.spread)
     value = mix_linearly(entering, energy / math.prod(operation.shape), fixed_signal(bias))
-    return Made(value, (Edge(read, energy / math.prod(read.shape)),))
+    return Made(value, (Edge(read, energy / math.prod(read.shape)),), drawn=True)
 
 
 def _product(chart: Chart, one: Read, other: Read) -> Made:
@@ -99,6 +103,7 @@ class _Norm:
         lost: Share of a white gradient that it takes away.
         excess: E 1/v over 1/E v, where the variance v differs from channel to channel.
         mixes: Whether it sums over rows.
+        evens: Whether every row is divided by its own length.
     """
 
     variance: float
@@ -106,10 +111,11 @@ class _Norm:
     lost: float
     excess: float = 1.0
     mixes: bool = False
+    evens: bool = False
 
     def make(self, chart: Chart, read: Read, scale: Fixed | None, shift: Fixed | None) -> Made:
         factor, offset = fixed_signal(scale) or ONE, fixed_signal(shift) or ZERO
-        value = standardise(chart.signal(read), self.variance, factor, offset, self.centre)
+        value = standardise(chart.signal(read), self.variance, factor, offset, self.centre, self.evens)
         gain = factor.square * self.excess / self.variance
         scatter = wander(chart, read, -1.0)
         return Made(value, (Edge(read, gain, scatter=scatter, lost=min(1.0, self.lost), mixes=self.mixes),))
@@ -118,7 +124,11 @@ class _Norm:
 def _layer_norm(chart: Chart, operation: Operation) -> Made:
     read, shape, scale, shift, eps = operation.args[:5]
     signal = chart.signal(read)
-    norm = _Norm(signal.variance + eps, signal.mean**2, 2 / math.prod(shape))
+    # The mean of one over a row's own variance: that of rows of different length, and of chi-squares.
+    made = chart.made[read.value]
+    drawn = 2 / math.prod(shape) if made is not None and made.drawn else 0.0
+    excess = 1 + signal.spread + drawn
+    norm = _Norm(signal.variance + eps, signal.mean**2, 2 / math.prod(shape), excess, evens=True)
     return norm.make(chart, read, scale, shift)
 
 
@@ -146,6 +156,37 @@ def _group_norm(chart: Chart, operation: Operation) -> Made:
     centre = signal.mean**2 + max(0.0, signal.shared - signal.mean**2) * groups / channels
     norm = _Norm(signal.square - centre + eps, centre, 2 * groups / (positions * channels))
     return norm.make(chart, read, scale, shift)
+
+
+def _concatenate(chart: Chart, operation: Operation) -> Made:
+    """Side by side: what leaves has the moments of all parts, and each gets its own part of the gradient."""
+    parts = [part for part in operation.args[0] if math.prod(part.shape)]
+    dim = operation.args[1] if len(operation.args) > 1 else 0
+    order = len(operation.shape)
+    total = math.prod(operation.shape)
+    shares = [math.prod(part.shape) / total for part in parts]
+    signals = [chart.signal(part) if isinstance(part, Read) else fixed_part(part) for part in parts]
+    square, shared, mean, squares = (
+        math.fsum(share * value for share, value in zip(shares, column, strict=True))
+        for column in zip(
+            *((s.square, s.shared, s.mean, s.spread * s.square**2) for s in signals), strict=True
+        )
+    )
+    if dim % order != (order - 1 if order <= 3 else 1):
+        # Rows side by side: two of different parts have their means in common.
+        shared = math.fsum(
+            a * b * (s.shared if s is t else s.mean * t.mean)
+            for a, s in zip(shares, signals, strict=True)
+            for b, t in zip(shares, signals, strict=True)
+        )
+    value = Signal(square, shared, mean, squares / square**2 if square else 0.0)
+    edges = tuple(Edge(part, 1.0, 1.0) for part in parts if isinstance(part, Read))
+    return Made(value, edges)
+
+
+def fixed_part(part: Fixed) -> Signal:
+    """Moments of a tensor beside a signal, of which nothing says what its rows share."""
+    return Signal(part.square, part.mean**2, part.mean)
 
 
 def _mean(chart: Chart, operation: Operation) -> Made:
@@ -180,5 +221,6 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(("native_batch_norm", "cudnn_batch_norm", "miopen_batch_norm"), _batch_norm),
     "native_group_norm": _group_norm,
     "mean": _mean,
+    "cat": _concatenate,
     "max_pool2d_with_indices": _pool,
 }

@@ -71,10 +71,11 @@ AMBIGUOUS = frozenset({"sin", "erf", "clamp", "clamp_min", "clamp_max"})
 
 @dataclass(frozen=True)
 class Slope:
-    """The slope of an activation at the entries of its input."""
+    """The slope of an activation at the entries of its input, its largest, and the operation's arguments."""
 
     values: Tensor
     steepest: float
+    arguments: tuple[Any, ...] = ()
 
 
 def slope(name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Slope | None:
@@ -90,7 +91,8 @@ def slope(name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Slope 
         values = derivative(_wide(x), *rest, **kwargs)
     if name == PRELU:
         return Slope(values, max(1.0, float(absmax(rest[0]))))
-    return Slope(values, _steepest(name, tuple(rest), tuple(sorted(kwargs.items()))))
+    arguments = tuple(rest), tuple(sorted(kwargs.items()))
+    return Slope(values, _steepest(name, *arguments), arguments)
 
 
 def module_slope(module: nn.Module, x: Tensor, y: Tensor) -> Slope | None:

@@ -167,7 +167,7 @@ class Watch(TorchDispatchMode):
 
     def _activation(self, name: str, bent: Slope, source: int, out: Any) -> None:
         out = out[0] if isinstance(out, tuple) else out
-        seen = self.add("activation", name, out)
+        seen = self.add("activation", name, out, arguments=bent.arguments)
         self._describe(seen, bent, out)
         if name == "sigmoid" and self.wanted.get("gate"):
             seen.numbers |= {"mean": mean(out), "frac_closed": frac_closed(out)}
@@ -258,7 +258,7 @@ class Watch(TorchDispatchMode):
         chosen = [s for s in self.seen if self._counts_as_model(s, select)]
         names = _name([seen for seen in chosen if self.wanted.get(seen.signal)], sites)
         places = tuple(
-            Place(site, seen.signal, seen.kind or seen.operation, *seen.like, seen.follows)
+            Place(site, seen.signal, seen.kind or seen.operation, *seen.like, seen.follows, seen.arguments)
             for seen, site in names.items()
         )
         values: dict[str, dict[Site, tuple[float, ...]]] = defaultdict(dict)

@@ -136,7 +136,9 @@ class _OutlineTape(Tape):
         entering = None if carried else self._shadows.moments(first, features, groups)
         if entering is None and not carried:
             self.assumed[site] = "nothing is known of what enters it"
-        self._now = Segment(site, entering or UNIT, tuple(first.shape), carried=carried)
+        # Rows of independent features have the lengths of chi-squares.
+        spread = 2 / first.shape[features] if first.ndim else 0.0
+        self._now = Segment(site, entering or UNIT, tuple(first.shape), spread=spread, carried=carried)
         if any(isinstance(part, nn.modules.batchnorm._BatchNorm) for part in module.modules()):
             # Rows that are drawn at random: the participation of a Wishart matrix.
             width = first.shape[features]

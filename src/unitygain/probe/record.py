@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
+from typing import Any
 
 from unitygain._types import Profile, Site, Skipped
 
@@ -20,6 +21,8 @@ class Place:
         shape: Shape of the tensor.
         dtype: Its dtype, without the ``torch.`` prefix.
         note: A word on it, such as ``leaf`` or the name that a tied parameter shares.
+        arguments: Of an activation, the arguments of its operation beside the input: positional ones, and
+            pairs by name; empty where they are not known.
     """
 
     site: Site
@@ -28,6 +31,7 @@ class Place:
     shape: tuple[int, ...]
     dtype: str
     note: str = ""
+    arguments: tuple[Any, ...] = ()
 
 
 @dataclass(frozen=True)

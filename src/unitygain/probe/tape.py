@@ -23,7 +23,7 @@ from unitygain.probe.sites import makes_weight
 from unitygain.probe.trace import Gap, glance
 from unitygain.probe.trail import key
 from unitygain.stats import mean, rms
-from unitygain.stats.moments import row_directions, row_moments, visible_keys
+from unitygain.stats.moments import row_directions, row_moments, row_spread, visible_keys
 
 CHANNELS_SECOND = (nn.modules.conv._ConvNd, nn.modules.batchnorm._BatchNorm, nn.GroupNorm)
 SOFTMAX = frozenset({"_softmax", "_safe_softmax"})
@@ -98,6 +98,7 @@ class Segment:
         gap: Why it cannot be followed, or empty.
         directions: Participation of the directions in which the rows of what enters differ, for a block
             with batch normalisation.
+        spread: Relative variance of the mean squares of the rows that enter.
         carried: Whether what enters is what left the segment before, whose moments theory must carry.
     """
 
@@ -108,6 +109,7 @@ class Segment:
     exit: Read | None = None
     gap: str = ""
     directions: float = math.inf
+    spread: float = 0.0
     carried: bool = False
 
 
@@ -250,7 +252,8 @@ class Tape(TorchDispatchMode):
             return
         features, groups = layout(module, first)
         square, shared, middle = row_moments(first, features, groups).tolist()
-        self._now = Segment(site, (square, shared, middle), tuple(first.shape))
+        spread = float(row_spread(first, features))
+        self._now = Segment(site, (square, shared, middle), tuple(first.shape), spread=spread)
         if any(isinstance(part, nn.modules.batchnorm._BatchNorm) for part in module.modules()):
             self._now.directions = float(row_directions(first, features))
         self.segments.append(self._now)

@@ -23,6 +23,7 @@ class Seen:
         follows: Path of the last module with a weight matrix that had run.
         whole: Whether it stands for its module call: it is named by the module alone.
         calls_before: How many module calls had ended when it ran.
+        arguments: Of an activation, its arguments beside the input: positional ones, and pairs by name.
     """
 
     signal: str
@@ -34,6 +35,7 @@ class Seen:
     follows: str = ""
     whole: bool = False
     calls_before: int = 0
+    arguments: tuple[Any, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)

@@ -48,6 +48,22 @@ def row_moments(tensor: Tensor, features: int = -1, groups: int | None = None) -
 
 
 @torch.no_grad()
+def row_spread(tensor: Tensor, features: int = -1) -> Float64[Tensor, ""]:
+    """Relative variance of the rows' mean squares: 0 where all rows are equally long.
+
+    Cost: two passes in float64.
+
+    Example:
+        >>> import torch
+        >>> row_spread(torch.tensor([[1.0, 1.0], [2.0, 2.0]])).item()
+        0.36
+    """
+    lengths = dense(tensor).double().movedim(features, -1).square().mean(-1)
+    middle = lengths.mean()
+    return (lengths - middle).square().mean() / middle.square()
+
+
+@torch.no_grad()
 def row_directions(tensor: Tensor, features: int = -1) -> Float64[Tensor, ""]:
     """Participation (tr C)²/tr C² of the covariance C of the rows: how many directions they differ in.
 

@@ -13,6 +13,9 @@ from unitygain.theory.gaussian import expect
 from unitygain.theory.mean_field import Phi, second_moment, slope_moment
 from unitygain.theory.variance import find_root, variance_slope
 
+# Relative step at which the bend of the variance map is read.
+NEAR = 0.01
+
 
 @dataclass(frozen=True)
 class CriticalPoint:
@@ -25,6 +28,12 @@ class CriticalPoint:
         q_star: Variance of the pre-activation there; None where every variance is a fixed point.
         half_stable: Whether the variance returns to ``q_star`` from one side only, so that a finite
             network that is on the other drifts away, to another fixed point or to zero.
+        holds: Whether a variance near ``q_star`` comes back to it, or every variance is kept. Where it does
+            not, chi_1 is 1 at the point alone: signals leave it on both sides, and the gradient then shrinks
+            or grows. A half-stable point holds from one side.
+        chi_par: Factor by which a small deviation from ``q_star`` is multiplied per layer, d q'/dq: below 1
+            it comes back, above 1 it leaves.
+        from_above: Of a half-stable point, whether it is the variances above that come back.
     """
 
     phi: str
@@ -32,6 +41,9 @@ class CriticalPoint:
     sigma_b2: float
     q_star: float | None
     half_stable: bool = False
+    holds: bool = True
+    chi_par: float = 1.0
+    from_above: bool = False
 
 
 def critical(phi: Phi, sigma_b2: float | None = None) -> CriticalPoint:
@@ -43,7 +55,8 @@ def critical(phi: Phi, sigma_b2: float | None = None) -> CriticalPoint:
             which the variance too keeps its size (GELU, SiLU, Mish).
 
     Returns:
-        The point with the smallest ``q_star`` where there are several.
+        The point with the smallest ``q_star`` where there are several. Look at ``holds``: GELU with a small
+        bias variance has a point that signals leave.
 
     Raises:
         ValueError: If there is no such point: sigmoid and softplus have no half-stable one.
@@ -54,6 +67,8 @@ def critical(phi: Phi, sigma_b2: float | None = None) -> CriticalPoint:
         >>> point = critical("tanh", sigma_b2=0.05)
         >>> round(point.sigma_w2, 6), round(point.q_star, 6)
         (1.760955, 0.570048)
+        >>> critical("gelu", 0.01).holds
+        False
 
     References:
         Poole et al. 2016, section 2; half-stable points: Roberts, Yaida and Hanin, The Principles of Deep
@@ -108,8 +123,16 @@ def _half_stable(a: Activation) -> CriticalPoint:
 
 def _checked(a: Activation, q_star: float, sigma_b2: float, half_stable: bool) -> CriticalPoint:
     second_moment(a, q_star)
-    variance_slope(a, q_star)
-    return CriticalPoint(a.name, 1 / slope_moment(a, q_star), sigma_b2, q_star, half_stable)
+    sigma_w2 = 1 / slope_moment(a, q_star)
+    chi_par = sigma_w2 * variance_slope(a, q_star)
+    holds, above = half_stable or chi_par <= 1, half_stable and _bends_down(a, q_star, sigma_w2)
+    return CriticalPoint(a.name, sigma_w2, sigma_b2, q_star, half_stable, holds, chi_par, above)
+
+
+def _bends_down(a: Activation, q_star: float, sigma_w2: float) -> bool:
+    """Whether the variance map lies below its tangent at q*, which is the diagonal."""
+    near = [second_moment(a, (1 + side * NEAR) * q_star) for side in (-1, 0, 1)]
+    return sigma_w2 * (near[0] - 2 * near[1] + near[2]) < 0
 
 
 def _bias_on_curve(a: Activation, q: float) -> float:

@@ -13,12 +13,14 @@ import numpy as np
 from unitygain.theory._given import require_variance
 from unitygain.theory.activations import Activation, find_activation
 from unitygain.theory.correlation import pair
-from unitygain.theory.gaussian import expect_checked
+from unitygain.theory.gaussian import expect, expect_checked
 from unitygain.theory.mean_field import Phi
 
 # Below this share of its mean square a signal is one number for all features, as a mean over them is.
 CONSTANT = 1e-9
 STEP = 0.01
+# Of two lengths with a larger spread one would have no square.
+MOST_SPREAD = 0.9
 
 
 @dataclass(frozen=True)
@@ -29,11 +31,13 @@ class Signal:
         square: Mean square of an entry.
         shared: Mean product of one feature in two different rows; `square` where all rows are equal.
         mean: Mean over the features.
+        spread: Relative variance of the mean square from row to row.
     """
 
     square: float
     shared: float
     mean: float = 0.0
+    spread: float = 0.0
 
     @property
     def variance(self) -> float:
@@ -55,12 +59,14 @@ class Bent:
         slope: E φ'², by which the squared gradient is multiplied.
         scatter: Variance of φ'² of one unit over the square of its mean; times 1/width that of the gain.
         elasticity: Relative change of `slope` per relative change of the variance that enters.
+        peaked: Variance of φ² of one unit over the square of its mean.
     """
 
     signal: Signal
     slope: float
     scatter: float
     elasticity: float = 0.0
+    peaked: float = 0.0
 
 
 def add_signals(one: Signal, other: Signal) -> Signal:
@@ -68,15 +74,27 @@ def add_signals(one: Signal, other: Signal) -> Signal:
 
     Example:
         >>> add_signals(Signal(1.0, 0.5), Signal(2.0, 0.0))
-        Signal(square=3.0, shared=0.5, mean=0.0)
+        Signal(square=3.0, shared=0.5, mean=0.0, spread=0.0)
     """
     cross = 2 * one.mean * other.mean
-    return Signal(one.square + other.square + cross, one.shared + other.shared + cross, one.mean + other.mean)
+    square = one.square + other.square + cross
+    spread = one.spread * one.square**2 + other.spread * other.square**2
+    return Signal(
+        square,
+        one.shared + other.shared + cross,
+        one.mean + other.mean,
+        spread / square**2 if square else 0.0,
+    )
 
 
 def multiply_signals(one: Signal, other: Signal) -> Signal:
     """Return the entrywise product of two independent signals."""
-    return Signal(one.square * other.square, one.shared * other.shared, one.mean * other.mean)
+    return Signal(
+        one.square * other.square,
+        one.shared * other.shared,
+        one.mean * other.mean,
+        (1 + one.spread) * (1 + other.spread) - 1,
+    )
 
 
 def mix_linearly(signal: Signal, gain: float, bias: Signal | None = None) -> Signal:
@@ -92,13 +110,13 @@ def mix_linearly(signal: Signal, gain: float, bias: Signal | None = None) -> Sig
 
     Example:
         >>> mix_linearly(Signal(1.0, 0.5, 0.3), 2.0)
-        Signal(square=2.0, shared=1.0, mean=0.0)
+        Signal(square=2.0, shared=1.0, mean=0.0, spread=0.0)
 
     References:
         Poole et al. 2016, eq. 3 and 5, the linear part.
     """
     require_variance("gain", gain)
-    mixed = Signal(gain * signal.square, gain * signal.shared)
+    mixed = Signal(gain * signal.square, gain * signal.shared, spread=signal.spread)
     return mixed if bias is None else add_signals(mixed, Signal(bias.square, bias.square, bias.mean))
 
 
@@ -107,7 +125,7 @@ def bend(phi: Phi, signal: Signal) -> Bent:
 
     Args:
         phi: Name of an activation, an `Activation`, or a function of a torch tensor.
-        signal: What enters; its features are taken as N(mean, variance).
+        signal: What enters; the features of a row are taken as N(mean, variance of the row).
 
     Raises:
         ValueError: If two quadratures disagree, or φ is not finite where the signal lies.
@@ -118,8 +136,9 @@ def bend(phi: Phi, signal: Signal) -> Bent:
         (0.5, 1.0, 1.0)
 
     References:
-        Poole et al. 2016, eq. 3 and 5; with a mean, the Gaussian's centre is moved. The scatter is the
-        variance of a mean over independent units.
+        Poole et al. 2016, eq. 3 and 5; with a mean, the Gaussian's centre is moved. Rows of different length
+        have the mean of their own moments, to second order in the spread. The scatter is the variance of a
+        mean over independent units.
     """
     a = find_activation(phi)
     if signal.variance <= CONSTANT * signal.square:
@@ -128,19 +147,31 @@ def bend(phi: Phi, signal: Signal) -> Bent:
         return Bent(Signal(value**2, value**2, value), slope, 0.0)
     a = _moved(a, signal.mean)
     q = signal.variance
-    both = pair(a, q)
     gap = min(2.0, max(0.0, signal.apart / q))
+    reach = math.sqrt(min(MOST_SPREAD, signal.spread))
+    # A row's own length is what its units see; two lengths have the mean and the spread of all.
+    rows = [pair(a, q * (1 + side * reach)) for side in ((-1, 1) if reach else (0,))]
+    second, slope = (
+        math.fsum(part) / len(rows) for part in zip(*((r.second, r.slope) for r in rows), strict=True)
+    )
+    parting = math.fsum(row.parting(gap) for row in rows) / len(rows)
     mean = expect_checked(a.value, a, q, "the mean")
     fourth = expect_checked(lambda x: a.slope(x) ** 4, a, q, "the slope's fourth moment")
-    leaving = Signal(both.second, both.second - both.parting(gap), mean)
-    if both.slope == 0:
+    spread = math.fsum((row.second - second) ** 2 for row in rows) / len(rows) / second**2 if second else 0.0
+    leaving = Signal(second, second - parting, mean, spread)
+    if slope == 0:
         return Bent(leaving, 0.0, 0.0)
     more = expect_checked(lambda x: a.slope(x) ** 2, a, (1 + STEP) * q, "the slope moment")
-    elasticity = math.log(more / both.slope) / math.log(1 + STEP)
-    return Bent(leaving, both.slope, max(0.0, fourth / both.slope**2 - 1), elasticity)
+    less = expect_checked(lambda x: a.slope(x) ** 2, a, q, "the slope moment")
+    elasticity = math.log(more / less) / math.log(1 + STEP) if less else 0.0
+    outer = expect(lambda x: a.value(x) ** 4, a, q)
+    peaked = max(0.0, outer / second**2 - 1) if second else 0.0
+    return Bent(leaving, slope, max(0.0, fourth / slope**2 - 1), elasticity, peaked)
 
 
-def standardise(signal: Signal, variance: float, scale: Signal, shift: Signal, centre: float) -> Signal:
+def standardise(
+    signal: Signal, variance: float, scale: Signal, shift: Signal, centre: float, evens: bool = False
+) -> Signal:
     """Return (x - c)/√variance·γ + β, where the centre c takes the mean square `centre` away.
 
     Args:
@@ -149,6 +180,7 @@ def standardise(signal: Signal, variance: float, scale: Signal, shift: Signal, c
         scale: γ; its mean square counts.
         shift: β, shared by all rows.
         centre: Mean square of what is subtracted.
+        evens: Whether each row is divided by its own length.
 
     Raises:
         ValueError: If nothing is left to divide by.
@@ -156,7 +188,9 @@ def standardise(signal: Signal, variance: float, scale: Signal, shift: Signal, c
     if not variance > 0 or not math.isfinite(variance):
         raise ValueError(f"a normalisation divides by a variance of {variance!r}; the signal must vary")
     factor = scale.square / variance
-    kept = Signal(factor * max(0.0, signal.square - centre), factor * (signal.shared - centre))
+    spread = 0.0 if evens else signal.spread
+    square = factor * max(0.0, signal.square - centre)
+    kept = Signal(square, factor * (signal.shared - centre), spread=spread)
     return add_signals(kept, Signal(shift.square, shift.square, shift.mean))
 
 
