@@ -9,6 +9,7 @@ from torch import nn
 
 from unitygain import clip
 from unitygain.clip._apply import multiply, multiply_unseen
+from unitygain.stats import gradient_stats
 
 
 def test_a_step_that_is_not_clipped_writes_nothing():
@@ -256,6 +257,22 @@ def test_the_state_of_other_rules_is_refused():
     state = clip.by_global_norm(1.0).state_dict()
     with pytest.raises(ValueError, match=r"written by by_global_norm\(c=1.0, p=2.0\); this clip is"):
         clip.by_global_norm(2.0).load_state_dict(state)
+
+
+@pytest.mark.parametrize("absmax", [False, True])
+def test_what_was_read_is_not_read_again(monkeypatch, absmax):
+    from unitygain.clip import _gradients
+
+    rules = [clip.by_global_norm(1.0), *([clip.by_global_norm(0.5, p=math.inf)] if absmax else [])]
+    both = [with_gradients([3.0, 4.0], None, [0.5, 0.1]) for _ in range(2)]
+    expected = clip.chain(*rules)(both[0])
+    stats = gradient_stats([p.grad for p in both[1] if p.grad is not None], absmax=absmax)
+    monkeypatch.setattr(_gradients, "gradient_stats", None)
+    report = clip.chain(*rules)(both[1], stats=stats)
+    assert report.norm_after == expected.norm_after
+    assert all(map(torch.equal, gradients(both[0]), gradients(both[1])))
+    with pytest.raises(ValueError, match=r"stats are of 2 gradients, and the parameters hold 1; give what"):
+        clip.by_global_norm(1.0)(both[1][:2], stats=stats)
 
 
 def test_order_matters():

@@ -51,6 +51,7 @@ def run(rank: int, world: int, folder: str) -> None:
         "disk": failing_disk(rank, folder),
         "scale": scaled(rank),
         "clips": clipped(),
+        "clipped": {kind: clip_steps(kind, rank) for kind in ("ddp", "fsdp")},
     }
     torch.save(found, Path(folder) / f"rank{rank}.pt")
     dist.barrier()
@@ -173,6 +174,25 @@ def clipped() -> dict[str, dict[str, int]]:
                 way()
             found[name] = counted.calls
     return found
+
+
+def clip_steps(kind: str, rank: int | None) -> tuple[list[Tensor], list[tuple[float, float, bool]]]:
+    """Six steps that are clipped by entry, by history and as a whole: the weights, and what was reported."""
+    import unitygain as ug
+
+    model = make() if rank is None else wrap(kind, make())
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    clip = ug.clip.chain(ug.clip.by_value(0.2), ug.clip.percentile(50), ug.clip.by_global_norm(0.3))
+    told = []
+    for step in range(6):
+        optimizer.zero_grad()
+        x = batch(step)
+        loss_of(model, x if rank is None else x[rank * ROWS : (rank + 1) * ROWS]).backward()
+        report = clip(model)
+        told.append((report.norm_after, report.cosine, report.clipped))
+        optimizer.step()
+    whole = [(p.full_tensor() if hasattr(p, "full_tensor") else p).detach() for p in model.parameters()]  # pyright: ignore
+    return [weight.clone() for weight in whole], told
 
 
 def scaled(rank: int) -> list[float]:

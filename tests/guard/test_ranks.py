@@ -52,6 +52,20 @@ def test_clips_of_shards_take_one_collective(found, way):
     assert [rank["clips"][way] for rank in found] == [{"allgather": 1}] * 2
 
 
+@pytest.mark.parametrize("kind", ["ddp", "fsdp"])
+def test_clipped_steps_of_ranks_are_those_of_one_process(found, kind):
+    weights, told = ranks.clip_steps(kind, None)
+    assert any(clipped for _, _, clipped in told)
+    assert min(cosine for _, cosine, _ in told) < 0.999
+    for rank in found:
+        of_rank, heard = rank["clipped"][kind]
+        for one, other in zip(of_rank, weights, strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
+        for one, other in zip(heard, told, strict=True):
+            assert one == pytest.approx(other, rel=1e-4)
+    assert all(map(torch.equal, found[0]["clipped"][kind][0], found[1]["clipped"][kind][0]))
+
+
 def test_a_guard_reads_for_its_clip_and_a_change_of_entries_asks_for_angle_and_norm(found):
     """One for norm and agreement; one for the angles, one for the norms of all tensors that are changed."""
     assert [rank["clips"]["guard"] for rank in found] == [{"allgather": 3}] * 2

@@ -40,6 +40,9 @@ CASES = {
 }
 
 
+AGREEMENTS = ("plain", "spread", "not finite", "nothing", "some ranks")
+
+
 def build(name: str, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
     """The whole tensor of a case, the same in every process."""
     draw = torch.Generator().manual_seed(5)
@@ -78,7 +81,7 @@ def run(rank: int, world: int, folder: str) -> None:
         values[name], calls[name] = measure(place(build(name, shape, dtype), mesh, places.split()))
     placed = [place(build(n, shape, dtype), mesh, p.split()) for n, (shape, dtype, p) in CASES[world].items()]
     together = measure_together([*placed, torch.full((4,), 2.0)])
-    agreed = [agree(scenario, mesh) for scenario in ("plain", "spread", "not finite", "nothing")]
+    agreed = [agree(scenario, mesh) for scenario in AGREEMENTS]
     torch.save((values, calls, together, agreed), Path(folder) / f"rank{rank}.pt")
     dist.barrier()
     dist.destroy_process_group()
@@ -118,7 +121,7 @@ def agree(scenario: str, mesh) -> tuple[Tensor, Tensor, Tensor, Tensor | None, i
     """What `agreed_gradient_stats` says, and how many gatherings that took.
 
     A tensor is spread over all ranks, one over the last mesh dimension alone with a copy on each of the
-    others, and one lies whole on every rank, and differs.
+    others, and one lies whole on every rank, and differs. At last only the ranks of that dimension agree.
     """
     import torch.distributed as dist
 
@@ -135,6 +138,7 @@ def agree(scenario: str, mesh) -> tuple[Tensor, Tensor, Tensor, Tensor | None, i
         "spread": [place(wide, mesh, every.split()), plain, place(small, inner, ["S0"])],
         "not finite": [place(wide, mesh, every.split()), plain],
         "nothing": [],
+        "some ranks": [place(small, inner, ["S0"])],
     }[scenario]
     if scenario == "not finite" and rank == dist.get_world_size() - 1:
         plain[0] = float("nan")
@@ -142,7 +146,8 @@ def agree(scenario: str, mesh) -> tuple[Tensor, Tensor, Tensor, Tensor | None, i
     real = dist.all_gather
     dist.all_gather = lambda *args, **kwargs: (calls.append(1), real(*args, **kwargs))[1]
     try:
-        stats, total, told = agreed_gradient_stats(tensors, own, absmax=True, group=dist.group.WORLD)
+        group = inner.get_group() if scenario == "some ranks" else dist.group.WORLD
+        stats, total, told = agreed_gradient_stats(tensors, own, absmax=True, group=group)
     finally:
         dist.all_gather = real
     return total, told, stats.norm, stats.absmax, len(calls)

@@ -8,8 +8,6 @@ from functools import cached_property
 import numpy as np
 from torch import Tensor
 
-from unitygain.clip._history import quantile
-
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
 
@@ -95,7 +93,8 @@ class ClipReport:
     @property
     def shares(self) -> dict[str, tuple[float, float]]:
         """Share of the energy (the squared norm) of each gradient, before and after, by name."""
-        before, after = (_shares(sizes) for sizes in self._sizes)
+        totals = (self.norm_before, self.norm_after)
+        before, after = (_shares(sizes, total) for sizes, total in zip(self._sizes, totals, strict=True))
         return dict(zip(self.names, zip(before, after, strict=True), strict=True))
 
     @property
@@ -116,8 +115,12 @@ class ClipReport:
     @property
     def quantiles(self) -> dict[float, float]:
         """Quantiles of the norm before the clip over the last thousand finite steps; NaN before the first."""
-        history = {"values": self._counts["values"], "seen": self._counts["seen"]}
-        return {fraction: float(quantile(history, fraction)) for fraction in QUANTILES}
+        remembered = np.sort(self._counts["values"].cpu().numpy())[: self.steps]  # NaN, for none, comes last
+        if not self.steps:
+            return dict.fromkeys(QUANTILES, math.nan)
+        count = len(remembered)
+        found = np.interp(np.multiply(QUANTILES, count - 1), np.arange(count), remembered)
+        return dict(zip(QUANTILES, found.tolist(), strict=True))
 
     def __str__(self) -> str:
         if not self.finite:
@@ -136,6 +139,5 @@ def _length(sizes: np.ndarray) -> float:
     return math.hypot(*sizes.tolist())
 
 
-def _shares(sizes: np.ndarray) -> list[float]:
-    total = _length(sizes)
+def _shares(sizes: np.ndarray, total: float) -> list[float]:
     return ((sizes / total) ** 2 if total else np.zeros_like(sizes)).tolist()
