@@ -1,4 +1,4 @@
-# make demo    diagnose a sick model on real data; writes report.html
+# make demo    diagnose and treat a sick model on real data; writes report.html
 # make test    the tests, under ten minutes on two cores
 # make check   style, types, architecture, documents, browser, real input, wheel, the CUDA kernel interpreted
 # make nightly everything, the slow tests included, on patients that the date draws
@@ -27,7 +27,7 @@ FAST := not slow and not real and not browser and not wheel and not triton
 .NOTPARALLEL:
 
 demo: $(DONE)/package
-	cd $(ROOT) && $(BIN)/unitygain diagnose examples/post_ln_transformer.py:make_case --html report.html
+	cd $(ROOT) && $(BIN)/unitygain treat examples/post_ln_transformer.py:make_case --steps 50 --budget 4m --html report.html
 
 test: $(DONE)/dev
 	$(PYTEST) -n $(WORKERS) --dist worksteal -m "$(FAST)"

@@ -33,6 +33,12 @@ def _cpuinfo() -> list[str]:
     return path.read_text().splitlines() if path.exists() else []
 
 
+def high_water() -> float:
+    """Return the most bytes that this process has held; what getrusage says may be its parent's."""
+    lines = pathlib.Path("/proc/self/status").read_text().splitlines()
+    return float(next(line.split()[1] for line in lines if line.startswith("VmHWM"))) * 1024
+
+
 def interleave(arms: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
     """Run every arm once per round, in turn, after one round that is not counted; return what each gave."""
     counted: dict[str, list[float]] = {name: [] for name in arms}

@@ -7,14 +7,13 @@ in a process of its own, the most that the process ever held.
 """
 
 import json
-import pathlib
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 
 import torch
-from environment import interleave, keep, ratio
+from environment import high_water, interleave, keep, ratio
 from torch import Tensor, nn
 from transformers import GPT2Config, GPT2LMHeadModel
 
@@ -80,12 +79,6 @@ def timed(run: Callable[[], None]) -> Callable[[], float]:
         return time.perf_counter() - started
 
     return once
-
-
-def high_water() -> float:
-    """Return the most bytes that this process has held; what getrusage says may be its parent's."""
-    lines = pathlib.Path("/proc/self/status").read_text().splitlines()
-    return float(next(line.split()[1] for line in lines if line.startswith("VmHWM"))) * 1024
 
 
 def peak(arm: str) -> float:

@@ -8,14 +8,17 @@ import torch
 from torch import nn
 
 import unitygain as ug
+import unitygain._treat
 from unitygain._arena import Arena
 from unitygain._candidates import Arm, choose_arms
 from unitygain._crew import Here
-from unitygain._job import Task
-from unitygain._registry import REMEDIES, Remedy
+from unitygain._diagnose import measure_all
+from unitygain._job import GAINS, Task, fresh_subject, perform
+from unitygain._registry import MEASURES, REMEDIES, Remedy
 from unitygain._rehearsal import train
 from unitygain._trial import gained, judge_losses
 from unitygain._types import Cause, Finding, Site
+from unitygain.probe.isolate import isolated
 from unitygain.report import Report
 
 
@@ -217,3 +220,101 @@ def test_bad_input_is_named():
     trial = ug.Trial(("os.system",), ({},), (), "leads", 1.0)
     with pytest.raises(ValueError, match=r"no remedy is named 'os\.system'"):
         trial.apply(make())
+
+
+def test_the_code_of_the_best_is_what_apply_does(treated):
+    best = treated.best
+    assert best is not None
+    case, other = make(), make()
+    best.apply(case)
+    scope: dict = {"case": other}
+    exec(best.code, scope)
+    state, twin = case.model.state_dict(), other.model.state_dict()
+    assert all(torch.equal(state[name], twin[name]) for name in state)
+    scope["undo"]()
+    assert all(torch.equal(value, make().model.state_dict()[name]) for name, value in twin.items())
+
+
+def test_the_gains_of_a_trial_are_those_of_the_changed_model(treated):
+    best = treated.best
+    assert best is not None
+    case = make()
+    best.apply(case)
+    named = [MEASURES[name] for name in GAINS]
+    with isolated(case, 0) as (subject, _):
+        profiles, _, _ = measure_all(subject, None, 8, 0, lambda *_: None, named, chance=False)
+    for name in GAINS:
+        assert best.profiles[name].values == profiles[name].values
+    theory = best.profiles["predicted_gain"].facts
+    measured = best.profiles["backward_gain"].facts
+    # The weights that theory is told to expect pass 1x; the loss gradient of width 32 wanders around it.
+    assert float(theory["gain_per_block"]) == pytest.approx(1.0, rel=0.02)
+    assert float(measured["gain_per_block"]) == pytest.approx(1.0, rel=0.15)
+    assert treated.conclusion.startswith("rescale_weights works here: loss ")
+
+
+def test_a_training_that_is_far_behind_is_given_up_after_a_third():
+    slow = Arm((("lower_learning_rate", {"factor": 1e-6}),))
+    good = Arm((("rescale_weights", {"gain": 2**0.5}),))
+    plain, *rows = compare(make(lambda: deep(2)), [slow, good], steps=60, seeds=1)
+    behind = next(row for row in rows if row.remedies == ("lower_learning_rate",))
+    assert (behind.verdict, behind.steps, behind.seeds) == ("no better", 20, 1)
+    assert behind.note == "given up after 20 of 60 steps: far behind the untreated case by then"
+    assert behind.better < 0
+    assert (plain.steps, next(row for row in rows if row is not behind).steps) == (60, 60)
+
+
+def test_watching_for_the_rung_changes_no_bit():
+    case = make(lambda: nn.Sequential(nn.Linear(32, 32), nn.BatchNorm1d(32), nn.ReLU(), nn.Linear(32, 4)))
+    watched, free = (perform(case, Task(steps=9, rung=rung, bar=1e9)) for rung in (3, 0))
+    assert (watched.loss, watched.first) == (free.loss, free.first)
+    assert watched.rung == pytest.approx(math.fsum(train(fresh_subject(case, 0, 0), 9).losses[1:3]) / 2)
+
+
+def test_a_change_that_trains_on_another_loss_is_not_given_up_by_it():
+    def other(model: nn.Module, batch) -> torch.Tensor:
+        return 100 + nn.functional.cross_entropy(model(batch[0]), batch[1])
+
+    case = make(lambda: deep(2), variants={"other": other})
+    reading = perform(case, Task((("swap_loss", {"variant": "other"}),), steps=9, rung=3, bar=0.0))
+    assert reading.steps == 9
+    assert math.isnan(reading.rung)
+    # What is compared is the case's own loss.
+    assert reading.loss < 2
+
+
+def test_what_theory_expects_to_be_worse_is_trained_last_and_not_left_out():
+    trained: list[str] = []
+
+    def say(done: int, total: int, what: str) -> None:
+        if what.startswith("training"):
+            trained.append(what.split()[1].rstrip(","))
+
+    case = make(lambda: deep(6))
+    with isolated(case, 0) as (subject, _):
+        before, _, _ = measure_all(
+            subject, None, 2, 0, lambda *_: None, [MEASURES["predicted_gain"]], chance=False
+        )
+    worse = Arm((("rescale_weights", {"gain": 0.1}),), (finding(),))
+    better = Arm((("zero_biases", {}),), (finding(),))
+    arena = Arena(case, Here(case), Task(probes=2), 1, math.inf, say, 3, before)
+    trials = arena.compare([worse, better])
+    assert trained == ["untreated", "zero_biases", "rescale_weights"]
+    assert all(trial.seeds for trial in trials)
+
+
+def test_a_healthy_model_is_said_to_be_fine(monkeypatch):
+    empty = Report({}, {}, (), (), 0.0)
+    monkeypatch.setattr(unitygain._treat, "diagnose", lambda case, **_: empty)
+    case = make(lambda: deep(1))
+    assert (
+        ug.treat(case).conclusion
+        == "the plain model was fine: no finding needs a remedy, so nothing was tried"
+    )
+    sick = dataclasses.replace(empty, findings=(finding(Cause("depth"), code="UG999"),))
+    monkeypatch.setattr(unitygain._treat, "diagnose", lambda case, **_: sick)
+    assert ug.treat(case).conclusion.startswith("nothing was tried: no remedy is known for the causes")
+    monkeypatch.setattr(unitygain._treat, "diagnose", lambda case, **_: empty)
+    harmful = ug.treat(case, steps=40, also=[("rescale_weights", {"gain": 30.0})])
+    assert harmful.conclusion.startswith("the plain model was fine: it trains (loss 1.")
+    assert harmful.best is None
