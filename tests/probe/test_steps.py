@@ -100,6 +100,21 @@ def test_a_sequence_without_a_batch_is_followed():
     assert len(found) == found.total == STEPS
 
 
+@pytest.mark.parametrize("batch_first", [False, True])
+def test_a_packed_sample_is_followed_at_its_own_length(batch_first):
+    """Sorted, the longer second sample comes first; the reverse direction begins at the sample's own end."""
+    torch.manual_seed(0)
+    module = nn.LSTM(FEATURES, HIDDEN, bidirectional=True, batch_first=batch_first).double()
+    own, longer = sequence(STEPS, FEATURES), sequence(STEPS + 4, FEATURES)
+    packed = pack_sequence([own, longer], enforce_sorted=False)
+    found = followed(module, packed).walks
+    assert [len(one) for one in found] == [STEPS, STEPS]
+    hidden = module(packed)[1][0][:, 0]
+    for one, expected in zip(found, hidden, strict=True):
+        last = one.cell.step(one.inputs[-1], one.states[-1])[0][0]
+        torch.testing.assert_close(last[0], expected, atol=0, rtol=1e-9)
+
+
 class Loop(nn.Module):
     """Calls a cell step by step, and starts anew every `every` steps."""
 
@@ -143,7 +158,7 @@ def test_a_state_that_starts_anew_ends_the_walk():
 @pytest.mark.parametrize(
     ("x", "message"),
     [
-        (pack_sequence([torch.ones(6, FEATURES)]), "a packed sequence is not unrolled"),
+        (pack_sequence([torch.ones(3, FEATURES)]), "fewer than 4 steps in a row"),
         (torch.ones(3, 1, FEATURES), "fewer than 4 steps in a row"),
         (torch.full((6, 1, FEATURES), torch.inf), "its state is not finite"),
     ],

@@ -7,6 +7,7 @@ from unitygain._registry import measure
 from unitygain._types import Profile
 from unitygain.probe.few import trace_few
 from unitygain.probe.golub_kahan import affordable_steps, golub_kahan
+from unitygain.probe.golub_kahan_by_sample import golub_kahan_by_sample
 from unitygain.probe.one_sided import dense_values, lower_bounds
 from unitygain.probe.operators import JacobianOperator
 from unitygain.probe.record import Record
@@ -26,14 +27,15 @@ def jacobian_sigma_max(case: Case, record: Record) -> Profile | None:
     The batch is taken as one vector, or its first samples where it is large and they do not mix (the
     note then says how many). Each step is one J·v and one Jᵀ·u; it stops when the error bars of
     the first five are below 1e-6 of their values, or after 18 steps on Jacobians with more than 4096 rows
-    and columns (300 on smaller ones). A singular value that occurs several times is counted once there. A
-    Jacobian of at most 64 rows is computed whole, in one batched backward pass.
+    and columns (300 on smaller ones). Samples that do not mix have a basis each, in the same products. A
+    singular value that occurs several times in one basis is counted once there. A Jacobian of at most 64
+    rows is computed whole, in one batched backward pass.
 
     Where an operation has no double backward pass, J·v cannot be had: then a Jacobian of up to 512 rows is
     computed whole, and a larger one gets lower bounds from backward passes alone. Labels say which.
 
-    Cost: one forward pass (four on a large batch); 2 products per step and block, 3 more to set up and
-    test J·v. No side effects.
+    Cost: one forward pass (four on a large batch); 2 products per step and block, 3 to 7 more to set up and
+    test J·v and the samples. No side effects.
 
     Args:
         case: An isolated case.
@@ -90,7 +92,8 @@ def _top(jacobian: JacobianOperator, seed: int) -> tuple[tuple[float, ...], floa
         values, error = dense_values(jacobian, TOP)
         return values, error, "from the whole matrix"
     if jacobian.double_backward:
-        found = golub_kahan(jacobian, TOP, steps=affordable_steps(jacobian), seed=seed)
+        find = golub_kahan_by_sample if jacobian.samples() > 1 else golub_kahan
+        found = find(jacobian, TOP, steps=affordable_steps(jacobian), seed=seed)
         return found.values, found.errors[0], f"Golub-Kahan, {found.steps} steps"
     if min(jacobian.shape) <= DENSE_SIDE and jacobian.shape[0] <= 4 * DENSE_SIDE:
         values, error = dense_values(jacobian, TOP)

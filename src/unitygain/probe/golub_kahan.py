@@ -87,7 +87,7 @@ def golub_kahan(
         last = step + 1 == limit
         if last or (step + 1 >= count and (step < DENSE_CHECKS or step % CHECK_EVERY == 0)):
             found = _ritz(small[: step + 1, : step + 1], beta, count, operator.dtype)
-            if last or _good(found, tolerance, operator.dtype):
+            if last or good(found, tolerance, operator.dtype):
                 return found
         negligible = beta <= torch.finfo(operator.dtype).eps * np.max(np.abs(small))
         v = right.draw() if negligible else remainder / beta
@@ -126,7 +126,8 @@ def _ritz(small: np.ndarray, beta: float, count: int, dtype: torch.dtype) -> Sin
     return SingularValues(tuple(values[:count].tolist()), tuple(errors[:count].tolist()), len(small))
 
 
-def _good(found: SingularValues, tolerance: float, dtype: torch.dtype) -> bool:
+def good(found: SingularValues, tolerance: float, dtype: torch.dtype) -> bool:
+    """Whether every error is below the tolerance times its value, or at the operator's rounding."""
     floor = torch.finfo(dtype).eps * found.values[0]
     return all(
         error <= max(tolerance * value, floor)

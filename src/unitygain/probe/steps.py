@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn.utils.rnn import PackedSequence
+from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
 
 from unitygain._case import Case, random_states, reseed
 from unitygain._types import Site
@@ -107,8 +107,9 @@ class Walks:
 def walk(case: Case, record: Record) -> Walks:
     """Follow the first sample of the first batch through every recurrent module of the model.
 
-    An `nn.RNN`, `nn.LSTM` or `nn.GRU` is unrolled at its first call. A cell that the model calls itself is
-    followed from call to call as long as each is handed the state that the one before returned.
+    An `nn.RNN`, `nn.LSTM` or `nn.GRU` is unrolled at its first call, a packed sample at its own length. A
+    cell that the model calls itself is followed from call to call as long as each is handed the state that
+    the one before returned.
 
     Args:
         case: An isolated case.
@@ -172,14 +173,21 @@ def _first(value: Any, module: nn.Module) -> Any:
 def _follow(result: Walks, path: str, module: nn.Module, calls: list[tuple[Any, Any, Any]]) -> None:
     if not calls:
         result.skipped[path] = "it did not run"
-    elif isinstance(calls[0][0], PackedSequence):
-        result.skipped[path] = "a packed sequence is not unrolled"
     elif isinstance(module, nn.RNNBase):
-        _unrolled(result, path, module, *calls[0][:2])
+        x, state, _ = calls[0]
+        x = _unpacked(x, batch_first=module.batch_first) if isinstance(x, PackedSequence) else x
+        _unrolled(result, path, module, x, state)
     elif isinstance(module, nn.RNNCellBase):
         _called(result, path, module, calls)
     if not any(walk.site.path == path for walk in result.walks):
         result.skipped.setdefault(path, f"fewer than {FEWEST} steps in a row")
+
+
+def _unpacked(packed: PackedSequence, *, batch_first: bool) -> Tensor:
+    """The first sample of a packed batch, at its own length, as float64 on the CPU."""
+    padded, lengths = pad_packed_sequence(packed, batch_first=batch_first)
+    own = int(lengths[0])
+    return (padded[:1, :own] if batch_first else padded[:own, :1]).detach().double().cpu()
 
 
 def _unrolled(result: Walks, path: str, module: nn.RNNBase, x: Tensor, state: Any) -> None:
