@@ -71,7 +71,7 @@ def remedy_page(remedy: Remedy) -> str:
     before, *sections = split(remedy.page, REMEDY_HEADINGS)
     codes = ", ".join(f"[{code}](../rules/{code}.md)" for code in remedy.treats)
     facts = [f"Changes: **{remedy.changes}**"] if remedy.changes else []
-    facts += [f"Treats: {codes}"]
+    facts += [f"Treats: {codes}"] if codes else ["Treats: no finding; to be applied by hand"]
     facts += [f"Tried where a cause names: {names(remedy.instead_of)}"] if remedy.instead_of else []
     first = before.removeprefix(f"{remedy.name}: ")
     parts = [MADE + f"# {remedy.name}", prose(first[:1].upper() + first[1:]), " · ".join(facts)]

@@ -15,7 +15,7 @@ from zoo.patient import classify, seeded
 import unitygain.remedies  # noqa: F401 (fills the table)
 from unitygain._case import Case
 from unitygain._diagnose import diagnose
-from unitygain._registry import REMEDIES
+from unitygain._registry import REMEDIES, RULES
 
 
 def soft() -> Case:
@@ -115,8 +115,10 @@ def test_what_it_claims_to_cure_is_gone_on_rediagnosis(remedy, one):
 
 def grave(case: Case, codes: tuple[str, ...]) -> set[str]:
     """Return which of the codes are found as a warning or worse."""
-    findings = diagnose(case, only=codes, removal=False).findings
-    return {finding.code for finding in findings if finding.severity != "info"}
+    report = diagnose(case, only=codes, removal=False)
+    needed = {name for code in codes for name in RULES[code].needs}
+    assert needed <= set(report.profiles), "what is not measured is not cured"
+    return {finding.code for finding in report.findings if finding.severity != "info"}
 
 
 @pytest.mark.parametrize("remedy", sorted(REMEDIES))

@@ -14,6 +14,7 @@ from unitygain.probe.hooks import Hooks
 from unitygain.probe.junctions import first_floating
 from unitygain.probe.leaves import in_backward, unwrap
 from unitygain.probe.record import Record
+from unitygain.probe.sites import makes_weight
 from unitygain.probe.trace import trace
 
 WORDS = ("discriminator", "critic", "adversar")
@@ -128,7 +129,8 @@ def judged(case: Case, record: Record, *, undecided: bool = False) -> Iterator[t
 
 def is_logit(module: nn.Module) -> bool:
     """Whether a module is a leaf whose output may be logits."""
-    return not any(True for _ in module.children()) and not isinstance(module, AFTER_LOGITS)
+    inner = (name for name, _ in module.named_children() if not makes_weight(name))
+    return not any(inner) and not isinstance(module, AFTER_LOGITS)
 
 
 def _verdict(call: _Call, calls: list[_Call]) -> Verdict:

@@ -17,8 +17,8 @@ When it does not help:
     most are below it, so that a signal over many layers or steps dies away where it grew before;
     orthogonal_weights keeps all directions. Of a convolution it takes the reshaped kernel, whose norm may be
     too small by a factor of up to the root of the kernel's size: spectral_cap takes the true one. An estimate
-    from one iteration per pass lags behind weights that move fast. Pickling a parametrised model does not
-    work; its state does.
+    from one iteration per pass lags behind weights that move fast. A discriminator that is sure by the bias
+    of its last layer stays sure. Pickling a parametrised model does not work; its state does.
 
 What it costs:
     One matrix-vector product with each weight and its transpose per forward pass.
