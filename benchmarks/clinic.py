@@ -1,6 +1,6 @@
 """The clinic: how often a diagnosis is right on small sick and healthy programs, and a trial on their cures.
 
-    python benchmarks/clinic.py diagnose [SET ...] [--shard 0/2]     # sets: fitted, kept, redrawn
+    python benchmarks/clinic.py diagnose [SET ...] [--shard 0/2] [--no-spectra]  # fitted, kept, redrawn
     python benchmarks/clinic.py treat [SET ...] [--shard 0/2] [--budget 20]
     python benchmarks/clinic.py choose [SET ...]                     # what unitygain.treat finds by itself
     python benchmarks/clinic.py peers [SET ...]                      # needs their packages: docs/clinic.md
@@ -25,7 +25,7 @@ from environment import keep
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from zoo.clinic import HEALTHY, SICK
 from zoo.clinic.program import Program
-from zoo.clinic.trials import treat_by_itself, try_named
+from zoo.clinic.trials import treat_by_itself, try_named, verdict
 from zoo.clinic.visits import share, table, visit
 
 WORK = Path(__file__).parents[1] / "build" / "clinic"
@@ -51,29 +51,29 @@ def read(part: str) -> list[dict[str, Any]]:
     return [json.loads(line) for file in files for line in file.read_text().splitlines()]
 
 
-def run(part: str, sets: list[str], shard: str, budget: float) -> None:
+def run(part: str, sets: list[str], shard: str, budget: float, *, spectra: bool) -> None:
     """Add the missing rows of a part."""
     index, of = (int(text) for text in shard.split("/"))
     WORK.mkdir(parents=True, exist_ok=True)
     done = {(row["set"], row["name"], row["seed"]) for row in read(part)}
     work = [(chosen, *drawn) for chosen in sets for drawn in programs(chosen, part)]
-    # The first seed of everything before the second of anything: what is done when one stops is of a kind.
-    work.sort(key=lambda item: item[2] % REDRAWN)
+    # The sick first, then the first seed of every healthy program before the second of any.
+    work.sort(key=lambda item: (item[2] % REDRAWN, item[1].truth is None))
     for chosen, program, seed in work[index::of]:
         if (chosen, program.name, seed) in done:
             continue
         started = time.process_time()
-        row = {"set": chosen, **perform(part, program, seed, budget)}
+        row = {"set": chosen, **perform(part, program, seed, budget, spectra=spectra)}
         row["spent"] = round(time.process_time() - started, 2)
         with (WORK / f"{part}-{index}of{of}.jsonl").open("a") as file:
             file.write(json.dumps(row) + "\n")
         print(json.dumps(row)[:300], flush=True)
 
 
-def perform(part: str, program: Program, seed: int, budget: float) -> dict[str, Any]:
+def perform(part: str, program: Program, seed: int, budget: float, *, spectra: bool) -> dict[str, Any]:
     """Return the row of one program."""
     if part == "diagnose":
-        return visit(program, seed)
+        return {**visit(program, seed, spectra=spectra), "spectra": spectra}
     if part == "treat":
         return try_named(program, seed, budget)
     if part == "choose":
@@ -112,6 +112,9 @@ def outcome(part: str, rows: list[dict[str, Any]]) -> dict[str, str]:
     able = [row for row in rows if row["curable"]]
     if part == "choose":
         return {"cured by treat": share(sum(row["cured"] for row in able), len(able))}
+    for row in able + [row for row in rows if row["wrong"]]:
+        judged = {name: verdict(row["losses"][name], row["losses"]["untreated"]) for name in row["losses"]}
+        row |= {name: judged[name] for name in ("cure", "wrong") if name in judged}
     tempted = [row for row in rows if row["wrong"]]
     return {
         "true cure verified": share(sum(row["cure"] == "verified" for row in able), len(able)),
@@ -128,12 +131,13 @@ def main() -> None:
     parser.add_argument("part", choices=("diagnose", "treat", "choose", "peers", "table"))
     parser.add_argument("sets", nargs="*", default=list(SETS), help="fitted, kept, redrawn")
     parser.add_argument("--shard", default="0/1")
+    parser.add_argument("--no-spectra", action="store_true", help="leave UG301 out: half of the time")
     parser.add_argument("--budget", type=float, default=20.0, help="seconds of training per program")
     given = parser.parse_args()
     if given.part == "table":
         summarise()
     else:
-        run(given.part, given.sets, given.shard, given.budget)
+        run(given.part, given.sets, given.shard, given.budget, spectra=not given.no_spectra)
 
 
 if __name__ == "__main__":

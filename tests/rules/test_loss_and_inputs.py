@@ -153,3 +153,12 @@ def test_a_gradient_that_underflows_is_not_a_dead_link():
     assert judged("UG608", loss(40.0), *pull(1.0, (0.0, 0.0)), lost) == []
     zero = profile("grad_rescaled", {"0": -math.inf, "1": -math.inf}, labels=("float16", "float16"))
     assert judged("UG608", loss(40.0), *pull(1.0, (0.0, 0.0)), zero)
+
+
+@pytest.mark.parametrize(
+    ("kind", "severity"), [("Linear", "info"), ("LSTM", "warning"), ("GRUCell", "warning")]
+)
+def test_an_output_that_is_bounded_in_itself_does_not_show_that_inputs_are_scaled(kind, severity):
+    inputs = profile("input_rms", {"(input 0)": 3000.0})
+    [finding] = judged("UG607", inputs, profile("act_rms", {"rnn": 0.4}, labels=(kind,)))
+    assert finding.severity == severity

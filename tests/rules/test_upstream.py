@@ -151,3 +151,14 @@ def test_the_other_player_of_a_game_has_an_optimizer_of_its_own(judge, expected)
         facts={"trainable_not_held": 1.0, "frozen_held": 0.0},
     )
     assert severities(judged("UG604", trainable, profile("fake_logit_grad", {judge: 1.0}))) == expected
+
+
+def test_a_recurrent_module_that_is_first_sees_the_inputs_themselves():
+    flat = profile("act_frac_saturated", {"rnn": 0.95}, labels=("tanh",))
+    [finding] = judged(
+        "UG204",
+        flat,
+        profile("act_rms", {"rnn": 0.9, "fc": 0.2}),
+        profile("input_rms", {"(input 0)": 3000.0}),
+    )
+    assert finding.causes[0].remedy == "unit_inputs"

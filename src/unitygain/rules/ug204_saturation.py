@@ -96,7 +96,10 @@ def causes(profiles: Mapping[str, Profile], site: Site) -> Iterable[Cause]:
     """Yield weights, inputs and biases by how far they lie above 1, the farthest first."""
     layer = feeding(profiles, site)
     layers = read_layers(profiles)
-    first = layer is not None and layer.site == layers[0].site
+    leaves = profiles["act_rms"].sites if "act_rms" in profiles else ()
+    # Inside a recurrent module no layer is told from another: the first leaf call sees the inputs itself.
+    inside = layer is None and bool(leaves) and site.path == leaves[0].path
+    first = inside or (layer is not None and layer.site == layers[0].site)
     inputs = profiles["input_rms"].values[0] if first and "input_rms" in profiles else 0.0
     likely: list[tuple[float, Cause]] = []
     if layer and layer.gain > LARGE:

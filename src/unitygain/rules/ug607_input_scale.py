@@ -14,7 +14,7 @@ Why it matters:
 When it is a false alarm:
     An input that enters through its own embedding, such as the time of a diffusion model in 0..1000 that
     goes through sines, or a mask of large negative numbers; the first is seen by the size of what comes
-    out.
+    out, where that is not bounded as a recurrent layer's is.
 
 Remedies:
     unit_inputs; subtract the mean and divide by the standard deviation of the training data; images divided
@@ -44,6 +44,8 @@ from unitygain._types import Cause, Finding, Profile, Severity
 from unitygain.rules._numbers import spell
 
 LARGE = 10.0
+# What these give is at most 1, however far their inputs lie on the flat side of tanh.
+BOUNDED = ("RNN", "LSTM", "GRU", "Tanh", "Sigmoid")
 SMALL = 1e-3
 NORMS = ("BatchNorm", "LayerNorm", "GroupNorm", "InstanceNorm", "RMSNorm", "SyncBatchNorm")
 
@@ -100,6 +102,8 @@ def _handled(profiles: Mapping[str, Profile], size: float) -> str:
     if outputs.labels and outputs.labels[0].startswith(NORMS):
         return f"the {outputs.labels[0]} at {outputs.sites[0]} normalises it"
     early = outputs.values[: len(profiles["input_rms"]) + 1]
+    if outputs.labels and outputs.labels[0].startswith(BOUNDED):
+        return ""
     if size > LARGE and all(value <= LARGE for value in early):
         return f"the model's first outputs have an rms of {spell(max(early))}"
     return ""

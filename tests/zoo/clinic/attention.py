@@ -220,7 +220,7 @@ SICK = (
             ("UG701",),
             r"scale|sqrt|query|1/",
             ("calm_attention",),
-            (("calm_attention", {"factor": rooted}),),
+            (("calm_attention", {"factor": rooted}), ("clip_gradients", {"threshold": 1.0})),
             (("clip_gradients", {"threshold": 1.0}),),
         ),
         100,

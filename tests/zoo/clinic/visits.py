@@ -6,9 +6,12 @@ import warnings
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from unitygain._diagnose import diagnose
+from unitygain._case import Case
+from unitygain._diagnose import check_causes, diagnose, isolated, judge, measure_all
+from unitygain._registry import MEASURES, RULES
 from unitygain._types import Finding
 from zoo.clinic.program import Program
+from zoo.diagnosis import SPECTRAL
 
 Row = dict[str, Any]
 
@@ -18,16 +21,19 @@ def alarms(findings: Iterable[Finding]) -> list[Finding]:
     return [finding for finding in findings if finding.severity != "info"]
 
 
-def visit(program: Program, seed: int) -> Row:
-    """Diagnose the program that `seed` draws; the row holds the verdicts and what was said."""
+def visit(program: Program, seed: int, *, spectra: bool = True) -> Row:
+    """Diagnose the program that `seed` draws; the row holds the verdicts and what was said.
+
+    Without `spectra` the costly measures that UG301 alone reads are left out, and so is UG301.
+    """
     case, started = program.case(seed), time.process_time()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            report = diagnose(case)
+            findings = diagnose(case).findings if spectra else examine(case)
         except Exception as error:
             return {"name": program.name, "seed": seed, "kept": program.kept, "failed": repr(error)[:300]}
-    loud = alarms(report.findings)
+    loud = alarms(findings)
     first = loud[0].causes[0] if loud and loud[0].causes else None
     row: Row = {
         "name": program.name,
@@ -44,6 +50,16 @@ def visit(program: Program, seed: int) -> Row:
         row["first_cause"] = first is not None and program.truth.named(first)
         row["named"] = any(program.truth.named(cause) for finding in loud for cause in finding.causes)
     return row
+
+
+def examine(case: Case) -> tuple[Finding, ...]:
+    """Diagnose as `diagnose` does, without the measures that no other rule than UG301 reads."""
+    rules = [rule for code, rule in RULES.items() if code != "UG301"]
+    read = {name for rule in rules for name in (*rule.needs, *rule.wants)} - SPECTRAL
+    chosen = [measure for name, measure in MEASURES.items() if name in read]
+    with isolated(case, 0) as (subject, _):
+        profiles, record, _ = measure_all(subject, None, 8, 0, lambda *_: None, chosen)
+        return check_causes(subject, judge(profiles, rules), record, None, lambda *_: None)
 
 
 def interval(hits: int, of: int) -> tuple[float, float]:
