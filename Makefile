@@ -27,7 +27,7 @@ FAST := not slow and not real and not browser and not wheel and not triton
 .NOTPARALLEL:
 
 demo: $(DONE)/package
-	cd $(ROOT) && $(BIN)/unitygain treat examples/post_ln_transformer.py:make_case --steps 50 --budget 4m --html report.html
+	cd $(ROOT) && $(BIN)/unitygain treat examples/post_ln_transformer.py:make_case --steps 30 --budget 4m --html report.html
 
 test: $(DONE)/dev
 	$(PYTEST) -n $(WORKERS) --dist worksteal -m "$(FAST)"

@@ -23,7 +23,7 @@ FEWEST_STEPS, MOST_STEPS = 10, 200
 # Trainings of fewer than three times the least steps are never given up.
 RUNG, LEAST, BEHIND, WORSE = 3, 5, 0.5, 0.05
 # Changes that lead on the first seed and are trained on the others.
-FINALISTS = 4
+FINALISTS = 3
 DEPTH = ("backward_gain", "forward_gain", "rms_gain")
 
 
