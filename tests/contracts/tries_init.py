@@ -14,25 +14,22 @@ TRIES: dict[str, tuple[Try, ...]] = {
         Try("rnn-gru-every-step-250", cures=("UG404",)),
     ),
     "activation_init": (
-        Try("cnn-default-20", cures=("UG101", "UG205")),
-        Try("cnn-one-layer-loud", cures=("UG104",)),
-        Try("cnn-tanh-saturated", {"distribution": "uniform"}, cures=("UG204",)),
+        Try("cnn-default-20", cures=("UG101",)),
+        Try("cnn-tanh-saturated", {"distribution": "uniform"}),
         Try("transformer-post-norm-torch-4"),
     ),
     "orthogonal_init": (
-        Try("mlp-relu-large-weights-16", cures=("UG201",)),
         Try("mlp-tanh-saturated", cures=("UG204",)),
         Try("rnn-lstm-chaotic", cures=("UG402", "UG403")),
         Try("rnn-relu-chain-12", cures=("UG406",)),
         Try("transformer-pre-norm-torch-12"),
     ),
     "delta_orthogonal_init": (
-        Try("cnn-default-20", cures=("UG101", "UG205")),
-        Try("cnn-tanh-saturated", cures=("UG204",)),
-        Try("cnn-one-layer-tiny", cures=("UG103",)),
+        Try("cnn-default-20", cures=("UG205",)),
+        Try("cnn-tanh-saturated"),
     ),
     "critical_init": (
-        Try("mlp-relu-shrinking-forward-24", cures=("UG202",)),
+        Try("mlp-relu-shrinking-forward-24"),
         Try("cnn-tanh-saturated", cures=("UG204",)),
         Try("generative-denoiser"),
     ),
@@ -45,12 +42,11 @@ TRIES: dict[str, tuple[Try, ...]] = {
     ),
     "lsuv": (
         Try("cnn-tanh-saturated", cures=("UG204",)),
-        Try("cnn-default-20", cures=("UG101",)),
         Try("transformer-post-norm-torch-4"),
     ),
     "unit_jacobian_init": (
         Try("mlp-relu-large-weights-16", cures=("UG201",)),
-        Try("cnn-default-20", cures=("UG101",)),
+        Try("cnn-default-20"),
     ),
     "gpt2_residual_scale": (
         Try("mlp-residual-unscaled-40", cures=("UG102",)),
