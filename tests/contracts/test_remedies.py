@@ -52,12 +52,16 @@ def bits(case: Case) -> dict[str, tuple[int, object]]:
         for name, tensor in (*case.model.named_parameters(), *case.model.named_buffers())
     }
     modules = {f"module {name}": (id(module), module.training) for name, module in case.model.named_modules()}
+    hooks = {
+        f"hooks of {name}": (0, [*map(id, (*m._forward_pre_hooks.values(), *m._forward_hooks.values()))])
+        for name, m in case.model.named_modules()
+    }
     leaves = torch.utils._pytree.tree_leaves(case.batches)
     batches = {f"batch {i}": (id(leaf), leaf.clone()) for i, leaf in enumerate(leaves)}
     settings = {f"case.{name}": (id(value), None) for name, value in vars(case).items()}
     flags = {f"{name} trains": (p.requires_grad, None) for name, p in case.model.named_parameters()}
     rates = [group["lr"] for group in getattr(case.optimizer, "param_groups", ())]
-    return model | modules | batches | settings | flags | {"rates": (0, rates)}
+    return model | modules | hooks | batches | settings | flags | {"rates": (0, rates)}
 
 
 def differ(before: dict[str, tuple[int, object]], after: dict[str, tuple[int, object]]) -> list[str]:

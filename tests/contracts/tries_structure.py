@@ -38,4 +38,10 @@ TRIES: dict[str, tuple[Try, ...]] = {
         Try("transformer-loud-inputs", {}, cures=("UG701", "UG702")),
         Try("transformer-loud-attention-torch", {}),
     ),
+    "concat_skip": (
+        Try("cnn-default-20", {}),
+        Try("cnn-skip-no-norm-30", {}),
+        Try("mlp-relu-default-24", {}),
+    ),
+    "gated_recurrence": (),  # a suggestion: it changes nothing, and says what to write
 }

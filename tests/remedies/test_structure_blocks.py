@@ -8,7 +8,15 @@ import torch
 from torch import Tensor, nn
 
 from unitygain._case import Case
-from unitygain.remedies import add_residual, batchnorm_gamma, gated_skip, insert_norm, swap_to_relu
+from unitygain.remedies import (
+    add_residual,
+    batchnorm_gamma,
+    concat_skip,
+    gated_recurrence,
+    gated_skip,
+    insert_norm,
+    swap_to_relu,
+)
 
 WIDTH, DEPTH = 8, 4
 X = torch.randn(6, WIDTH, generator=torch.Generator().manual_seed(0))
@@ -210,7 +218,38 @@ def test_relu_takes_the_place_of_sigmoids_between_maps_alone():
         swap_to_relu(case_of(chain()[2:]))
 
 
-@pytest.mark.parametrize("change", [add_residual, gated_skip, insert_norm])
+@pytest.mark.parametrize("skip", [True, False])
+def test_a_projection_begins_as_the_sum_and_weighs_what_it_joins(skip):
+    case = case_of(Blocks(skip=skip))
+    model, before = case.model, case.model(X)
+    undo = concat_skip(case, scale=1.0)
+    x = model.stem(X)
+    for joined in model.blocks:
+        block = joined.block
+        x = x + 0.5 * block.down(torch.tanh(block.up(x)))
+    torch.testing.assert_close(model(X), model.head(x), atol=1e-6, rtol=1e-5)
+    nn.init.normal_(model.blocks[0].project.weight)
+    x = model.stem(X)
+    block = model.blocks[0].block
+    both = torch.cat((x, 0.5 * block.down(torch.tanh(block.up(x)))), -1)
+    expected = both @ model.blocks[0].project.weight.T
+    torch.testing.assert_close(model.blocks[0](x, factor=0.5)[0], expected, atol=1e-5, rtol=1e-5)
+    undo()
+    assert torch.equal(model(X), before)
+
+
+def test_a_recurrence_without_gates_is_told_what_to_write():
+    model = nn.ModuleDict({"reader": nn.RNN(8, 16, 2, batch_first=True, bidirectional=True)})
+    case = Case(model, lambda m, x: m["reader"](x)[0].sum(), [X[None]])
+    with pytest.raises(ValueError, match="not applied: write") as raised:
+        gated_recurrence(case)
+    line = str(raised.value).split("write ")[1].split(",")[0:6]
+    assert ",".join(line).startswith("model.reader = nn.LSTM(8, 16, num_layers=2, batch_first=True")
+    with pytest.raises(ValueError, match=r"no nn\.RNN or nn\.RNNCell"):
+        gated_recurrence(case_of(chain()))
+
+
+@pytest.mark.parametrize("change", [add_residual, concat_skip, gated_skip, insert_norm])
 @pytest.mark.parametrize("make", [Blocks, lambda: nn.Sequential(nn.Linear(8, 3), *chain())])
 def test_copies_and_pickles_compute_the_same(change, make):
     case = case_of(make())

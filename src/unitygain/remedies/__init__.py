@@ -9,6 +9,7 @@ from unitygain.remedies.calm_attention import calm_attention as calm_attention
 from unitygain.remedies.change_precision import change_precision as change_precision
 from unitygain.remedies.chrono import chrono as chrono
 from unitygain.remedies.clip_gradients import clip_gradients as clip_gradients
+from unitygain.remedies.concat_skip import concat_skip as concat_skip
 from unitygain.remedies.critical_init import critical_init as critical_init
 from unitygain.remedies.decay_to_radius import decay_to_radius as decay_to_radius
 from unitygain.remedies.deepnorm import deepnorm as deepnorm
@@ -16,6 +17,7 @@ from unitygain.remedies.delta_orthogonal_init import delta_orthogonal_init as de
 from unitygain.remedies.drop_output_softmax import drop_output_softmax as drop_output_softmax
 from unitygain.remedies.fixup import fixup as fixup
 from unitygain.remedies.forget_bias import forget_bias as forget_bias
+from unitygain.remedies.gated_recurrence import gated_recurrence as gated_recurrence
 from unitygain.remedies.gated_skip import gated_skip as gated_skip
 from unitygain.remedies.gpt2_residual_scale import gpt2_residual_scale as gpt2_residual_scale
 from unitygain.remedies.gradient_flossing import gradient_flossing as gradient_flossing

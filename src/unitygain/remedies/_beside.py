@@ -106,6 +106,38 @@ class Gated(nn.Module):
         return read_through(self, "block", name)
 
 
+class Concatenated(nn.Module):
+    """A block whose branch is joined to its input by a projection of both: project([x, f(x)]).
+
+    Args:
+        block: The block; all arguments are handed on.
+        project: A map from twice the features to the features.
+        across: The dimension of the features.
+        sums: Whether the block adds x itself, which is taken off again.
+    """
+
+    def __init__(self, block: nn.Module, project: nn.Module, across: int, sums: bool) -> None:
+        super().__init__()
+        self.project = project
+        self.block = block
+        self.across = across
+        self.sums = sums
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Return what the block returns, its first tensor projected together with what entered."""
+        entered = first_tensor((args, kwargs))
+        output = self.block(*args, **kwargs)
+        made = first_tensor(output)
+        if entered is None or made is None:
+            return output
+        branch = made - entered if self.sums else made
+        return replace_first(output, self.project(torch.cat((entered, branch), self.across)))
+
+    def __getattr__(self, name: str) -> Any:
+        """Let the model read the block's own attributes."""
+        return read_through(self, "block", name)
+
+
 class Followed(nn.Module):
     """A linear map and what was put behind it, under the map's own path.
 

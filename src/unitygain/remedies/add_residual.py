@@ -1,5 +1,7 @@
 """add_residual: add what enters a block to a share of what it makes, x + scale·f(x).
 
+A block that shrinks what passes it no longer stops the rest: signal and gradient go past it.
+
 What it changes:
     Every block of the trunk that keeps the shape of what enters it and has no skip path gets one. In a
     chain of bare layers what enters a layer is added where the next one begins, behind the activation. No

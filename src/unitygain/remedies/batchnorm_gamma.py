@@ -1,5 +1,7 @@
 """batchnorm_gamma: give the BatchNorm that ends a residual branch a small scale.
 
+Residual blocks begin as the identity, or near it.
+
 What it changes:
     The weight of the BatchNorm or GroupNorm behind the last linear map of every residual block is set to
     one number, 0 unless said otherwise. Other norms stay, and so do those of a shortcut.
@@ -15,7 +17,7 @@ When it does not help:
     what its scales have learnt.
 
 What it costs:
-    Nothing.
+    Nothing: no parameter is added, and no work.
 
 References:
     Goyal et al., "Accurate, Large Minibatch SGD: Training ImageNet in 1 Hour" (2017), section 5.1; De and

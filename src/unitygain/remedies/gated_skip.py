@@ -1,5 +1,7 @@
 """gated_skip: let a learned gate choose between what enters a block and what it makes, t·f(x) + (1 - t)·x.
 
+Highway networks: a residual block whose share is learned, input by input.
+
 What it changes:
     Every block of the trunk that keeps the shape of what enters it and has no skip path is put behind a
     highway gate t = sigmoid(gate(x)). The gate is a linear map over features (a 1x1 convolution where
@@ -92,17 +94,28 @@ def gated_skip(case: Case, *, sites: Select = None, bias: float = -2.0) -> Undo:
     return undo
 
 
-def _gate(block: nn.Module, bias: float) -> nn.Module:
-    """A gate over the features of what enters a block, with weights of 0."""
+def make_map(block: nn.Module, times: int) -> nn.Module:
+    """Return a map of zeros to the features that enter a block, from `times` as many; 1x1 in images.
+
+    Raises:
+        ValueError: If the block holds no linear map or convolution.
+    """
     first = next((m for m in block.modules() if isinstance(m, (nn.Linear, nn.modules.conv._ConvNd))), None)
     if first is None:
         raise ValueError(f"a {type(block).__name__} holds no linear map or convolution that tells its width")
     like = {"device": first.weight.device, "dtype": first.weight.dtype}
     if isinstance(first, nn.Linear):
-        gate: nn.Module = nn.utils.skip_init(nn.Linear, first.in_features, first.in_features, **like)
+        new: nn.Module = nn.utils.skip_init(nn.Linear, times * first.in_features, first.in_features, **like)
     else:
         kind = CONVOLUTIONS[first.weight.ndim - 2]
-        gate = nn.utils.skip_init(kind, first.in_channels, first.in_channels, 1, **like)
-    nn.init.zeros_(gate.weight)  # pyright: ignore[reportArgumentType]
+        new = nn.utils.skip_init(kind, times * first.in_channels, first.in_channels, 1, **like)
+    for parameter in new.parameters():
+        nn.init.zeros_(parameter)
+    return new
+
+
+def _gate(block: nn.Module, bias: float) -> nn.Module:
+    """A gate over the features of what enters a block, with weights of 0."""
+    gate = make_map(block, 1)
     nn.init.constant_(gate.bias, bias)  # pyright: ignore[reportArgumentType]
     return gate

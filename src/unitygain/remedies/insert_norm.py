@@ -1,5 +1,7 @@
 """insert_norm: put a normalisation between the linear maps of the trunk and their activations.
 
+Makes the gain of a layer independent of the scale of its weights.
+
 What it changes:
     Every linear map or convolution of a block that an activation reads, and that no norm follows or
     precedes already, gets a norm of its width behind it: LayerNorm behind linear maps and GroupNorm with

@@ -1,5 +1,7 @@
 """pre_norm: normalise what a branch reads, x + f(norm(x)), in the place of the sum, norm(x + f(x)).
 
+The skip path then passes every block unchanged, and only the branches read a normalised stream.
+
 What it changes:
     Every norm moves from the sum of the stream and a branch to the entrance of that branch, with its own
     scale and shift; what leaves the last block gets a norm of its own, if nothing normalises it yet.

@@ -1,5 +1,7 @@
 """qk_norm: normalise queries and keys of every head before they are multiplied.
 
+Keeps logits bounded by what can be learned, whatever the weights of queries and keys do.
+
 What it changes:
     The queries and the keys of each head get an RMSNorm with a scale of their own, behind the maps that
     make them. Attention is found by what runs: a softmax of products of what two linear maps, or one

@@ -1,5 +1,7 @@
 """restore_logit_scale: divide the logits of attention by the root of the head width, where that is missing.
 
+Cures the cause of logits that are too large from the first step on, where others hide it.
+
 What it changes:
     Attention is found by what runs: a softmax of products of queries and keys that come from linear maps.
     Where the logits are not divided by sqrt(d), d numbers per head, the queries are multiplied by what is

@@ -1,5 +1,7 @@
 """soft_cap: bound the logits of attention smoothly, cap·tanh(logits / cap).
 
+A bound that is smooth, so that logits below it keep their gradient.
+
 What it changes:
     What goes into the softmax of attention passes cap·tanh(·/cap). An nn.Softmax gets it in front; an
     nn.MultiheadAttention is held by a module that computes the same from the same parameters; any other

@@ -1,5 +1,7 @@
 """swap_to_relu: ReLU in the place of sigmoids and tanhs between linear maps, and weights to match.
 
+Another activation alone would leave weights that were drawn for the old one.
+
 What it changes:
     Every bounded activation module (sigmoid, tanh and their hard and soft kinds) that reads one linear map
     and is read by another becomes a ReLU. The map in front of it is scaled to sqrt(fan_in · variance) =
