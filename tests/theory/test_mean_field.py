@@ -231,3 +231,8 @@ def test_a_variance_that_swings_settles():
     # The slope of 3/√(1 + 32q), negative: |slope| is the rate at which the swings shrink.
     slope = 48 * (1 + 32 * field.q_star) ** -1.5
     assert field.xi_q == pytest.approx(-1 / math.log(slope), rel=1e-8)
+
+
+def test_a_bounded_activation_is_never_said_to_grow_without_bound():
+    with pytest.raises(ValueError, match=r"tanh with sigma_w2 = 1e\+16, .*no fixed point below q = 1e\+12"):
+        mean_field("tanh", 1e16)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import special
 
-from unitygain.theory.activations import find_activation
+from unitygain.theory.activations import ACTIVATIONS, find_activation
 from unitygain.theory.convolution import boundary_share, boundary_share_of_mean
 from unitygain.theory.signal import (
     Signal,
@@ -142,3 +142,21 @@ def test_the_share_of_a_mean_is_that_of_an_explicit_convolution(stride):
 def test_what_has_no_answer_says_so(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+@pytest.mark.parametrize("name", ["gelu", "silu", "tanh"])
+def test_rows_of_different_length_have_the_mean_of_their_own_moments(name):
+    """Against the mean over many lengths, each by a grid of its own."""
+    phi = ACTIVATIONS[name]
+    z = np.linspace(-12, 12, 4001)
+    weight = np.exp(-z * z / 2) / np.exp(-z * z / 2).sum()
+    lengths = np.random.default_rng(0).chisquare(40, 2000) / 40
+    lengths /= lengths.mean()
+    slopes = [float(weight @ phi.slope(np.sqrt(0.5 * q) * z) ** 2) for q in lengths]
+    squares = [float(weight @ phi.value(np.sqrt(0.5 * q) * z) ** 2) for q in lengths]
+    uneven = bend(name, Signal(0.5, 0.0, spread=float(np.var(lengths))))
+    even = bend(name, Signal(0.5, 0.0))
+    # Third moments of the lengths are left out: a tenth of what the second do.
+    assert abs(uneven.slope - np.mean(slopes)) < 0.1 * abs(even.slope - np.mean(slopes))
+    assert uneven.signal.square == pytest.approx(np.mean(squares), rel=2e-3)
+    assert uneven.signal.spread == pytest.approx(np.var(squares) / np.mean(squares) ** 2, rel=0.1)

@@ -80,9 +80,20 @@ def _search(a: Activation, sigma_w2: float, sigma_b2: float, here: float) -> flo
         slope = there_slope
     if value == 0:
         return here
+    if sign > 0 and _levels_off(a, sigma_w2):
+        raise Unbounded(
+            f"{a.name} with sigma_w2 = {sigma_w2:g}, sigma_b2 = {sigma_b2:g} has no fixed point below "
+            f"q = {LARGEST:g}, beyond which none is looked for; lower sigma_w2"
+        )
     if sign > 0:
         raise unbounded(a, sigma_w2, sigma_b2)
     return None
+
+
+def _levels_off(a: Activation, sigma_w2: float) -> bool:
+    """Whether the variance map grows less than its argument where the search ends, so that it comes back."""
+    ratio = [excess(a, sigma_w2, 0.0, math.log(LARGEST / factor))[0] + 1 for factor in (100.0, 1.0)]
+    return ratio[1] < 0.5 * ratio[0]
 
 
 def _comes_back(value: float, slope: float, there_slope: float, sign: float) -> bool:
