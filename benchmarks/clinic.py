@@ -26,10 +26,12 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from zoo.clinic import HEALTHY, SICK
 from zoo.clinic.program import Program
 from zoo.clinic.trials import treat_by_itself, try_named, verdict
-from zoo.clinic.visits import share, table, visit
+from zoo.clinic.visits import code_of, share, table, visit
 
 WORK = Path(__file__).parents[1] / "build" / "clinic"
 SETS = ("fitted", "kept", "redrawn")
+# What of a row is written to the results, in this order.
+VERDICTS = ("set", "name", "seed", "detected", "first_cause", "seconds", "cure", "wrong", "behind", "cured")
 HEALTHY_SEEDS, REDRAWN = 5, 1000
 
 
@@ -102,9 +104,17 @@ def summarise() -> None:
                 }
             else:
                 whole |= outcome(part, of_set)
-        results[f"{part} rows"] = rows
+        results[f"{part} rows"] = [" ".join(map(str, brief(row).values())) for row in rows]
     keep("clinic", results)
     print(json.dumps({chosen: results.get(chosen) for chosen in SETS}, indent=1))
+
+
+def brief(row: dict[str, Any]) -> dict[str, Any]:
+    """Return the verdicts of a row; of what was said, the codes alone: nobody shall read the kept half's."""
+    short = {key: value for key, value in row.items() if key in VERDICTS}
+    codes = ",".join(dict.fromkeys(code_of(line) or "said" for line in row.get("alarms", ())))
+    peers = {name: int(said["flagged"]) for name, said in row.get("peers", {}).items()}
+    return short | {"alarms": codes or "-"} | ({"flagged by": peers} if peers else {})
 
 
 def outcome(part: str, rows: list[dict[str, Any]]) -> dict[str, str]:
