@@ -127,10 +127,10 @@ class Counter(nn.Module):
 
 def unscaled(dice: Dice, sick: bool) -> Case:
     """Dot products of long vectors without the division by the root of their length."""
-    width = dice.one_of(128, 160, 192)
+    width = dice.one_of(256, 320)
     model = Counter(width, 2, 1.0 if sick else width**-0.5)
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
-    return Case(model, tasks.classify, tasks.majority(24, rows=64), optimizer)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+    return Case(model, tasks.classify, tasks.majority(32, rows=96), optimizer)
 
 
 def wrong_way(dice: Dice, sick: bool) -> Case:
@@ -209,7 +209,7 @@ SICK = (
             (("calm_attention", {"factor": rooted}),),
             (("clip_gradients", {"threshold": 1.0}),),
         ),
-        45,
+        30,
     ),
     Program(
         "attention-root-wrong-way",
