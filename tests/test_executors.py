@@ -3,6 +3,7 @@
 import functools
 import math
 import multiprocessing
+import time
 from collections.abc import Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 
@@ -169,3 +170,13 @@ def test_dask_finds_the_same_bits(alone):
     with cluster, distributed.Client(cluster) as client:
         trials, note = compare(make_case(), client.get_executor())
     assert (numbers(trials), note) == (alone, "")
+
+
+def test_nothing_is_handed_out_after_the_deadline():
+    case = make_case()
+    with ThreadPoolExecutor(2) as executor, hired(case, executor) as (crew, _):
+        asked: list[int] = []
+        task = Task(ARMS[0].calls, steps=1)
+        assert list(crew.run([task, task], time.monotonic() - 1, asked.append)) == []
+        assert asked == []
+        assert [place for place, _ in crew.run([task, task], math.inf, asked.append)] == [0, 1]

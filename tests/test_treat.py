@@ -16,7 +16,7 @@ from unitygain._diagnose import measure_all
 from unitygain._job import GAINS, Task, fresh_subject, perform
 from unitygain._registry import MEASURES, REMEDIES, Remedy
 from unitygain._rehearsal import train
-from unitygain._trial import gained, judge_losses
+from unitygain._trial import conclude, gained, judge_losses
 from unitygain._types import Cause, Finding, Site
 from unitygain.probe.isolate import isolated
 from unitygain.report import Report
@@ -204,7 +204,7 @@ def test_verdicts():
     assert judge_losses([math.inf, 1.0, 1.0], broken, 3) == "no better"
     assert gained([1.0, 1.0], [math.inf, 2.0]) == (math.inf, (1.0, 1.0))
     assert gained([1.0, math.inf], [2.0, 3.0])[1] is None
-    assert judge_losses([0.02, 0.03, 0.02], [math.inf, 5.3, math.inf], 3) == "verified"
+    assert judge_losses([0.02, 0.03, 0.025], [math.inf, 5.3, math.inf], 3) == "verified"
     assert judge_losses([0.5, 0.7, 0.6], [755.0, math.inf, math.inf], 3) == "verified"
     assert judge_losses([0.82, 0.9, 1.3], [1.6e5, 3.4e4, 3.2e8], 3) == "verified"
     assert judge_losses([0.82, 0.9, 1.3], [1.6e5, 1.4, 3.2e8], 3) == "leads"
@@ -318,3 +318,77 @@ def test_a_healthy_model_is_said_to_be_fine(monkeypatch):
     harmful = ug.treat(case, steps=40, also=[("rescale_weights", {"gain": 30.0})])
     assert harmful.conclusion.startswith("the plain model was fine: it trains (loss 1.")
     assert harmful.best is None
+
+
+def seeded_deep(depth: int = 6) -> nn.Module:
+    torch.manual_seed(0)
+    return deep(depth)
+
+
+@pytest.mark.parametrize("model", [seeded_deep(), seeded_deep], ids=["one batch", "seeds itself"])
+def test_seeds_that_repeat_one_another_verify_nothing(model):
+    """An instance on one batch, and a factory that seeds itself: three seeds are one training."""
+    case = make(model, data=labelled(1))
+    trials = compare(case, [Arm((("rescale_weights", {"gain": 2**0.5}),))], steps=15, seeds=3)
+    _, row = trials
+    assert (row.verdict, row.seeds, row.interval) == ("leads", 3, None)
+    assert row.better > 0
+    assert conclude(trials).endswith(
+        "rescale_weights leads on 3 seeds; seeds gave the very same losses, which are one training: give a "
+        "function that draws a new model under every seed, or more batches"
+    )
+
+
+def test_repeated_seeds_count_once():
+    assert judge_losses([1.0, 1.1, 1.0], [2.0, 2.1, 2.0], 3) == "leads"
+    assert judge_losses([1.0, 1.1, 0.9, 1.0], [2.0, 2.1, 1.9, 2.0], 4) == "verified"
+    assert gained([1.0, 1.1, 1.0], [2.0, 2.2, 2.0])[1] == gained([1.0, 1.1], [2.0, 2.2])[1]
+    assert gained([1.0, 1.0], [2.0, 2.0]) == (1.0, None)
+
+
+@pytest.mark.parametrize("own", [0, 1, 5])
+def test_every_seed_draws_another_initialisation(own):
+    case = make(lambda: deep(1), seed=own)
+    drawn = [next(fresh_subject(case, 0, index).model.parameters()) for index in range(6)]
+    assert len({float(weight.detach()[0, 0]) for weight in drawn}) == 6
+    assert torch.equal(drawn[0], next(case.model.parameters()))
+
+
+class Missing:
+    """A crew of two that never does a task twice over: it leaves out one on the second seed."""
+
+    workers = 2
+
+    def __init__(self, case: ug.Case, plain: bool) -> None:
+        self._case, self._plain = case, plain
+
+    def run(self, tasks, deadline, about):
+        for place, task in enumerate(tasks):
+            if task.steps and task.index == 1 and (not task.calls) == self._plain:
+                continue
+            yield place, perform(self._case, task)
+
+
+@pytest.mark.parametrize("plain", [False, True])
+def test_losses_of_different_seeds_are_never_paired(plain):
+    case = make(lambda: deep(6))
+    arm = Arm((("rescale_weights", {"gain": 2**0.5}),))
+    arena = Arena(case, Missing(case, plain), Task(probes=2), 3, math.inf, lambda *_: None, 15)  # pyright: ignore[reportArgumentType]
+    _, row = arena.compare([arm])
+    assert (row.verdict, row.seeds) == ("leads", 1)
+    assert arena.cut.startswith("budget too small for a verdict: 3 of 4 trainings")
+
+
+@pytest.mark.parametrize("target", ["inputs", "others"])
+def test_a_loss_that_reads_what_was_changed_is_not_compared(target):
+    """Scaling the data of an autoencoder makes its loss smaller and nothing better."""
+
+    def loss(model: nn.Module, batch) -> torch.Tensor:
+        return nn.functional.mse_loss(model(batch[0]), batch[0] if target == "inputs" else batch[1])
+
+    source = torch.Generator().manual_seed(0)
+    data = [tuple(300 * torch.randn(2, 32, 8, generator=source)) for _ in range(2)]
+    case = make(lambda: nn.Sequential(nn.Linear(8, 8), nn.BatchNorm1d(8)), loss=loss, data=data)
+    _, row = compare(case, [Arm((("unit_inputs", {}),))], steps=3)
+    assert row.verdict == "not tried" if target == "inputs" else row.seeds == 1
+    assert ("as its targets" in row.note) == (target == "inputs")

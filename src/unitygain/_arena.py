@@ -147,7 +147,11 @@ class Arena:
             if not finalists:
                 return
             self._seed(index, ([untreated] if len(untreated.losses) <= index else []) + finalists)
-            finalists = [outcome for outcome in finalists if self._ahead(outcome, untreated)]
+            # Losses are compared seed by seed: what missed one is out; where the untreated case did, all are.
+            for outcome in finalists:
+                del outcome.readings[len(untreated.losses) :]
+            trained = [outcome for outcome in finalists if len(outcome.losses) > index]
+            finalists = [outcome for outcome in trained if self._ahead(outcome, untreated)]
 
     def _ahead(self, outcome: Outcome, untreated: Outcome) -> bool:
         """Whether it is better on every seed that was trained, and has been trained."""
@@ -204,12 +208,11 @@ def _everything(arm: Arm) -> tuple[str, ...]:
 
 
 def _loop(profiles: Mapping[str, Profile]) -> float:
-    """The gain over the trunk that theory expects, in decibels; 0 where it does not cover every block."""
+    """The gain over the trunk that theory expects, in decibels; NaN where it does not cover every block."""
     profile = profiles.get("predicted_gain")
     if profile is None or profile.facts.get("predicted") != profile.facts.get("depth"):
-        return 0.0
-    loop = float(profile.facts["loop_db"])
-    return loop if math.isfinite(loop) else 0.0
+        return math.nan
+    return float(profile.facts["loop_db"])
 
 
 def _by_first_loss(outcome: Outcome) -> float:

@@ -58,6 +58,8 @@ class Away:
 
     def run(self, tasks: Sequence[Task], deadline: float, about: Callable[[int], None]) -> Readings:
         """As `Here.run`; what a worker has begun is waited for, what it has not is cancelled."""
+        if time.monotonic() > deadline:
+            return
         futures = [self._executor.submit(work, self._origin, task, Settings.here()) for task in tasks]
         try:
             for index, future in enumerate(futures):

@@ -5,22 +5,28 @@ import gc
 import math
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 
 from unitygain._candidates import Call
-from unitygain._case import Case, CaseFailure, random_states, reseed
+from unitygain._case import Batch, Case, CaseFailure, fresh, random_states, reseed
 from unitygain._diagnose import measure_all
 from unitygain._registry import MEASURES, REMEDIES
 from unitygain._rehearsal import Rehearsal, mean_loss, train
 from unitygain._types import Profile
-from unitygain.probe.hooks import uncompiled
+from unitygain.probe.hooks import Hooks, uncompiled
 from unitygain.probe.sites import Select
 
 # Facts of a gain that a trial keeps; the profile of the diagnosis has them all.
 FACTS = ("gain_per_block", "loop_db", "slope_db", "slope_db_low", "slope_db_high", "depth", "predicted")
 GAINS = ("forward_gain", "backward_gain", "predicted_gain")
+READS = (
+    "the loss itself reads what this changes in the batches (as its targets, say), so that losses before and "
+    "after it cannot be compared; scale the data by hand and treat that case"
+)
 # Bytes of parameters from which a copy is not left to the next collection.
 LARGE = 2**20
 # A training seeds and puts back the random states of its process: one at a time in each.
@@ -102,7 +108,10 @@ def perform(case: Case, task: Task) -> Reading:
 def _perform(case: Case, task: Task) -> Reading:
     try:
         subject = fresh_subject(case, task.seed, task.index)
+        held = subject.batches
         refused = _apply(subject, task)
+        if task.steps and not refused and subject.batches is not held:
+            refused = _incomparable(case, subject, held, task.seed)
         if refused:
             return Reading(refused=refused)
         return _train(case, subject, task) if task.steps else _measure(subject, task)
@@ -115,12 +124,13 @@ def _perform(case: Case, task: Task) -> Reading:
 def fresh_subject(case: Case, seed: int, index: int) -> Case:
     """Return a case of its own for the seed of that index.
 
-    A factory draws another initialisation for every index above 0; 0 is the model that was diagnosed. An
-    instance is copied with its optimizer, and the order of the batches is shifted.
+    A factory draws another initialisation for every index above 0; 0 is the model that was diagnosed, which
+    was drawn under the case's own seed. An instance is copied with its optimizer, and the order of the
+    batches is shifted.
     """
     if case.factory is not None and not hasattr(case.optimizer, "param_groups"):
         twin = copy.copy(case)
-        twin._model = case.build(seed + index) if index else copy.deepcopy(case.model)
+        twin._model = case.build(case.seed + seed + index) if index else copy.deepcopy(case.model)
         twin._batches = case.batches
         return twin
     twin = case.copy()
@@ -139,6 +149,33 @@ def _apply(subject: Case, task: Task) -> str:
             except ValueError as error:
                 return f"{name}: {error}" if len(task.calls) > 1 else str(error)
     return ""
+
+
+def _incomparable(case: Case, subject: Case, held: tuple[Batch, ...], seed: int) -> str:
+    """Say so where the loss itself reads what a change did to the batches, as targets for instance.
+
+    The loss is asked on both with the model's outputs held fixed: what differs then is not the model's doing.
+    """
+    twin, made = subject.copy(), list[Any]()
+    twin.loss = case.loss
+
+    def ask(batch: Batch, change: Callable[[Any], Any]) -> float:
+        hooks = Hooks()
+        hooks.change_output(twin.model, lambda module, args, kwargs, output: change(output))
+        try:
+            reseed(seed)
+            return float(twin.compute_loss(batch).detach())
+        finally:
+            hooks.remove()
+
+    with random_states(), torch.inference_mode(False), torch.enable_grad(), uncompiled():
+        before = ask(held[0], lambda output: made.append(fresh(output)))
+        try:
+            after = ask(subject.batches[0], lambda output: fresh(made.pop(0)))
+        except Exception:  # A loss that differentiates the model by its own input has no graph to do it with.
+            return ""
+    same = math.isclose(before, after, rel_tol=1e-6) or math.isnan(before)
+    return "" if same else READS
 
 
 def _train(case: Case, subject: Case, task: Task) -> Reading:

@@ -32,8 +32,9 @@ class Trial:
         remedies: Names of the remedies that were applied together, in order; empty for the untreated case.
         parameters: Their arguments, one mapping for each.
         treats: Codes of the findings whose causes they take away.
-        verdict: ``verified`` (all seeds trained, and the interval of `better` excludes no change), ``leads``
-            (better on every seed, too few of them or too uneven to exclude chance), ``no better``,
+        verdict: ``verified`` (all seeds trained, three or more of them apart, and the interval of `better`
+            excludes no change), ``leads`` (better on every seed, too few of them, too much alike or too
+            uneven to exclude chance), ``no better``,
             ``undecided`` (the budget ended first), ``failed`` or ``not tried`` (`note` says why), or
             ``untreated``.
         loss: Mean loss after the training, over the seeds, under the case's own loss; infinite if one broke.
@@ -121,7 +122,8 @@ def gained(treated: Sequence[float], untreated: Sequence[float]) -> tuple[float,
     A training that broke has an infinite loss. Where untreated ones broke and no treated one did, the gain is
     infinite; its interval is that against the worst untreated loss that was seen in the place of those, which
     is less, and infinite where none was seen. Where untreated losses span a factor of ten the interval is
-    that of the ratio, and given about their geometric mean. Where a treated training broke there is none.
+    that of the ratio, and given about their geometric mean. Where a treated training broke there is none, and
+    seeds that gave the very same losses count once in it: they are one training.
 
     Example:
         >>> better, (low, high) = gained([1.0, 1.1, 0.9], [2.0, 2.2, 1.9])
@@ -135,17 +137,24 @@ def gained(treated: Sequence[float], untreated: Sequence[float]) -> tuple[float,
         mean = math.fsum(gains) / len(gains)
     else:
         mean = math.inf if all(map(math.isfinite, treated)) else gains[0]
-    if len(gains) < 2 or not all(map(math.isfinite, treated)):
+    pairs = _apart(treated, untreated)
+    if len(pairs) < 2 or not all(map(math.isfinite, treated)):
         return mean, None
-    seen = [loss for loss in untreated[: len(treated)] if math.isfinite(loss)]
+    treated, untreated = zip(*pairs, strict=True)
+    seen = [loss for loss in untreated if math.isfinite(loss)]
     if not seen:
         return math.inf, (math.inf, math.inf)
-    plain = [min(loss, max(seen)) for loss in untreated[: len(treated)]]
+    plain = [min(loss, max(seen)) for loss in untreated]
     if min(*plain, *treated) > 0 and max(plain) > SPAN * min(plain):
         low, high = _interval([math.log(b / a) for a, b in zip(treated, plain, strict=True)])
         middle = statistics.geometric_mean(plain)
         return mean, (middle * -math.expm1(-low), middle * -math.expm1(-high))
     return mean, _interval([b - a for a, b in zip(treated, plain, strict=True)])
+
+
+def _apart(treated: Sequence[float], untreated: Sequence[float]) -> list[tuple[float, float]]:
+    """The pairs of losses by seed, those that repeat another seed's left out."""
+    return list(dict.fromkeys(zip(treated, untreated, strict=False)))
 
 
 def _interval(values: Sequence[float]) -> tuple[float, float]:
@@ -177,7 +186,8 @@ def judge_losses(treated: Sequence[float], untreated: Sequence[float], seeds: in
     better, interval = gained(treated, untreated)
     if not (better == math.inf or better > WORTH * abs(statistics.fmean(other for _, other in pairs))):
         return "no better"
-    sure = interval is not None and interval[0] > 0 and len(treated) >= max(ENOUGH, seeds)
+    enough = len(treated) >= seeds and len(_apart(treated, untreated)) >= ENOUGH
+    sure = interval is not None and interval[0] > 0 and enough
     return "verified" if sure else "leads"
 
 
@@ -202,10 +212,8 @@ def conclude(trials: Sequence[Trial], cut: str = "") -> str:
     if cut and (leads or any(trial.verdict == "undecided" for trial in treated)):
         return cut
     if leads:
-        few = leads[0].seeds < ENOUGH
-        why = f"a verdict takes {ENOUGH} seeds" if few else "its gain is too uneven to exclude chance"
         seeds = f"{leads[0].seeds} seed{'s' * (leads[0].seeds > 1)}"
-        return f"nothing is verified: {_names(leads[0])} leads on {seeds}; {why}"
+        return f"nothing is verified: {_names(leads[0])} leads on {seeds}; {_doubt(leads[0])}"
     if treated and all(trial.verdict in {"failed", "not tried"} for trial in treated):
         return f"no remedy could be tried: {treated[0].note}"
     if plain.first - plain.loss > TRAINS * abs(plain.first):
@@ -215,6 +223,18 @@ def conclude(trials: Sequence[Trial], cut: str = "") -> str:
         )
     ends = f"stays at {plain.loss:.4g}" if math.isfinite(plain.loss) else "breaks"
     return f"no remedy helped: the untreated loss {ends}, and none of {len(treated)} does better"
+
+
+def _doubt(leading: Trial) -> str:
+    """Why a change that leads is not verified."""
+    if leading.seeds < ENOUGH:
+        return f"a verdict takes {ENOUGH} seeds"
+    if leading.interval is None or leading.interval[0] > 0:
+        return (
+            "seeds gave the very same losses, which are one training: give a function that draws a new model "
+            "under every seed, or more batches"
+        )
+    return "its gain is too uneven to exclude chance"
 
 
 def _names(trial: Trial) -> str:

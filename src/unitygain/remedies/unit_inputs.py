@@ -30,7 +30,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from unitygain._case import Batch, Case, random_states
+from unitygain._case import Batch, Case, fresh, random_states
 from unitygain._registry import remedy
 from unitygain.probe.hooks import Hooks
 from unitygain.remedies._snapshot import Undo
@@ -97,6 +97,9 @@ def _standardise(batch: Batch, scales: dict[int, tuple[Tensor, Tensor]]) -> Batc
 def _entering(case: Case, batch: Batch) -> list[int]:
     """Return the positions of those floating leaves of the batch whose memory the model's inputs show."""
     entered: set[int] = set()
+    # A copy, in which no two tensors share memory as parts of one series do, and that the loss may write to.
+    batch = fresh(batch)
+    leaves = pytree.tree_leaves(batch)
 
     def stop(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         tensors = [t for t in pytree.tree_leaves((args, kwargs)) if isinstance(t, Tensor)]
@@ -114,7 +117,7 @@ def _entering(case: Case, batch: Batch) -> list[int]:
         hooks.remove()
     return [
         place
-        for place, leaf in enumerate(pytree.tree_leaves(batch))
+        for place, leaf in enumerate(leaves)
         if isinstance(leaf, Tensor)
         and leaf.is_floating_point()
         and leaf.untyped_storage().data_ptr() in entered
