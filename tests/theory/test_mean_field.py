@@ -10,6 +10,7 @@ from theory import quadrature
 from torch.nn import functional as F
 
 from unitygain.theory.activations import ACTIVATIONS, Activation
+from unitygain.theory.criticality import critical
 from unitygain.theory.mean_field import correlation_map, mean_field, propagate, variance_map
 
 POINTS = [
@@ -98,6 +99,30 @@ def test_selu_keeps_unit_variance_and_lets_the_gradient_grow():
     assert field.q_star == pytest.approx(1.0, rel=1e-9)
     assert field.chi_1 == pytest.approx(scale**2 * (0.5 + alpha**2 * tail), rel=1e-10)
     assert field.c_star == pytest.approx(0.0, abs=1e-9)
+
+
+def test_silu_s_half_stable_point_and_the_one_just_above_it_are_told_apart():
+    """From below the variance comes to the point where the map touches the diagonal, from above to the next."""
+    point = critical("silu")
+    assert point.q_star is not None
+    below, above = (
+        mean_field("silu", point.sigma_w2, point.sigma_b2, q=q * point.q_star) for q in (0.05, 1.5)
+    )
+    # The slope of the excess is zero there and changes by 3e-6 per unit of ln q: its rounding moves it by 1e-9.
+    assert below.q_star == pytest.approx(point.q_star, rel=1e-8)
+    assert below.phase == "critical"
+
+    def grows(q: float) -> bool:
+        square = quadrature.gaussian(lambda x: ACTIVATIONS["silu"].value(x) ** 2, q, ())
+        return point.sigma_w2 * square + point.sigma_b2 > q
+
+    assert above.q_star > 1.01 * point.q_star
+    assert grows(0.999 * above.q_star)
+    assert not grows(1.001 * above.q_star)
+    # With a little less weight the touch becomes two crossings, of which the lower is reached.
+    lower = mean_field("silu", point.sigma_w2 * (1 - 1e-9), point.sigma_b2, q=1.0)
+    assert lower.q_star < point.q_star
+    assert lower.phase == "ordered"
 
 
 def test_relu_at_he_keeps_every_variance():

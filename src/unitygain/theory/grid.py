@@ -20,13 +20,11 @@ from unitygain.theory.gaussian import (
 )
 from unitygain.theory.kinks import has_curvature, parting_and_cross_slope, settle
 from unitygain.theory.mean_field import AT_CRITICAL, mean_field
-from unitygain.theory.variance import LARGEST, PARTS, SMALLEST, Unbounded
+from unitygain.theory.variance import ALL_BUT_DOUBLE, LARGEST, PARTS, SMALLEST, Unbounded
 
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 STEP = math.log(2.0) / PARTS
-# Where the excess is this flat at its root, the fixed point is all but double and is sought one by one.
-FLAT = 1e-3
 INSIDE, DEAD, UNBOUNDED, ALONE = range(4)
 
 
@@ -204,7 +202,7 @@ def _gains(
     chi_1 = own * here.slope
     found.q_star[inside], found.chi_1[inside] = q, chi_1
     found.c_star[:], found.xi_c[:] = 1.0, lengths(found.chi_1)
-    flat = np.abs(slope) < FLAT
+    flat = np.abs(slope) < ALL_BUT_DOUBLE  # sought one by one
     chaotic = (chi_1 > 1 + AT_CRITICAL) & ~flat
     alone[inside[flat]] = True
     if a.kinks and not has_curvature(a):

@@ -13,6 +13,8 @@ SMALLEST, LARGEST = 1e-13, 1e12
 FLAT = 0.05
 TOUCH = 1e-9
 PARTS = 8
+# Where the excess is this flat at its root, the fixed point is all but double, and another may lie before it.
+ALL_BUT_DOUBLE = 1e-3
 
 
 class Unbounded(ValueError):
@@ -114,7 +116,8 @@ def _first_within(
             if turned is not None:
                 return turned
         if value * there <= 0:
-            return _polished(a, sigma_w2, sigma_b2, here, here + part, value)
+            found = _polished(a, sigma_w2, sigma_b2, here, here + part, value)
+            return _earliest(a, sigma_w2, sigma_b2, here, found)
         here, value, slope = here + part, there, there_slope
     return None
 
@@ -130,12 +133,35 @@ def _polished(
         low, high = min(one, other), max(one, other)
         following = here - value / slope if slope else math.nan
         # Newton's error after a step is about that step's square; rounding may take it out of the bracket.
-        if abs(following - here) < 1e-9 or high - low < 1e-15:
-            return following if math.isfinite(following) else here
+        if abs(following - here) < 1e-9:
+            return following
+        if high - low < 1e-15:
+            return here
         if not low <= following <= high:
             following = 0.5 * (low + high)
         here = following
     return here
+
+
+def _earliest(a: Activation, sigma_w2: float, sigma_b2: float, here: float, found: float) -> float:
+    """The zero that was found, or a zero or touch between `here` and it: where it is flat there may be one."""
+    from scipy import optimize
+
+    if not abs(excess(a, sigma_w2, sigma_b2, found)[1]) < ALL_BUT_DOUBLE:
+        return found
+    value, slope = excess(a, sigma_w2, sigma_b2, here)
+    sign = math.copysign(1.0, found - here)
+
+    def returning(x: float) -> float:
+        return -math.copysign(1.0, value * sign) * excess(a, sigma_w2, sigma_b2, x)[1]
+
+    # Where the excess most nearly turns back.
+    least: Any = optimize.minimize_scalar(returning, bounds=sorted((here, found)), method="bounded")
+    there = float(least.x)
+    if not _comes_back(value, slope, excess(a, sigma_w2, sigma_b2, there)[1], sign):
+        return found
+    turned = _turn(a, sigma_w2, sigma_b2, here, there - here)
+    return found if turned is None else turned
 
 
 def find_root(f: Callable[[float], float], one: float, other: float) -> float:
