@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from unitygain._case import Case
+from unitygain.probe.losses import is_made_of_squares
 from unitygain.probe.trace import Gap
 from unitygain.stats import UNDERFLOW_DTYPES
 
@@ -303,6 +304,33 @@ def test_the_reduction_of_squares_by_hand_is_read_from_the_gradient(scale: float
     case = Case(_net(), loss, [(inputs, targets)])
     # float32: a mean of twelve squares, and one of the gradient.
     assert measured(case, "loss_value")["loss_value"].facts["reduction"] == pytest.approx(scale, rel=1e-5)
+
+
+@pytest.mark.parametrize("errors", [F.l1_loss, F.smooth_l1_loss, lambda y, t: (y - t).abs().pow(4).mean()])
+@pytest.mark.parametrize("size", [0.01, 1e3])
+def test_the_reduction_of_other_errors_is_not_read_as_if_they_were_squares(errors, size: float) -> None:
+    """A mean of absolute errors of 1e3 has a gradient that squares divided by 4000 would have."""
+    torch.manual_seed(1)
+    batch = torch.randn(6, 5), size * torch.randn(6, 2)
+    case = Case(_net(), lambda model, batch: errors(model(batch[0]), batch[1]), [batch])
+    assert math.isnan(float(measured(case, "loss_value")["loss_value"].facts["reduction"]))
+
+
+@pytest.mark.parametrize(
+    ("loss", "expected"),
+    [
+        (lambda e: (e * e).sum(), True),
+        (lambda e: (torch.ones(3) * e.square()).mean() / 2 + 0.1 * F.mse_loss(e, torch.ones(3)), True),
+        (lambda e: torch.stack([part**2 for part in e]).mean(), True),
+        (lambda e: e.square().mean() + e.abs().mean(), False),
+        (lambda e: (e * e.detach().exp()).sum(), False),
+        (lambda e: e.square().mean().sqrt(), False),
+        (lambda e: e.pow(3).mean(), False),
+        (lambda e: (e[0] * e[1]).sum(), False),
+    ],
+)
+def test_squares_are_known_from_the_graph(loss, expected: bool) -> None:
+    assert is_made_of_squares(loss(torch.randn(3, requires_grad=True))) is expected
 
 
 @pytest.mark.parametrize(("how", "times"), [("mean", 1.0), ("sum", 6.0)])

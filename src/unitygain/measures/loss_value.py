@@ -38,8 +38,8 @@ def loss_value(case: Case, record: Record) -> Profile | None:
         ``row_mean``, the loss operation's own mean over its rows, without class weights, label smoothing,
         reduction by a sum or further terms (NaN where unknown);
         ``reduction``, the loss over that mean: 1 for a mean, the number of rows for a sum, and what else the
-        loss is multiplied by. Where the operation is unknown it is taken from the gradient g of the model's
-        output of n entries, as n²·mean(g²)/(4·loss), which is right for squared errors of any size;
+        loss is multiplied by. Of squares that are written out it is taken from the gradient g of the model's
+        output of n entries, as n²·mean(g²)/(4·loss), which is right for errors of any size; NaN for others;
         ``softmax_before_loss``, 1 where a loss with its own softmax (sigmoid) is given what has been
         through one; ``loss_operations``, how many were seen.
 
@@ -81,7 +81,7 @@ def _reduction(value: float, facts: dict[str, float | str], record: Record) -> f
         return value / mean
     place = next(iter(record.of("logits")), None)
     gradient = record.numbers("logits_grad.rms", place.site) if place is not None else None
-    known = gradient is not None and facts["kind"] == "unknown" and value > 0 and math.isfinite(value)
-    if place is None or gradient is None or not known:
+    squares = facts["kind"] == "unknown" and record.facts.get("loss_of_squares") == 1.0
+    if place is None or gradient is None or not (squares and value > 0 and math.isfinite(value)):
         return math.nan
     return (math.prod(place.shape) * gradient[0]) ** 2 / (4 * value)

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,11 @@ _NLL = frozenset({"nll_loss_forward", "nll_loss2d_forward"})
 _PICKS = frozenset({"gather", "index"})
 _BINARY = frozenset({"binary_cross_entropy", "binary_cross_entropy_with_logits"})
 OPERATIONS = _NLL | _PICKS | _BINARY | {"_log_softmax", "log", "mul", "xlogy", "mse_loss"}
+# Nodes of the autograd graph that add, average, scale or arrange what they are given.
+_LINEAR = re.compile(
+    r"(Mean|Sum|NanSum|Add|Sub|RSub|Neg|Div|Mul|View|UnsafeView|ReshapeAlias|Squeeze|Unsqueeze|Select|Slice"
+    r"|Index|Expand|Permute|Transpose|T|Stack|Cat|Clone|ToCopy|Where|MaskedFill)Backward\d*$"
+)
 
 
 def watch(into: "Watch", name: str, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
@@ -53,6 +59,26 @@ def watch(into: "Watch", name: str, args: tuple[Any, ...], kwargs: dict[str, Any
         numbers = {"absmax": absmax(args[0] - args[1]), "expected": variance(args[1])}
         numbers["mean"] = rms(args[0] - args[1]) ** 2
         _add(into, "mse", args[0], numbers, rows=args[0].numel(), classes=math.nan)
+
+
+def is_made_of_squares(loss: Tensor) -> bool:
+    """Whether every term of a loss is a sum or mean of squares, read from the graph behind it."""
+    waiting, seen, squares = [loss.grad_fn], set(), 0
+    while waiting:
+        node = waiting.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        behind = [following for following, _ in node.next_functions if following is not None]
+        twice = node.name().startswith("MulBackward") and len(behind) == 2
+        power = node.name() == "PowBackward0" and getattr(node, "_saved_exponent", None) == 2
+        if power or node.name() == "MseLossBackward0" or (twice and behind[0] is behind[1]):
+            squares += 1
+        elif twice or not behind or not _LINEAR.match(node.name()):
+            return False
+        else:
+            waiting += behind
+    return squares > 0
 
 
 def _add(

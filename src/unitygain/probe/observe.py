@@ -6,6 +6,7 @@ from torch.utils._python_dispatch import _disable_current_modes
 
 from unitygain._case import Case, CaseFailure, random_states, reseed
 from unitygain.probe.capture import Probe
+from unitygain.probe.losses import is_made_of_squares
 from unitygain.probe.record import Record
 from unitygain.probe.sites import Select
 
@@ -57,6 +58,7 @@ def observe(
             # The operation watch looks at the forward pass alone.
             with _disable_current_modes():
                 probe.settle()
+                probe.note(loss_of_squares=float(is_made_of_squares(loss)))
                 loss.backward()
         except Exception as error:
             raise CaseFailure.during(error, "", batch) from error

@@ -144,7 +144,7 @@ def _polished(
 
 
 def _earliest(a: Activation, sigma_w2: float, sigma_b2: float, here: float, found: float) -> float:
-    """The zero that was found, or a zero or touch between `here` and it: where it is flat there may be one."""
+    """The zero that was found, or one or a touch between `here` and it, which a flat one may have."""
     from scipy import optimize
 
     if not abs(excess(a, sigma_w2, sigma_b2, found)[1]) < ALL_BUT_DOUBLE:
