@@ -39,6 +39,16 @@ def test_severity_comes_before_all_but_what_follows_from_growth():
     assert codes(found("UG605"), found("UG102", "info")) == ["UG102", "UG605"]
 
 
+@pytest.mark.parametrize("lesser", ["warning", "info"])
+def test_no_error_is_read_after_a_lesser_finding_that_is_not_behind_it(lesser):
+    growing = found("UG102", lesser)
+    assert codes(found("UG601"), growing, found("UG604", "warning")) == ["UG102", "UG601", "UG604"]
+    assert codes(found("UG205"), found("UG605"), growing) == ["UG205", "UG102", "UG605"]
+    assert codes(found("UG605"), found("UG201"), growing, found("UG203", "warning"))[:2] == ["UG201", "UG605"]
+    flow = found("UG201"), found("UG703", lesser), found("UG603", "warning"), found("UG101")
+    assert codes(*flow) == ["UG101", "UG703", "UG201", "UG603"]
+
+
 def test_a_step_of_one_size_does_not_follow_from_a_gradient_that_grows():
     by_sign = found("UG601", step="has one size in every entry")
     assert codes(by_sign, found("UG102", "warning")) == ["UG601", "UG102"]

@@ -16,8 +16,9 @@ def in_order(findings: Collection[Finding]) -> tuple[Finding, ...]:
     """Return the findings by severity, then causes before their consequences, then by code.
 
     A loss that starts too high, and a step that is too large in proportion to the gradient, come after a
-    signal or a gradient that grows, even where that is less severe in itself; in a flow such growth is its
-    stretch, and comes after it.
+    signal or a gradient that grows: where that is less severe in itself it moves up to them, so that no
+    error is read after a lesser finding that has nothing to do with it. In a flow such growth is its
+    stretch, which moves up to the growth alike.
 
     Example:
         >>> from unitygain._types import Site
@@ -27,20 +28,23 @@ def in_order(findings: Collection[Finding]) -> tuple[Finding, ...]:
         ...     return [finding.code for finding in in_order(findings)]
         >>> codes(found("UG205"), found("UG607", "warning"), found("UG605"), found("UG901"))
         ['UG901', 'UG205', 'UG605', 'UG607']
-        >>> codes(found("UG605"), found("UG201", "warning"))
-        ['UG201', 'UG605']
+        >>> codes(found("UG605"), found("UG201", "warning"), found("UG607", "warning"))
+        ['UG201', 'UG605', 'UG607']
     """
-    growth = [_severity(finding) for finding in findings if finding.code in GROWTH]
-    stretched = [_severity(finding) for finding in findings if finding.code == "UG703"]
+    consequences = [_severity(finding) for finding in findings if _follows(finding)]
+    growth = [finding for finding in findings if finding.code in GROWTH]
+    most = min(map(_severity, growth), default=0)
 
-    def key(finding: Finding) -> tuple[int, int, str]:
+    def key(finding: Finding) -> tuple[int, int, str, int]:
         code, severe = finding.code, _severity(finding)
-        if growth and _follows(finding):
-            severe = max(severe, min(growth))
-        if stretched and code in GROWTH:
-            severe = max(severe, min(stretched))
+        if code == "UG703" and growth:
+            ahead = min(map(key, growth))
+            if ahead[0] < severe:
+                return *ahead[:3], 0
+        if code in GROWTH and severe == most and min(consequences, default=severe) < severe:
+            return min(consequences), 1, code, 1
         place = FIRST.index(code) - len(FIRST) if code in FIRST else 0
-        return severe, 1 + LAST.index(code) if code in LAST else place, code
+        return severe, 2 + LAST.index(code) if code in LAST else place, code, 1
 
     return tuple(sorted(findings, key=key))
 
