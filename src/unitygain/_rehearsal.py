@@ -169,10 +169,18 @@ def _needs_closure(optimizer: torch.optim.Optimizer) -> bool:
 
 
 def mean_loss(case: Case) -> float:
-    """Return the mean loss over the drawn batches; infinite where one is not finite.
+    """Return the mean loss over the drawn batches, read without gradients; infinite where one is not finite.
 
-    Gradients stay enabled: a loss may differentiate the model by its own input.
+    A loss that differentiates the model by its own input raises there, and is read with gradients.
     """
-    with torch.enable_grad():
-        losses = [float(case.compute_loss(batch).detach()) for batch in case.batches]
+    try:
+        with torch.no_grad():
+            losses = _read_losses(case)
+    except RuntimeError:
+        with torch.enable_grad():
+            losses = _read_losses(case)
     return math.fsum(losses) / len(losses) if all(map(math.isfinite, losses)) else math.inf
+
+
+def _read_losses(case: Case) -> list[float]:
+    return [float(case.compute_loss(batch).detach()) for batch in case.batches]

@@ -131,7 +131,8 @@ PLAIN = Trial((), (), (), "untreated", 2.0, seeds=3, steps=60, first=2.3)
 
 
 def told(*verdicts: str, plain: Trial = PLAIN, seeds: int = 3, cut: str = "") -> str:
-    treated = [Trial(("x",), ({},), (), v, 1.9, seeds=seeds, steps=60, note="why") for v in verdicts]  # type: ignore[arg-type]
+    uneven = (-0.1, 0.3)
+    treated = [Trial(("x",), ({},), (), v, 1.9, 0.1, uneven, seeds, 60, note="why") for v in verdicts]  # type: ignore[arg-type]
     return conclude([plain, *treated], cut)
 
 
