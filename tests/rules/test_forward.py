@@ -82,6 +82,45 @@ def test_attention_that_averages_is_judged_earlier_and_blamed():
     assert 1 - first.predicted[1] == pytest.approx(math.sqrt(0.9 * 0.03))
 
 
+def parts(skip: float, normalisation: float) -> dict[str, Profile]:
+    """Blocks whose skip path has this gain beside this one of their norms."""
+    columns = ("normalisation", "skip")
+    rows = ((normalisation, skip),) * 5
+    return {"gain_parts": Profile("gain_parts", "unit", SITES[:5], (1.0,) * 5, columns=columns, rows=rows)}
+
+
+@pytest.mark.parametrize(
+    ("skip", "normalisation", "remedy"),
+    [
+        (0.5, 0.5, "pre_norm"),
+        (1.0, 0.5, "scale_branch"),
+        (0.97, 0.97, "scale_branch"),
+        (math.nan, 0.5, "scale_branch"),
+        (0.5, 1.0, "scale_branch"),
+    ],
+    ids=["Post-LN", "Pre-LN", "branches that are small", "no skip path", "a scaled skip path"],
+)
+def test_norms_that_the_skip_path_passes_through_are_blamed_before_attention(skip, normalisation, remedy):
+    cosine = profile("token_cosine", 0.1, 0.5, 0.8, 0.95, 0.97)
+    inside = tuple(Site(f"{index}.attention", leaf=".(softmax)") for index in range(5))
+    spread = profile("attention_entropy", *[0.99] * 5, sites=inside)
+    (finding,) = ug205.judge(cosine | spread | parts(skip, normalisation))
+    assert finding.causes[0].remedy == remedy
+    assert "scale_branch" in [cause.remedy for cause in finding.causes]
+
+
+def test_what_a_discriminator_finds_alike_is_no_collapse():
+    names = ("generator.0", "generator.2", "generator.4", "generator.6", "critic.0", "critic.2")
+    sites = tuple(map(Site, names))
+    cosine = profile("token_cosine", 0.1, 0.4, 0.7, 0.5, 0.996, 0.9998, sites=sites)
+    game = profile("fake_logit_grad", 1.9, sites=(Site("critic"),))
+    assert list(ug205.judge(cosine))
+    assert not list(ug205.judge(cosine | game))
+    collapsed = profile("token_cosine", 0.1, 0.9, 0.99, 0.9998, 0.9998, 0.9998, sites=sites)
+    (finding,) = ug205.judge(collapsed | game)
+    assert [str(site) for site in finding.sites] == ["generator.6"]
+
+
 def test_a_fall_that_rounding_hides_is_read_from_the_blocks_before():
     """0.1 to 1e-11 in five blocks, and rounding from then on: half of that fall over 19 is below rounding."""
     falling = [0.1 * 100.0**-index for index in range(6)]

@@ -23,6 +23,24 @@ def test_only_far_above_equal_probabilities_is_bad(excess, expected):
     assert severities(judged("UG605", loss(LN10 + excess))) == expected
 
 
+@pytest.mark.parametrize(
+    ("body", "held", "excess", "severity"),
+    [
+        (0.0, "in optimizer", 2.1, "info"),
+        (1.0, "not in optimizer", 2.1, "info"),
+        (1.0, "in optimizer", 2.1, "warning"),
+        (0.0, "in optimizer", 20.1, "error"),
+    ],
+    ids=["frozen body", "body of no optimizer", "all learn", "far too loud"],
+)
+def test_a_head_that_learns_alone_may_start_wrong(body, held, excess, severity):
+    """Nothing behind it gets its gradient, and the loss is convex in its weights."""
+    outputs = profile("act_rms", {"body": 1.0, "head": 2.6})
+    learns = {"body.weight": body, "head.weight": 1.0, "head.bias": 1.0}
+    trainable = profile("param_trainable", learns, labels=(held, "in optimizer", "in optimizer"))
+    assert severities(judged("UG605", loss(LN10 + excess), outputs, trainable)) == [severity]
+
+
 @pytest.mark.parametrize("kind", ["mse", "unknown", "kl_div"])
 def test_losses_without_a_known_start_are_not_judged(kind):
     assert judged("UG605", loss(1e6, kind)) == []

@@ -19,6 +19,7 @@ with torch.no_grad():
 BRANCHES = "x = x + {factor} * branch(x)  # 1 / sqrt(2 * number of blocks), in every block"
 BIASES = "nn.init.zeros_(model.get_submodule({path!r}).bias)"
 NORM = "x = x + block(x)  # give each block with a norm a skip path"
+PRE_NORM = "x = x + branch(norm(x))  # in the place of x = norm(x + branch(x)); a last norm before the head"
 ACTIVATION = "nn.{to}()  # in the place of nn.{of}()"
 INPUTS = "inputs = (inputs - inputs.mean()) / inputs.std()  # mean and spread of the training data"
 
@@ -37,6 +38,7 @@ def suggest(causes: Sequence[Cause]) -> str:
         "scale_branch": BRANCHES,
         "zero_biases": BIASES,
         "bypass_norm": NORM,
+        "pre_norm": PRE_NORM,
         "swap_activation": ACTIVATION,
         "unit_inputs": INPUTS,
     }

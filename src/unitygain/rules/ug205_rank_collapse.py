@@ -4,6 +4,9 @@ What it sees:
     1 - cosine between tokens (or samples, where there is no sequence) at the exit of every block. It fires
     where the last block leaves 3e-4 or less, a tenth or less of the largest value before; with attention
     that averages (entropy above 0.9 of its maximum) already at 0.1 and an eighth. At 1e-6 it is an error.
+    The blocks of a discriminator are left out: generated samples are one class to it, and to make them alike
+    is its task. Where the skip path passes through the norms of the block, as in Post-LN, these are the first
+    cause.
 
 Why it matters:
     The head sees one input. What distinguishes tokens has to be learned from a rest that shrinks per block,
@@ -18,15 +21,18 @@ When it is a false alarm:
     live with it.
 
 Remedies:
-    Scale residual branches by 1/sqrt(2L); normalise before the branch, not after the sum; weights that keep
-    the signal above the biases; fewer blocks.
+    pre_norm: normalise before the branch, not after the sum; scale residual branches by 1/sqrt(2L); weights
+    that keep the signal above the biases; fewer blocks.
 
 References:
     Dong, Cordonnier and Loukas, "Attention is not all you need: pure attention loses rank doubly
     exponentially with depth" (ICML 2021). Noci, Anagnostidis, Biggio, Orvieto, Singh and Lucchi, "Signal
     Propagation in Transformers: Theoretical Perspectives and the Role of Rank Collapse" (NeurIPS 2022). For
     networks without attention: Poole et al., "Exponential expressivity in deep neural networks through
-    transient chaos" (NeurIPS 2016), on the fixed point of the correlation map.
+    transient chaos" (NeurIPS 2016), on the fixed point of the correlation map. For what a classifier makes of
+    one class: Papyan, Han and Donoho, "Prevalence of neural collapse during the terminal phase of deep
+    learning training" (PNAS 2020). For the norms: Xiong et al., "On Layer Normalization in the Transformer
+    Architecture" (ICML 2020), section 3.
 
 A firing example:
     >>> from unitygain._types import Profile, Site
@@ -57,6 +63,8 @@ AVERAGED, AVERAGED_FALL, AVERAGING = 0.1, 8.0, 0.9
 FATAL = 1e-6
 # Below this the rounding of float32 outputs, (2^-24)² and a little more, hides what tells inputs apart.
 HIDDEN = 2.0**-44
+# The norm of a sum divides the skip path by sqrt(2) for a branch as large as the stream; 0.9: half as large.
+DIVIDED, SAME = 0.9, 1.01
 
 
 @rule(
@@ -64,11 +72,19 @@ HIDDEN = 2.0**-44
     name="rank-collapse",
     severity="error",
     needs=("token_cosine",),
-    wants=("effective_rank", "attention_entropy", "weight_gain", "param_rms", "loss_value"),
+    wants=(
+        "effective_rank",
+        "attention_entropy",
+        "weight_gain",
+        "param_rms",
+        "loss_value",
+        "gain_parts",
+        "fake_logit_grad",
+    ),
 )
 def judge(profiles: Mapping[str, Profile]) -> Iterable[Finding]:
     """Yield one finding where the tokens become the same over the trunk."""
-    apart = [(site, 1 - cosine) for site, cosine in profiles["token_cosine"].finite()]
+    apart = before_judges(profiles)
     if len(apart) < LEAST:
         return
     first, (last_site, last) = max(value for _, value in apart), apart[-1]
@@ -95,6 +111,14 @@ def judge(profiles: Mapping[str, Profile]) -> Iterable[Finding]:
         evidence={"apart_first": first, "apart_last": last, **rank(profiles, last_site)},
         fix=suggest(likely),
     )
+
+
+def before_judges(profiles: Mapping[str, Profile]) -> list[tuple[Site, float]]:
+    """Return 1 - cosine per block, without the blocks of discriminators."""
+    game = profiles.get("fake_logit_grad")
+    judges = {site.path for site in game.sites} if game else set[str]()
+    found = profiles["token_cosine"].finite()
+    return [(site, 1 - cosine) for site, cosine in found if not within_any(site.path, judges)]
 
 
 def has_learnt(profiles: Mapping[str, Profile]) -> str:
@@ -128,10 +152,11 @@ def rank(profiles: Mapping[str, Profile], site: Site) -> dict[str, float | str]:
 def causes(
     profiles: Mapping[str, Profile], apart: list[tuple[Site, float]], entropy: float
 ) -> Iterable[Cause]:
-    """Yield attention that averages, then an activation with a mean, then biases, then depth itself."""
+    """Yield norms of sums, attention that averages, an activation with a mean, biases, then depth itself."""
     blocks = [site for site, _ in apart]
     first, kept = max(value for _, value in apart), kept_per_block([value for _, value in apart])
     half = (-1.0, 1 - max(first * kept ** ((len(blocks) - 1) / 2), HIDDEN))
+    yield from norms(profiles, half)
     if entropy >= AVERAGING:
         paths = tuple(dict.fromkeys(site.path for site, _ in attention(profiles, blocks)))
         yield Cause(
@@ -155,6 +180,29 @@ def causes(
         )
     yield from biases(profiles, blocks, half[1])
     yield Cause(f"depth: {len(blocks)} blocks, each of which keeps {spell(kept)} of what tells them apart")
+
+
+def norms(profiles: Mapping[str, Profile], half: tuple[float, float]) -> Iterable[Cause]:
+    """Yield the norms of sums, where the skip path leads through them and they divide it."""
+    skip = skip_through_norms(profiles)
+    if skip < DIVIDED:
+        yield Cause(
+            f"norms: they divide the sums of stream and branch, so that the skip path passes {spell(skip)}x "
+            "per block, exactly what they make of it, and what tells inputs apart is divided with it; in "
+            "front of the branches at least half of the fall, in decibels, must go",
+            "pre_norm",
+            predicted=half,
+        )
+
+
+def skip_through_norms(profiles: Mapping[str, Profile]) -> float:
+    """Return the median gain of a skip path that leads through the norms of its block, NaN without any."""
+    parts = profiles.get("gain_parts")
+    if parts is None or not parts.rows:
+        return math.nan
+    norm, skip = parts.columns.index("normalisation"), parts.columns.index("skip")
+    through = [row[skip] for row in parts.rows if 1 / SAME < row[skip] / row[norm] < SAME]
+    return median(through) if len(through) > len(parts.rows) / 2 else math.nan
 
 
 def kept_per_block(apart: list[float]) -> float:

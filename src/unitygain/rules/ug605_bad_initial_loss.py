@@ -4,7 +4,7 @@ What it sees:
     The mean loss per row of a cross-entropy (binary or over classes), from the loss operation itself, so
     that a sum over the batch, class weights and further terms of the loss play no part. It fires at 2 nats
     or more above ln(classes), the loss of equal probabilities. One-sided: a loss below it is what training
-    is for.
+    is for. It is information where the head alone is trained, up to 20 nats.
 
 Why it matters:
     Logits of standard deviation s add about s²/2 to the loss: the model is confident and wrong, and the
@@ -12,9 +12,11 @@ Why it matters:
     the one wrong class, and it is large for every layer behind it.
 
 When it is a false alarm:
-    A trained model on data that it was not made for, or with labels that were permuted on purpose. In a
-    small batch the mean varies by about s over the root of the number of rows: at s = 1 and 8 rows 2 nats
-    are more than four standard deviations above the expected 0.5.
+    A new head on a trained backbone that is frozen, for which it is information: the loss is convex in the
+    head's weights, and no layer behind it gets its gradient. A trained model on data that it was not made
+    for, or with labels that were permuted on purpose. In a small batch the mean varies by about s over the
+    root of the number of rows: at s = 1 and 8 rows 2 nats are more than four standard deviations above the
+    expected 0.5.
 
 Remedies:
     scale_head; a smaller initialisation of the last layer, or zero; a norm layer before it; for tied
@@ -43,6 +45,7 @@ from unitygain._registry import rule
 from unitygain._types import Cause, Finding, Profile
 from unitygain.rules._losses import read_entropy
 from unitygain.rules._numbers import spell
+from unitygain.rules._parameters import owner
 
 EXCESS = 2.0
 FATAL = 20.0
@@ -55,7 +58,7 @@ LARGE_INPUT = 10.0
     name="bad-initial-loss",
     severity="error",
     needs=("loss_value",),
-    wants=("act_rms", "input_rms"),
+    wants=("act_rms", "input_rms", "param_trainable"),
 )
 def judge(profiles: Mapping[str, Profile]) -> Iterator[Finding]:
     """Yield a finding where the loss per row exceeds that of equal probabilities by far."""
@@ -68,7 +71,7 @@ def judge(profiles: Mapping[str, Profile]) -> Iterator[Finding]:
     yield Finding(
         "UG605",
         "bad-initial-loss",
-        "error" if excess > FATAL else "warning",
+        "error" if excess > FATAL else "info" if _head_alone(profiles) else "warning",
         f"the loss starts at {spell(mean)} per row, {spell(excess)} above ln({classes}) = {spell(expected)}, "
         "the loss of equal probabilities",
         profiles["loss_value"].sites,
@@ -82,6 +85,19 @@ def judge(profiles: Mapping[str, Profile]) -> Iterator[Finding]:
         evidence={"kind": profiles["loss_value"].facts["kind"], "loss": profiles["loss_value"].values[0]},
         fix="torch.nn.init.normal_(head.weight, std=0.02); torch.nn.init.zeros_(head.bias)",
     )
+
+
+def _head_alone(profiles: Mapping[str, Profile]) -> bool:
+    """Whether all that is trained belongs to the last module that runs."""
+    trained = profiles["param_trainable"].items() if "param_trainable" in profiles else ()
+    labels = profiles["param_trainable"].labels if "param_trainable" in profiles else ()
+    outputs = profiles["act_rms"].sites if "act_rms" in profiles else ()
+    homes = {
+        owner(site)
+        for (site, value), label in zip(trained, labels, strict=True)
+        if value and label != "not in optimizer"
+    }
+    return bool(outputs) and homes == {outputs[-1].path}
 
 
 def _causes(profiles: Mapping[str, Profile], expected: float) -> Iterator[Cause]:

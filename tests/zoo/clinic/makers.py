@@ -39,7 +39,7 @@ class Gan(nn.Module):
 def generators(game: nn.Module) -> torch.optim.Optimizer:
     """Return the optimizer of the generator's part."""
     parameters = [p for name, p in game.named_parameters() if not name.startswith("discriminator")]
-    return torch.optim.SGD(parameters, lr=0.2)
+    return torch.optim.SGD(parameters, lr=0.1)
 
 
 def perfect(dice: Dice, sick: bool) -> Case:

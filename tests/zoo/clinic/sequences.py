@@ -57,24 +57,25 @@ def by_hand(dice: Dice, sick: bool) -> Case:
 
 def growing(dice: Dice, sick: bool) -> Case:
     """A ReLU RNN whose recurrent matrix multiplies at every step."""
-    steps, hidden, gain = dice.whole(50, 70), dice.whole(32, 48), dice.between(2.0, 2.4)
+    steps, hidden, gain = dice.whole(30, 40), dice.whole(48, 64), dice.between(2.2, 2.6)
 
     def build() -> nn.Module:
         rnn = nn.RNN(1, hidden, batch_first=True, nonlinearity="relu")
-        nn.init.normal_(rnn.weight_hh_l0, std=(gain if sick else 1.3) / hidden**0.5)
+        nn.init.normal_(rnn.weight_hh_l0, std=(gain if sick else 1.0) / hidden**0.5)
         return Tagger(rnn)
 
-    return Case(build, tasks.classify, tasks.waves(steps), tasks.adam(2e-3))
+    return Case(build, tasks.classify, tasks.waves(steps), tasks.adam(1e-3))
 
 
 def wild(dice: Dice, sick: bool) -> Case:
     """An LSTM whose matrices are standard normal."""
     steps, hidden = dice.whole(60, 90), dice.whole(24, 40)
     model = Tagger(nn.LSTM(1, hidden, batch_first=True))
+    nn.init.constant_(model.rnn.bias_hh_l0[hidden : 2 * hidden], 2.0)
     for name, parameter in model.rnn.named_parameters():
         if "weight_hh" in name and sick:
             nn.init.normal_(parameter, 0.0, dice.between(1.0, 1.5))
-    return Case(model, tasks.classify, tasks.waves(steps), torch.optim.Adam(model.parameters(), lr=3e-3))
+    return Case(model, tasks.classify, tasks.waves(steps), torch.optim.Adam(model.parameters(), lr=1e-2))
 
 
 def chaotic(dice: Dice, sick: bool) -> Case:
@@ -158,9 +159,9 @@ SICK = (
             ("UG402", "UG403"),
             r"recurrent|^weights:",
             RECURRENT,
-            (("rescale_weights", {"only": "weight_hh*", "gain": 1.3}),),
+            (("rescale_weights", {"only": "weight_hh*", "gain": 1.2}),),
         ),
-        100,
+        250,
     ),
     Program(
         "lstm-randn-matrices",
@@ -173,7 +174,7 @@ SICK = (
             RECURRENT,
             (("rescale_weights", {"only": "weight_hh*", "gain": 0.6}),),
         ),
-        100,
+        200,
     ),
     Program(
         "rnn-chaotic",
