@@ -4,7 +4,9 @@ import pytest
 import torch
 from torch import nn
 
+from unitygain._case import Case
 from unitygain.probe.draws import draw, on_meta
+from unitygain.probe.survey import survey
 from unitygain.stats import mean, rms
 
 
@@ -95,3 +97,28 @@ def test_a_seed_gives_the_same_and_leaves_the_random_state():
     model = nn.Linear(32, 32, device="meta")
     assert draw(model, 1).moments == draw(model, 1).moments != draw(model, 2).moments
     assert torch.equal(before, torch.get_rng_state())
+
+
+@pytest.mark.parametrize(("kind", "said"), [(nn.Linear, 0), (nn.Embedding, 1)])
+def test_a_shared_weight_that_its_modules_draw_differently_is_said(kind, said):
+    """Which of the two a constructor kept cannot be seen: a Linear's of 1/√(3·48), or an Embedding's of 1."""
+
+    class Shared(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.last = nn.Linear(48, 96, bias=False)
+            self.first = nn.Linear(48, 96) if kind is nn.Linear else nn.Embedding(96, 48)
+            self.first.weight = self.last.weight
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.last(self.first(x)[..., :48].float())
+
+    with torch.device("meta"):
+        model = Shared()
+    given = torch.zeros(4, 48) if kind is nn.Linear else torch.zeros(4, 3, dtype=torch.long)
+    record = survey(Case(model, lambda m, x: m(x).square().mean(), [given]), ["entry.rms"])
+    notes = [skip for skip in record.skipped if "shared with" in skip.reason]
+    assert len(notes) == said
+    if said:
+        assert notes[0].what == "weight first.weight"
+        assert "shared with last.weight, whose draw is taken, of rms 0.08" in notes[0].reason

@@ -47,6 +47,17 @@ def test_only_batch_normalisation_couples_the_batch(name):
         assert [block.jacobian().coupled for block in live.blocks] == [name == "batch norm"] * 3
 
 
+@pytest.mark.parametrize("silent", [(0,), (0, 5), (0, 1, 5)])
+def test_samples_that_mix_are_seen_where_the_first_and_the_last_get_no_gradient(silent):
+    """All of a batch is centred; behind it, units of some samples are dead."""
+    x = torch.randn(6, 4, dtype=torch.float64, requires_grad=True)
+    open_ = torch.ones(6, 1, dtype=torch.float64)
+    open_[list(silent)] = 0
+    assert JacobianOperator(open_ * (x - x.mean((0, 1), keepdim=True)), x).coupled
+    assert JacobianOperator(open_ * (x - x.mean(1, keepdim=True)), x).sample_axis == 0
+    assert JacobianOperator(open_ * (x - x.mean(0)), x).sample_axis == 1
+
+
 def test_sample_axis_of_time_first_attention_is_the_second():
     layer = nn.TransformerEncoderLayer(8, 2, 16, dropout=0.0)
     mask = nn.Transformer.generate_square_subsequent_mask(5)

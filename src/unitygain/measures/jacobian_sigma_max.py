@@ -34,7 +34,7 @@ def jacobian_sigma_max(case: Case, record: Record) -> Profile | None:
     Where an operation has no double backward pass, J·v cannot be had: then a Jacobian of up to 512 rows is
     computed whole, and a larger one gets lower bounds from backward passes alone. Labels say which.
 
-    Cost: one forward pass (four on a large batch); 2 products per step and block, 3 to 7 more to set up and
+    Cost: one forward pass (four on a large batch); 2 products per step and block, 3 to 11 more to set up and
     test J·v and the samples. No side effects.
 
     Args:

@@ -48,7 +48,8 @@ def draw(model: nn.Module, seed: int = 0) -> Draws:
         seed: Seed of the draws.
 
     Side effects:
-        None: copies are drawn, and the random states are put back. Memory: one module.
+        None on tensors: copies are drawn, and the random states are put back. What an `_init_weights` writes
+        into its own module stays written; give an isolated model. Memory: one module.
 
     Example:
         >>> layer = nn.Linear(48, 1000, device="meta")

@@ -1,7 +1,8 @@
 """One forward pass of shapes: the Record of a model on the meta device, with what its weights would be."""
 
 import dataclasses
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Iterator, Mapping
 
 import torch
 from torch import nn
@@ -14,6 +15,8 @@ from unitygain.probe.outline import on_shapes
 from unitygain.probe.record import Record
 from unitygain.probe.sites import Select
 
+# Ratio of two mean squares above which the draws of a shared weight are not one draw's chance.
+DIFFERENT = 2.0
 NO_NUMBERS = ("meta tensor", "Meta tensor", "meta device", "data-dependent", "data-independent")
 
 
@@ -79,4 +82,17 @@ def _with_draws(record: Record, model: nn.Module, drawn: Draws) -> Record:
         },
     }
     missing = tuple(Skipped(f"weight {name}", f"not drawn: {why}") for name, why in drawn.missing.items())
+    missing += tuple(_of_two_minds(tied, drawn))
     return dataclasses.replace(record, values={**record.values, **values}, skipped=record.skipped + missing)
+
+
+def _of_two_minds(tied: Mapping[str, str], drawn: Draws) -> Iterator[Skipped]:
+    """Say of a shared weight whose modules would draw it differently whose draw was taken."""
+    for name, one in tied.items():
+        own, taken = (drawn.moments.get(key, (math.nan,))[0] for key in (name, one))
+        if max(own, taken) > DIFFERENT * min(own, taken):
+            yield Skipped(
+                f"weight {name}",
+                f"shared with {one}, whose draw is taken, of rms {taken**0.5:.3g}; its own module would draw "
+                f"{own**0.5:.3g}, which is right if the constructor keeps that one",
+            )
