@@ -123,7 +123,8 @@ def test_adamw_keeps_groups_ratios_and_decay_per_step():
     assert isinstance(new, torch.optim.AdamW)
     assert [group["lr"] for group in new.param_groups] == pytest.approx([0.01, 0.001])
     shrunk = [group["lr"] * group["weight_decay"] for group in new.param_groups]
-    assert shrunk == pytest.approx([0.5 * 0.1, 0.0])
+    # A decay in the gradient is built up by the momentum, one beside it is not.
+    assert shrunk == pytest.approx([0.5 * 0.1 / (1 - 0.9), 0.0])
     held = [list(map(id, group["params"])) for group in new.param_groups]
     assert held == [list(map(id, module.parameters())) for module in (first, second)]
     undo()

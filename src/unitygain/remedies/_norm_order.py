@@ -19,7 +19,7 @@ from unitygain.remedies._post_norm import (
     find_sublayers,
     is_norm,
 )
-from unitygain.remedies._snapshot import Undo
+from unitygain.remedies._snapshot import Undo, all_or_nothing, backwards
 
 
 @dataclass
@@ -99,24 +99,20 @@ def turn(case: Case, order: Order) -> Undo:
     """Change the model as planned, and return what puts it back."""
     model = case.model
     ends = {path: order.last_norm(model, path) for path, place in order.ends.items() if place is not None}
-    undos = [_set_flag(model.get_submodule(layer.path)) for layer in order.layers]
     hooks = Hooks()
-    undos.append(hooks.remove)
-    for sublayer in order.sublayers:
-        readers = [(model.get_submodule(reader.path), reader.where) for reader in sublayer.readers]
-        norm = model.get_submodule(sublayer.norm)
-        ahead = NormAhead(norm).train(norm.training)
-        undos.append(put(model, norm, ahead))
-        for module, where in readers:
-            hooks.change_input(module, ReadNormed(ahead, where))
-    for path, like in ends.items():
-        undos += _close(case, model, str(order.ends[path]), path, like)
-
-    def undo() -> None:
-        for step in reversed(undos):
-            step()
-
-    return undo
+    with all_or_nothing() as undos:
+        undos += [_set_flag(model.get_submodule(layer.path)) for layer in order.layers]
+        undos.append(hooks.remove)
+        for sublayer in order.sublayers:
+            readers = [(model.get_submodule(reader.path), reader.where) for reader in sublayer.readers]
+            norm = model.get_submodule(sublayer.norm)
+            ahead = NormAhead(norm).train(norm.training)
+            undos.append(put(model, norm, ahead))
+            for module, where in readers:
+                hooks.change_input(module, ReadNormed(ahead, where))
+        for path, like in ends.items():
+            undos += _close(case, model, str(order.ends[path]), path, like)
+    return backwards(undos)
 
 
 def _set_flag(layer: nn.Module) -> Undo:

@@ -84,14 +84,14 @@ def parametrise(case: Case, weights: Sequence[Weight], register: Callable[[Weigh
             reseed(case.seed)
             for weight in weights:
                 register(weight)
-    except Exception:
+        for module in modules:
+            if isinstance(module, nn.RNNBase):
+                hooks.on_call(module, lambda *_: None, _forget_flat)
+        new = [parameter for parameter in case.model.parameters() if id(parameter) not in known]
+        let_go = hold(case, new)
+    except BaseException:
         undo()
         raise
-    for module in modules:
-        if isinstance(module, nn.RNNBase):
-            hooks.on_call(module, lambda *_: None, _forget_flat)
-    new = [parameter for parameter in case.model.parameters() if id(parameter) not in known]
-    let_go = hold(case, new)
 
     def undo_all() -> None:
         let_go()

@@ -1,6 +1,8 @@
-"""What makes a change undoable bit for bit: copies of tensors, and modules that change places."""
+"""What makes a change undoable bit for bit: copies of tensors, modules that change places, steps in turn."""
 
-from collections.abc import Callable, Iterable
+import functools
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -8,6 +10,27 @@ from torch import Tensor, nn
 from unitygain.probe.sites import Select, selects
 
 Undo = Callable[[], None]
+
+
+def backwards(undos: Sequence[Undo]) -> Undo:
+    """Return what undoes the steps of a change, the last one first."""
+
+    def undo() -> None:
+        for step in reversed(undos):
+            step()
+
+    return undo
+
+
+@contextmanager
+def all_or_nothing() -> Iterator[list[Undo]]:
+    """Yield a list for the undos of the steps of a change; if one raises, those before it are undone."""
+    undos: list[Undo] = []
+    try:
+        yield undos
+    except BaseException:
+        backwards(undos)()
+        raise
 
 
 def keep(tensors: Iterable[Tensor]) -> Undo:
@@ -41,11 +64,15 @@ def swap(model: nn.Module, sites: Select, make: Callable[[nn.Module], nn.Module 
     Raises:
         ValueError: If no module was replaced.
     """
+    # A module that stands in several places gets one replacement, in all of those that are chosen.
+    once = functools.cache(make)
     found = [
         (parent, name, child, new)
         for path, parent in model.named_modules()
-        for name, child in parent.named_children()
-        if selects(sites, f"{path}.{name}" if path else name, child) and (new := make(child)) is not None
+        for name, child in parent._modules.items()
+        if child is not None
+        and selects(sites, f"{path}.{name}" if path else name, child)
+        and (new := once(child)) is not None
     ]
     if not found:
         raise ValueError(

@@ -36,7 +36,7 @@ from unitygain.probe.sites import Select
 from unitygain.remedies._beside import Concatenated
 from unitygain.remedies._held import hold
 from unitygain.remedies._norm_order import put
-from unitygain.remedies._snapshot import Undo
+from unitygain.remedies._snapshot import Undo, all_or_nothing, backwards
 from unitygain.remedies._trunk import find_spine, has_skip, keeps_shape
 from unitygain.remedies.gated_skip import make_map
 
@@ -78,20 +78,16 @@ def concat_skip(case: Case, *, sites: Select = None, scale: float = 1.0) -> Undo
     ]
     if not blocks:
         raise ValueError("no block keeps the shape of what enters it")
-    undos: list[Undo] = []
-    for path, sums in blocks:
-        block = case.model.get_submodule(path)
-        project = make_map(block, 2)
-        _start(project, scale)
-        across = -1 if isinstance(project, nn.Linear) else 1
-        new = Concatenated(block, project, across, sums).train(block.training)
-        undos += [hold(case, project.parameters()), put(case.model, block, new)]
-
-    def undo() -> None:
-        for step in reversed(undos):
-            step()
-
-    return undo
+    with all_or_nothing() as undos:
+        for path, sums in blocks:
+            block = case.model.get_submodule(path)
+            project = make_map(block, 2)
+            _start(project, scale)
+            across = -1 if isinstance(project, nn.Linear) else 1
+            new = Concatenated(block, project, across, sums).train(block.training)
+            undos.append(hold(case, project.parameters()))
+            undos.append(put(case.model, block, new))
+    return backwards(undos)
 
 
 def _start(project: nn.Module, scale: float) -> None:

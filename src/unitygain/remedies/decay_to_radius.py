@@ -93,11 +93,10 @@ def decay_to_radius(case: Case, *, sites: Select = None, radius: float = 1.0, st
         raise ValueError(f"no chosen matrix has a spectral radius above {radius} (largest: {largest:.3g})")
     if isinstance(given, torch.optim.Optimizer):
         return _regroup(given, shrink)
-    places = {place: shrink[id(p)] for place, p in enumerate(case.model.parameters()) if id(p) in shrink}
-    case.optimizer = _decaying(given, places)
+    case.optimizer = _decaying(case, given, shrink)
     try:
         case.build_optimizer()
-    except ValueError:
+    except BaseException:
         case.optimizer = given
         raise
 
@@ -121,14 +120,17 @@ def _square(weight: Weight) -> bool:
 
 
 def _decaying(
-    build: Callable[[Any], torch.optim.Optimizer], places: Mapping[int, float]
+    case: Case, build: Callable[[Any], torch.optim.Optimizer], shrink: Mapping[int, float]
 ) -> Callable[..., Any]:
-    """Return a factory that does the same for the parameters at those places, in a copy's model as well."""
+    """Return a factory that does the same for those parameters, or in a copy for those in their places."""
 
     def decaying(parameters: Any) -> torch.optim.Optimizer:
         held = list(parameters)
         optimizer = build(held)
-        _regroup(optimizer, {id(held[place]): fraction for place, fraction in places.items()})
+        own = {id(p): shrink[id(p)] for p in held if id(p) in shrink}
+        # Their places are asked for now: another change may have added parameters since.
+        places = {place: shrink[id(p)] for place, p in enumerate(case.model.parameters()) if id(p) in shrink}
+        _regroup(optimizer, own or {id(held[place]): fraction for place, fraction in places.items()})
         return optimizer
 
     return decaying

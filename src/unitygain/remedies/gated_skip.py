@@ -35,7 +35,7 @@ from unitygain.probe.sites import Select
 from unitygain.remedies._beside import Gated
 from unitygain.remedies._held import hold
 from unitygain.remedies._norm_order import put
-from unitygain.remedies._snapshot import Undo
+from unitygain.remedies._snapshot import Undo, all_or_nothing, backwards
 from unitygain.remedies._trunk import find_spine, has_skip, keeps_shape
 
 CONVOLUTIONS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
@@ -78,20 +78,13 @@ def gated_skip(case: Case, *, sites: Select = None, bias: float = -2.0) -> Undo:
     ]
     if not paths:
         raise ValueError("no block keeps the shape of what enters it and lacks a skip path")
-    undos: list[Undo] = []
-    for path in paths:
-        block = case.model.get_submodule(path)
-        gate = _gate(block, bias)
-        undos += [
-            hold(case, gate.parameters()),
-            put(case.model, block, Gated(block, gate).train(block.training)),
-        ]
-
-    def undo() -> None:
-        for step in reversed(undos):
-            step()
-
-    return undo
+    with all_or_nothing() as undos:
+        for path in paths:
+            block = case.model.get_submodule(path)
+            gate = _gate(block, bias)
+            undos.append(hold(case, gate.parameters()))
+            undos.append(put(case.model, block, Gated(block, gate).train(block.training)))
+    return backwards(undos)
 
 
 def make_map(block: nn.Module, times: int) -> nn.Module:

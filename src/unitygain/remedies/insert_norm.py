@@ -38,7 +38,7 @@ from unitygain.probe.wiring import VIEWS, Wire, Wiring
 from unitygain.remedies._beside import Followed
 from unitygain.remedies._held import hold
 from unitygain.remedies._norm_order import put
-from unitygain.remedies._snapshot import Undo
+from unitygain.remedies._snapshot import Undo, all_or_nothing, backwards
 from unitygain.remedies._trunk import find_spine
 from unitygain.remedies._weights import NORMS
 
@@ -105,19 +105,15 @@ def insert_norm(case: Case, *, sites: Select = None, kind: str = "layer") -> Und
         raise ValueError(
             "no chosen linear map of the trunk is read by an activation without a norm beside it"
         )
-    undos: list[Undo] = []
-    for path in dict.fromkeys(paths):
-        held = case.model.get_submodule(path)
-        norm = _norm(held, kind)
-        weight = next(held.parameters())
-        new = Followed(held, norm.to(weight.device, weight.dtype)).train(held.training)
-        undos += [hold(case, norm.parameters()), put(case.model, held, new)]
-
-    def undo() -> None:
-        for step in reversed(undos):
-            step()
-
-    return undo
+    with all_or_nothing() as undos:
+        for path in dict.fromkeys(paths):
+            held = case.model.get_submodule(path)
+            norm = _norm(held, kind)
+            weight = next(held.parameters())
+            new = Followed(held, norm.to(weight.device, weight.dtype)).train(held.training)
+            undos.append(hold(case, norm.parameters()))
+            undos.append(put(case.model, held, new))
+    return backwards(undos)
 
 
 def _bare(wiring: Wiring, call: Wire) -> bool:

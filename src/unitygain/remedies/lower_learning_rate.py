@@ -33,6 +33,8 @@ from unitygain._case import Case
 from unitygain._registry import remedy
 from unitygain.remedies._snapshot import Undo
 
+RATES = ("lr", "initial_lr")
+
 
 @remedy(treats=("UG601", "UG602"), changes="optimizer")
 def lower_learning_rate(case: Case, *, factor: float) -> Undo:
@@ -86,12 +88,13 @@ def _scaled(build: Callable[[Any], torch.optim.Optimizer], factor: float) -> Cal
 
 
 def _scale_groups(optimizer: torch.optim.Optimizer, factor: float) -> Undo:
-    before = [group["lr"] for group in optimizer.param_groups]
-    for group in optimizer.param_groups:
-        group["lr"] = group["lr"] * factor
+    # A schedule that was made before has left its first value in the group, where the next one begins.
+    before = [{name: group[name] for name in RATES if name in group} for group in optimizer.param_groups]
+    for group, rates in zip(optimizer.param_groups, before, strict=True):
+        group.update({name: rate * factor for name, rate in rates.items()})
 
     def undo() -> None:
-        for group, rate in zip(optimizer.param_groups, before, strict=True):
-            group["lr"] = rate
+        for group, rates in zip(optimizer.param_groups, before, strict=True):
+            group.update(rates)
 
     return undo

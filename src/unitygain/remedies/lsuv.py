@@ -80,12 +80,12 @@ def lsuv(case: Case, *, sites: Select = None, seed: int = 0) -> Undo:
     weights = find_own_weights(case, sites)
     biases = biases_of(weights)
     undo = keep([*(weight.parameter for weight in weights), *biases])
-    with torch.no_grad():
-        for bias in biases:
-            bias.zero_()
-    draw(weights, {id(weight.parameter): 1.0 for weight in weights}, "orthogonal", seed)
     places = _places(case.model, weights)
     try:
+        with torch.no_grad():
+            for bias in biases:
+                bias.zero_()
+        draw(weights, {id(weight.parameter): 1.0 for weight in weights}, "orthogonal", seed)
         factors = measure_outputs(case, places)
         if not factors:
             raise ValueError(f"none of the layers chosen by sites={sites!r} was called as a module")

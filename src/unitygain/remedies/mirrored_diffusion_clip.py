@@ -114,7 +114,18 @@ def _noting(told: list[Tensor], name: str) -> Any:
 
 
 def _index(times: Tensor, count: int) -> Tensor:
-    """Return the times as indices of the weights."""
+    """Return the times as indices of the weights.
+
+    Raises:
+        ValueError: If they are neither whole numbers nor from 0 to 1.
+    """
     if not times.is_floating_point():
         return times
-    return (times * count).round().long().clamp(max=count - 1)
+    if bool(((times >= 0) & (times <= 1)).all()):
+        return (times * count).round().long().clamp(max=count - 1)
+    if not torch.equal(times, times.round()):
+        raise ValueError(
+            f"the module was told a time of {float(times.flatten()[0]):.4g}; times are indices of the "
+            f"{count} weights, or lie from 0 to 1"
+        )
+    return times.long()

@@ -37,7 +37,7 @@ from unitygain.remedies._attention import Attends, Side, find_attention
 from unitygain.remedies._beside import Followed
 from unitygain.remedies._held import hold
 from unitygain.remedies._norm_order import put
-from unitygain.remedies._snapshot import Undo
+from unitygain.remedies._snapshot import Undo, all_or_nothing, backwards
 
 # How much the lengths of normalised queries may differ: rounding, in 16 bits too.
 EVEN = 0.02
@@ -75,22 +75,16 @@ def qk_norm(case: Case, *, sites: Select = None) -> Undo:
     whole = [m for path, m in model.named_modules() if path and can_open(m) and selects(sites, path, m)]
     if not found and not whole:
         raise ValueError("no chosen module attends with queries and keys from linear maps that are modules")
-    undos: list[Undo] = []
-    for module in whole:
-        undos += _open(case, module)
     sides = {(side.path, side.third): one for one in found for side in (one.query, one.key)}
-    for (path, third), one in sides.items():
-        undos += _behind(case, Side(path, third), one)
-
-    def undo() -> None:
-        for step in reversed(undos):
-            step()
-
-    uneven = [one.path for one in find_attention(case, sites) if one.spread > EVEN]
-    if found and uneven:
-        undo()
-        raise ValueError(f"the heads of {uneven[0]} could not be told apart in what its maps return")
-    return undo
+    with all_or_nothing() as undos:
+        for module in whole:
+            undos += _open(case, module)
+        for (path, third), one in sides.items():
+            undos += _behind(case, Side(path, third), one)
+        uneven = [one.path for one in find_attention(case, sites) if one.spread > EVEN]
+        if found and uneven:
+            raise ValueError(f"the heads of {uneven[0]} could not be told apart in what its maps return")
+    return backwards(undos)
 
 
 def _open(case: Case, module: nn.Module) -> list[Undo]:

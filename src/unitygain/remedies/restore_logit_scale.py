@@ -33,7 +33,7 @@ from unitygain.remedies._attend import Times
 from unitygain.remedies._attention import Attends, find_attention
 from unitygain.remedies._beside import Followed
 from unitygain.remedies._norm_order import put
-from unitygain.remedies._snapshot import Undo
+from unitygain.remedies._snapshot import Undo, all_or_nothing, backwards
 
 # Logits of at least this many times the usual ones have no scale; sqrt(d) is 4 for 16 numbers per head.
 MISSING = 1.5
@@ -79,18 +79,14 @@ def restore_logit_scale(case: Case, *, sites: Select = None) -> Undo:
         raise ValueError(
             f"no chosen attention lacks its scale of 1/sqrt(d) ({seen or 'no maps of queries were found'})"
         )
-    undos = [_scale(case, one) for one in lacking.values()]
-
-    def undo() -> None:
-        for step in reversed(undos):
-            step()
-
-    scaled = {one.query.path for one in find_attention(case, sites) if abs(_missing(one) - 1) < AGREE}
-    wrong = [one.path for path, one in lacking.items() if f"{path}.held" not in scaled]
-    if wrong:
-        undo()
-        raise ValueError(f"the queries of {wrong[0]} are not the first third of what one map returns")
-    return undo
+    with all_or_nothing() as undos:
+        for one in lacking.values():
+            undos.append(_scale(case, one))
+        scaled = {one.query.path for one in find_attention(case, sites) if abs(_missing(one) - 1) < AGREE}
+        wrong = [one.path for path, one in lacking.items() if f"{path}.held" not in scaled]
+        if wrong:
+            raise ValueError(f"the queries of {wrong[0]} are not the first third of what one map returns")
+    return backwards(undos)
 
 
 def _missing(one: Attends) -> float:

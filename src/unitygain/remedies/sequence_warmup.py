@@ -5,7 +5,7 @@ step: linearly from `start` to all of it.
 
 What it changes:
     What the loss is given: batches that are cut in time. The model and the drawn batches stay. A diagnosis of
-    the case sees the first length.
+    the case sees the first lengths, since each of its passes counts as a step.
 
 Why it helps:
     A gain per step acts as often as there are steps: over eight of them neither a decay nor a growth has done
@@ -50,7 +50,7 @@ def sequence_warmup(
 ) -> Undo:
     """Cut the batches to a length that grows from step to step.
 
-    Steps are counted by calls of the loss with gradients enabled, for each model on its own.
+    Steps are counted by backward passes of the loss, for each model on its own.
 
     Args:
         case: The case; its loss is wrapped.
@@ -76,8 +76,12 @@ def sequence_warmup(
         >>> case = Case(nn.GRU(2, 3, batch_first=True), loss=lambda m, x: m(x)[0].sum() * 0 + x.shape[1],
         ...             data=[torch.ones(1, 40, 2)])
         >>> undo = sequence_warmup(case, steps=4)
-        >>> [int(case.compute_loss(case.batches[0])) for _ in range(6)]
-        [8, 16, 24, 32, 40, 40]
+        >>> lengths = [case.compute_loss(case.batches[0]) for _ in range(2)]  # read, and not stepped
+        >>> for _ in range(4):
+        ...     lengths.append(case.compute_loss(case.batches[0]))
+        ...     lengths[-1].backward()
+        >>> [int(length) for length in lengths]
+        [8, 8, 8, 16, 24, 32]
     """
     found = _time_axis(case) if axis is None else axis
     long = [
@@ -95,7 +99,7 @@ def sequence_warmup(
 
     def loss(model: nn.Module, batch: Batch) -> Tensor:
         lengths = running.setdefault(model, make())
-        return given(model, _cut(batch, found, next(lengths) if torch.is_grad_enabled() else lengths.length))
+        return _stepping(given(model, _cut(batch, found, lengths.length)), lengths)
 
     twin = case.copy()
     try:
@@ -112,6 +116,17 @@ def sequence_warmup(
         case.loss = given
 
     return undo
+
+
+def _stepping(loss: Tensor, lengths: LengthWarmup) -> Tensor:
+    """Let the backward pass of a loss be a step; one that is only read is none."""
+
+    def step(gradient: Tensor) -> None:
+        next(lengths)
+
+    if loss.requires_grad:
+        Hooks().change_gradient(loss, step)
+    return loss
 
 
 def _lengths(start: int, end: int, steps: int, multiple_of: int) -> Callable[[], LengthWarmup]:

@@ -41,7 +41,7 @@ from unitygain.remedies._attend import OpenAttention, can_open
 from unitygain.remedies._attention import PRODUCTS, SOFTMAX, back
 from unitygain.remedies._capped import CapInput, Capped
 from unitygain.remedies._norm_order import put
-from unitygain.remedies._snapshot import Undo
+from unitygain.remedies._snapshot import Undo, all_or_nothing, backwards
 
 
 @remedy(treats=("UG701", "UG702"), changes="architecture", instead_of=("calm_attention",))
@@ -78,22 +78,18 @@ def soft_cap(case: Case, *, cap: float = 50.0, sites: Select = None) -> Undo:
     paths = _attending(case, sites)
     if not whole and not paths:
         raise ValueError("no chosen module runs a softmax of products of queries and keys")
-    undos: list[Undo] = [hooks.remove]
-    for module in whole:
-        opened = OpenAttention(module, nn.Identity(), nn.Identity(), cap).train(module.training)
-        undos.append(put(model, module, opened))
-    for path in paths:
-        module = model.get_submodule(path)
-        if isinstance(module, nn.Softmax):
-            hooks.change_input(module, CapInput(cap))
-        else:
-            undos.append(put(model, module, Capped(module, cap).train(module.training)))
-
-    def undo() -> None:
-        for step in reversed(undos):
-            step()
-
-    return undo
+    with all_or_nothing() as undos:
+        undos.append(hooks.remove)
+        for module in whole:
+            opened = OpenAttention(module, nn.Identity(), nn.Identity(), cap).train(module.training)
+            undos.append(put(model, module, opened))
+        for path in paths:
+            module = model.get_submodule(path)
+            if isinstance(module, nn.Softmax):
+                hooks.change_input(module, CapInput(cap))
+            else:
+                undos.append(put(model, module, Capped(module, cap).train(module.training)))
+    return backwards(undos)
 
 
 def _attending(case: Case, sites: Select) -> list[str]:

@@ -74,20 +74,21 @@ def swap_to_relu(case: Case, *, sites: Select = None) -> Undo:
     """
     with isolated(case) as (twin, _):
         wiring = wire(twin)
-    found = {
-        call.path: front.path
+    calls = [
+        (call, _in_front(wiring, call) if _is_read(wiring, call) else None)
         for call in wiring.calls
-        if isinstance(call.module, BOUNDED)
-        and selects(sites, call.path, call.module)
-        and (front := _in_front(wiring, call)) is not None
-        and _is_read(wiring, call)
-    }
+        if isinstance(call.module, BOUNDED) and selects(sites, call.path, call.module)
+    ]
+    # A module that also stands elsewhere, as at the end, would change there too.
+    elsewhere = {id(call.module) for call, front in calls if front is None}
+    found = {call.path: f.path for call, f in calls if f is not None and id(call.module) not in elsewhere}
     if not found:
         raise ValueError("no chosen sigmoid or tanh module stands between two linear maps")
     model = case.model
     maps = {id(module): module for path in found.values() for module in [model.get_submodule(path)]}.values()
     undo_weights = keep(parameter for module in maps for parameter in module.parameters(recurse=False))
-    undo_swap = swap(model, list(found), lambda module: nn.ReLU(), "a bounded activation")
+    bounded = {model.get_submodule(path) for path in found}
+    undo_swap = swap(model, None, lambda m: nn.ReLU() if m in bounded else None, "a bounded activation")
     with torch.no_grad():
         for module in maps:
             _set_gain(module)

@@ -5,7 +5,7 @@ ten take steps of the same length.
 
 What it changes:
     The optimizer. The groups stay, with the ratios of their learning rates and with the decay per step that
-    they had. The old optimizer is kept and untouched.
+    they had, with what momentum built up of it. The old optimizer is kept and untouched.
 
 Why it helps:
     A step of SGD is proportional to the gradient: where depth takes 60 dB from it, the first layers move a
@@ -27,6 +27,7 @@ References:
 """
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -97,6 +98,12 @@ def _adamw(optimizer: torch.optim.Optimizer, rate: float, eps: float) -> torch.o
     groups = []
     for group in optimizer.param_groups:
         own = rate * float(group["lr"]) / first if first else rate
-        decay = float(group["lr"]) * float(group["weight_decay"]) / own if own else 0.0
+        decay = _built_up(group) * float(group["lr"]) * float(group["weight_decay"]) / own if own else 0.0
         groups.append({"params": group["params"], "lr": own, "weight_decay": decay})
     return torch.optim.AdamW(groups, lr=rate, eps=eps, weight_decay=0.0)
+
+
+def _built_up(group: Mapping[str, Any]) -> float:
+    """What SGD's momentum makes of a gradient that stays, such as that of its weight decay."""
+    momentum = float(group["momentum"])
+    return (1 - float(group["dampening"])) / (1 - momentum) if 0 < momentum < 1 else 1.0
