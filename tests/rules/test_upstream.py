@@ -132,7 +132,7 @@ def test_weights_are_found_before_an_activation_that_is_a_function():
     order = profile("act_rms", {"a": 3.0, "b": 8.0})
     [finding] = judged("UG204", flat, gains, order)
     assert finding.causes[0].text == (
-        "weights: sqrt(fan_in·var) = 8 in b and 1 other layers, where 1 keeps the scale"
+        "weights: sqrt(fan_in·var) = 8 in b and 1 other layer, where 1 keeps the scale"
     )
     assert finding.causes[0].parameters == {"sites": ("a", "b"), "gain": 1.0}
 

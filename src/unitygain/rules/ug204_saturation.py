@@ -104,7 +104,8 @@ def causes(profiles: Mapping[str, Profile], site: Site) -> Iterable[Cause]:
     likely: list[tuple[float, Cause]] = []
     if layer and layer.gain > LARGE:
         loud = [other for other in layers if other.activation == layer.activation and other.gain > LARGE]
-        more = f" and {len(loud) - 1} other layers" if len(loud) > 1 else ""
+        others = len(loud) - 1
+        more = f" and {others} other layer{'s' * (others > 1)}" if others else ""
         text = (
             f"weights: sqrt(fan_in·var) = {spell(layer.gain)} in {layer.site}{more}, where 1 keeps the scale"
         )
