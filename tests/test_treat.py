@@ -1,6 +1,7 @@
 """treat: what cures is verified, what does not is told from it, and nothing of the user's is touched."""
 
 import dataclasses
+import functools
 import math
 
 import pytest
@@ -47,9 +48,20 @@ def compare(case: ug.Case, arms: list[Arm], steps: int = 2, seeds: int = 1) -> l
     return Arena(case, Here(case), Task(probes=2), seeds, math.inf, lambda *_: None, steps).compare(arms)
 
 
+# What people would do about a cause is tried elsewhere: here the removals of causes alone, which is quick.
+REMOVALS = functools.partial(choose_arms, most=2)
+
+
+@pytest.fixture
+def removals(monkeypatch):
+    monkeypatch.setattr(unitygain._treat, "choose_arms", REMOVALS)
+
+
 @pytest.fixture(scope="module")
 def treated() -> Report:
-    return ug.treat(make(), steps=60)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(unitygain._treat, "choose_arms", REMOVALS)
+        return ug.treat(make(), steps=60)
 
 
 def test_the_cure_of_a_deep_default_network_is_verified(treated):
@@ -92,7 +104,7 @@ def test_the_best_is_applied_and_undone_bit_for_bit(treated):
     assert all(torch.equal(case.model.state_dict()[name], value) for name, value in before.items())
 
 
-def test_treating_leaves_the_case_and_the_random_states_alone():
+def test_treating_leaves_the_case_and_the_random_states_alone(removals):
     case = make(lambda: deep(12, 16), data=labelled(width=16))
     before = {name: value.clone() for name, value in case.model.state_dict().items()}
     torch.manual_seed(9)
@@ -115,13 +127,13 @@ def test_a_healthy_model_gets_no_trial():
     assert [t for t in report.trials if t.verdict != "untreated"] == []
 
 
-def test_an_instance_is_one_initialisation_and_says_so():
+def test_an_instance_is_one_initialisation_and_says_so(removals):
     torch.manual_seed(0)
     report = ug.treat(make(deep(12, 16), data=labelled(width=16)), steps=5, seeds=1)
     assert {t.note for t in report.trials} == {"one initialisation, batches in other orders"}
 
 
-def test_a_budget_too_small_is_said():
+def test_a_budget_too_small_is_said(removals):
     case = make(lambda: deep(12, 16), data=labelled(width=16))
     report = ug.treat(case, steps=20, budget=1e-6)
     assert report.trials[0].seeds == 1
@@ -176,7 +188,7 @@ def test_a_remedy_that_fails_in_the_middle_is_a_row_and_the_case_is_as_it_was(mo
         assert all(torch.equal(case.model.state_dict()[name], value) for name, value in before.items())
 
 
-def test_ctrl_c_keeps_what_is_done():
+def test_ctrl_c_keeps_what_is_done(removals):
     def stop(done: int, total: int, what: str) -> None:
         if "training rescale_weights" in what:
             raise KeyboardInterrupt
