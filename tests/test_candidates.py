@@ -116,3 +116,13 @@ def test_the_code_runs_and_applies_them_all(monkeypatch):
 
 def test_a_remedy_of_ones_own_is_imported_from_its_home():
     assert f"from {__name__} import wide" in paste([("wide", {})])
+
+
+def test_a_pair_has_no_prediction_of_its_own():
+    one = Arm(
+        (("rescale_weights", {"gain": 1.0}),), causes=frozenset({"rescale_weights"}), predicted=(0.9, 1.1)
+    )
+    other = Arm((("zero_biases", {}),), causes=frozenset({"zero_biases"}), predicted=(0.5, 0.6))
+    (pair,) = pairs_of([one, other])
+    assert pair.calls == one.calls + other.calls
+    assert pair.predicted is None

@@ -54,7 +54,8 @@ class Arm:
     def joined(self, other: "Arm") -> "Arm":
         """This change and another one after it."""
         calls = self.calls + other.calls
-        return Arm(calls, _both(self, other), self.causes | other.causes, self.predicted)
+        # Neither prediction is one of both together.
+        return Arm(calls, _both(self, other), self.causes | other.causes)
 
 
 def choose_arms(
