@@ -8,7 +8,9 @@ import torch
 from measures.wide_families import FAMILIES, WIDTH, draw, linear, mean_square
 from torch import Tensor, nn
 
+import unitygain.rules  # noqa: F401 (fills the table)
 from unitygain._case import Case
+from unitygain._registry import RULES
 from unitygain._types import Profile
 from unitygain.measures.predicted_gain import predicted_gain
 from unitygain.measures.rms_gain import rms_gain
@@ -180,6 +182,33 @@ def test_rows_of_different_length_have_the_mean_of_their_gains():
     even, _ = read(chain(*layers, data=float(scale.square().mean().sqrt()) * torch.randn(256, WIDTH)))
     assert measured.values[0] < 0.95 * even.values[0]
     assert uneven.values[0] == pytest.approx(measured.values[0], rel=0.03)
+
+
+class Branches(nn.Module):
+    """Normalised branches around a skip path, row by row."""
+
+    def __init__(self, count: int) -> None:
+        super().__init__()
+        self.norms = nn.ModuleList(nn.LayerNorm(WIDTH) for _ in range(count))
+        self.maps = nn.ModuleList(linear(0.7) for _ in range(count))
+
+    def forward(self, x: Tensor) -> Tensor:
+        for norm, layer in zip(self.norms, self.maps, strict=True):
+            x = x + layer(norm(x))
+        return x
+
+
+@pytest.mark.parametrize("quiet", [0.02, 0.2])
+def test_a_few_short_rows_take_most_of_the_gradient(quiet):
+    """A class token that starts near zero: a norm divides it by its own length, not by that of all rows."""
+    torch.manual_seed(5)
+    tokens = torch.randn(16, 10, WIDTH)
+    tokens[:, 0] *= quiet
+    predicted, measured = read(chain(*(Branches(1) for _ in range(3)), data=tokens))
+    assert predicted.values == pytest.approx(measured.values, rel=0.06)
+    # Of two norms in a row the second has given the short rows more already, which is not counted: 1.2x.
+    predicted, measured = read(chain(*(Branches(2) for _ in range(3)), data=tokens))
+    assert not list(RULES["UG105"].judge({"predicted_gain": predicted, "rms_gain": measured}))
 
 
 def test_a_block_that_is_not_covered_leaves_the_others():

@@ -131,6 +131,7 @@ class Chart:
         made: How each was made; None for what enters.
         roots: The value, and the part of it, that each is a function of entry by entry.
         directions: Participation of the directions in which the rows of what enters differ.
+        lengths: Mean squares of the rows of what enters, over their mean; empty where they are not known.
     """
 
     values: list[Value]
@@ -138,6 +139,7 @@ class Chart:
     made: list[Made | None] = field(default_factory=list)
     roots: list[tuple[int, int]] = field(default_factory=list)
     directions: float = math.inf
+    lengths: tuple[float, ...] = ()
 
     def signal(self, read: Read) -> Signal:
         """Return what is known of a tensor; attention weights are no signal."""
@@ -209,6 +211,7 @@ def pass_block(segment: Segment, entering: Signal, rules: dict[str, Rule]) -> tu
     if not all(map(math.isfinite, dataclasses.astuple(entering))) or entering.square <= 0:
         raise NotPredicted(f"what enters it has a mean square of {entering.square:.3g}")
     chart = Chart([entering], [math.prod(segment.shape)], [None], [(0, 0)], segment.directions)
+    chart.lengths = segment.lengths
     for operation in segment.operations:
         _follow(chart, operation, rules)
     exit_ = segment.exit

@@ -127,9 +127,25 @@ def _layer_norm(chart: Chart, operation: Operation) -> Made:
     # The mean of one over a row's own variance: that of rows of different length, and of chi-squares.
     made = chart.made[read.value]
     drawn = 2 / math.prod(shape) if made is not None and made.drawn else 0.0
-    excess = 1 + signal.spread + drawn
+    excess = _uneven(chart, signal, eps) + drawn
     norm = _Norm(signal.variance + eps, signal.mean**2, 2 / math.prod(shape), excess, evens=True)
     return norm.make(chart, read, scale, shift)
+
+
+def _uneven(chart: Chart, signal: Signal, eps: float) -> float:
+    """E 1/v over 1/E v of rows whose variances v differ as the rows that enter the block do.
+
+    What is added to them, or made of them, in the block is taken to be as large in every row: it leaves each
+    a share of how far it was from the mean. A spread that is larger than the one that entered, or whose rows
+    are not known, is counted to second order.
+    """
+    entering = chart.values[0]
+    if not isinstance(entering, Signal) or not entering.spread > 0 or not chart.lengths:
+        return 1 + signal.spread
+    share = min(1.0, math.sqrt(signal.spread / entering.spread))
+    rows = [signal.variance * (1 + share * (length - 1)) + eps for length in chart.lengths]
+    mean = math.fsum((signal.variance + eps) / row for row in rows) / len(rows)
+    return mean * (1 + signal.spread) / (1 + share**2 * entering.spread)
 
 
 def _batch_norm(chart: Chart, operation: Operation) -> Made:

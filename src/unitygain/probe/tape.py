@@ -23,7 +23,7 @@ from unitygain.probe.sites import makes_weight
 from unitygain.probe.trace import Gap, glance
 from unitygain.probe.trail import key
 from unitygain.stats import mean, rms
-from unitygain.stats.moments import row_directions, row_moments, row_spread, visible_keys
+from unitygain.stats.moments import row_directions, row_lengths, row_moments, row_spread, visible_keys
 
 CHANNELS_SECOND = (nn.modules.conv._ConvNd, nn.modules.batchnorm._BatchNorm, nn.GroupNorm)
 SOFTMAX = frozenset({"_softmax", "_safe_softmax"})
@@ -99,6 +99,7 @@ class Segment:
         directions: Participation of the directions in which the rows of what enters differ, for a block
             with batch normalisation.
         spread: Relative variance of the mean squares of the rows that enter.
+        lengths: These mean squares over their mean (see `row_lengths`), where rows are there.
         carried: Whether what enters is what left the segment before, whose moments theory must carry.
     """
 
@@ -110,6 +111,7 @@ class Segment:
     gap: str = ""
     directions: float = math.inf
     spread: float = 0.0
+    lengths: tuple[float, ...] = ()
     carried: bool = False
 
 
@@ -254,6 +256,7 @@ class Tape(TorchDispatchMode):
         square, shared, middle = row_moments(first, features, groups).tolist()
         spread = float(row_spread(first, features))
         self._now = Segment(site, (square, shared, middle), tuple(first.shape), spread=spread)
+        self._now.lengths = tuple(row_lengths(first, features).tolist())
         if any(isinstance(part, nn.modules.batchnorm._BatchNorm) for part in module.modules()):
             self._now.directions = float(row_directions(first, features))
         self.segments.append(self._now)

@@ -10,6 +10,7 @@ from unitygain.stats.layouts import dense
 
 MASKED = -1e4
 MOST_SIDE = 1024
+MOST_LENGTHS = 1024
 
 
 @torch.no_grad()
@@ -61,6 +62,32 @@ def row_spread(tensor: Tensor, features: int = -1) -> Float64[Tensor, ""]:
     lengths = dense(tensor).double().movedim(features, -1).square().mean(-1)
     middle = lengths.mean()
     return (lengths - middle).square().mean() / middle.square()
+
+
+@torch.no_grad()
+def row_lengths(tensor: Tensor, features: int = -1) -> Float64[Tensor, " rows"]:
+    """Mean squares of the rows over their mean, in ascending order; above 1024 of them, means of neighbours.
+
+    Zeros where all rows are zero.
+
+    Cost: one pass in float64, and a sort of one number per row.
+
+    Example:
+        >>> import torch
+        >>> row_lengths(torch.tensor([[2.0, 2.0], [1.0, 1.0]])).tolist()
+        [0.4, 1.6]
+    """
+    lengths = dense(tensor).double().movedim(features, -1).square().mean(-1).flatten().sort().values
+    middle = lengths.mean()
+    if lengths.numel() > MOST_LENGTHS:
+        # Equal shares of all rows, in order: a few short ones stay apart from the many. Sums up to a place
+        # between two rows take a part of the longer one.
+        sums = torch.cat([torch.zeros_like(lengths[:1]), lengths.cumsum(0)])
+        at = torch.linspace(0, lengths.numel(), MOST_LENGTHS + 1, dtype=torch.float64, device=lengths.device)
+        below = at.floor().long().clamp(max=lengths.numel() - 1)
+        upto = sums[below] + (at - below) * lengths[below]
+        lengths = upto.diff() * (MOST_LENGTHS / lengths.numel())
+    return lengths / middle if middle > 0 else torch.zeros_like(lengths)
 
 
 @torch.no_grad()
