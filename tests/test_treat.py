@@ -404,3 +404,19 @@ def test_a_loss_that_reads_what_was_changed_is_not_compared(target):
     _, row = compare(case, [Arm((("unit_inputs", {}),))], steps=3)
     assert row.verdict == "not tried" if target == "inputs" else row.seeds == 1
     assert ("as its targets" in row.note) == (target == "inputs")
+
+
+def test_a_change_of_precision_is_compared_in_full_precision():
+    """Weights that do not move give one loss, whatever the precision they were not trained in."""
+    case = make(optimizer=lambda params: torch.optim.SGD(params, 0.0), precision="bfloat16")
+    plain, full = compare(case, [Arm((("change_precision", {"precision": None}),))])
+    assert full.loss == plain.loss
+    assert math.isfinite(plain.loss)
+
+
+def test_what_a_step_returns_is_not_taken_for_the_loss():
+    def step(case: ug.Case, batch: object) -> torch.Tensor:
+        return 100 * case.compute_loss(batch).detach()
+
+    [plain] = compare(make(step=step), [])
+    assert plain.first == plain.loss, "nothing moved"

@@ -187,12 +187,14 @@ def _train(case: Case, subject: Case, task: Task) -> Reading:
         seen.append(loss)
         return step + 1 == task.rung and same and _recent(seen, count) > task.bar
 
+    # What a case's own step returns need not be its loss.
+    first = None if subject.step is None else _read_loss(case, subject, seed)
     started = time.perf_counter()
     done = train(subject, task.steps, seed=seed, watch=watch if task.rung else None)
     each = (time.perf_counter() - started) / done.steps
     rung = _recent(list(done.losses[: task.rung]), count) if same and task.rung else math.nan
     loss = _own_loss(case, subject, done, task, seed)
-    return Reading(loss, done.losses[0], rung, done.steps, each)
+    return Reading(loss, done.losses[0] if first is None else first, rung, done.steps, each)
 
 
 def _recent(losses: list[float], count: int) -> float:
@@ -202,15 +204,21 @@ def _recent(losses: list[float], count: int) -> float:
 
 
 def _own_loss(case: Case, subject: Case, done: Rehearsal, task: Task, seed: int) -> float:
-    """The loss that the case itself declares, which a change may have replaced for its training."""
+    """The loss that is compared: not a number where the training was given up, infinite where it broke."""
     if done.steps < task.steps and math.isfinite(done.final):
         return math.nan
     if not math.isfinite(done.final):
         return math.inf
-    subject.loss = case.loss
+    return _read_loss(case, subject, seed)
+
+
+def _read_loss(case: Case, subject: Case, seed: int) -> float:
+    """The loss that the case itself declares, in full precision: a change may have replaced both."""
+    twin = copy.copy(subject)
+    twin.loss, twin.precision = case.loss, None
     with random_states():
         reseed(seed)
-        return mean_loss(subject)
+        return mean_loss(twin)
 
 
 def _measure(subject: Case, task: Task) -> Reading:
