@@ -27,7 +27,12 @@ def soft() -> Case:
     model = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 3), nn.Softmax(-1))
     model[0].requires_grad_(False)
     data = [(torch.randn(5, 4), torch.randint(3, (5,)))]
-    return Case(model, classify, data, torch.optim.SGD(model[2].parameters(), 0.1), precision="bfloat16")
+    optimizer = torch.optim.SGD(model[2].parameters(), 0.1, momentum=0.9)
+    case = Case(model, classify, data, optimizer, precision="bfloat16")
+    case.compute_loss(data[0]).backward()
+    optimizer.step()
+    optimizer.zero_grad()
+    return case
 
 
 HEADINGS = ("What it changes", "Why it helps", "When it does not help", "What it costs", "References")
@@ -67,8 +72,25 @@ def bits(case: Case) -> dict[str, tuple[int, object]]:
     batches = {f"batch {i}": (id(leaf), leaf.clone()) for i, leaf in enumerate(leaves)}
     settings = {f"case.{name}": (id(value), None) for name, value in vars(case).items()}
     flags = {f"{name} trains": (p.requires_grad, None) for name, p in case.model.named_parameters()}
-    rates = [group["lr"] for group in getattr(case.optimizer, "param_groups", ())]
-    return model | modules | hooks | batches | settings | flags | {"rates": (0, rates)}
+    optimizer = optimizer_of(case)
+    return model | modules | hooks | batches | settings | flags | optimizer
+
+
+def optimizer_of(case: Case) -> dict[str, tuple[int, object]]:
+    """Return the groups and the state of an optimizer instance; nothing for a factory."""
+    groups = getattr(case.optimizer, "param_groups", ())
+    state = getattr(case.optimizer, "state", {})
+    settings = {
+        f"group {i}.{key}": (0, [*map(id, value)] if key == "params" else value)
+        for i, group in enumerate(groups)
+        for key, value in group.items()
+    }
+    kept = {
+        f"state of {id(parameter)}.{key}": (0, value.clone() if isinstance(value, torch.Tensor) else value)
+        for parameter, entries in state.items()
+        for key, value in entries.items()
+    }
+    return settings | kept
 
 
 def differ(before: dict[str, tuple[int, object]], after: dict[str, tuple[int, object]]) -> list[str]:
