@@ -184,11 +184,20 @@ class Finding:
     def reread(self, profiles: Mapping[str, Profile]) -> float:
         """Return the judged number as it stands in other `profiles` of the same model.
 
+        A change may have put the judged part into a module that now stands in its place: what is observed
+        there, if it is one thing, is that part.
+
         Raises:
             KeyError: If the quantity was not measured there.
         """
         profile = profiles[self.quantity]
-        return float(profile.facts[self.fact]) if self.fact else profile.at(self.sites[0])
+        if self.fact:
+            return float(profile.facts[self.fact])
+        site = self.sites[0]
+        inside = [value for here, value in profile.items() if here.path.startswith(f"{site.path}.")]
+        if site not in profile.sites and len(inside) == 1:
+            return inside[0]
+        return profile.at(site)
 
 
 @dataclass(frozen=True, slots=True)

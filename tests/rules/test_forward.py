@@ -255,3 +255,16 @@ def test_units_that_are_starved_are_explained_where_the_dying_begins():
     (finding,) = ug203.judge(dead | outputs | {"param_rms": biases})
     assert str(finding.sites[0]) == "3"
     assert finding.causes[0].parameters == {"sites": ("0",)}
+
+
+def test_what_was_judged_is_found_again_inside_of_what_took_its_place():
+    cosine = {"token_cosine": Profile("token_cosine", "cosine", SITES, (0.1, 0.5, 0.9, 0.99, 0.999, 0.9999))}
+    [finding] = ug205.judge(cosine)
+    [place] = finding.sites
+    inside = Profile(
+        "token_cosine", "cosine", (*SITES[:-1], Site(f"{place.path}.block")), (0.1,) * 5 + (0.3,)
+    )
+    assert finding.reread({"token_cosine": inside}) == 0.3
+    several = tuple(Site(f"{place.path}.{name}") for name in ("a", "b"))
+    with pytest.raises(KeyError, match="token_cosine was not observed at 5"):
+        finding.reread({"token_cosine": Profile("token_cosine", "cosine", several, (0.1, 0.2))})
