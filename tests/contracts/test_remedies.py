@@ -53,7 +53,7 @@ for family in FAMILIES:
     BY_NAME |= {name: seeded(make) for name, make in getattr(family, "CASES", {}).items()}
 CASES = [(remedy, one.patient, one.given) for remedy, tries in TRIED.items() for one in tries]
 CURES = [(remedy, one) for remedy, tries in TRIED.items() for one in tries if one.cures]
-# make test checks the first cure of every remedy, make nightly all.
+# make check checks the first cure of every remedy, make nightly all.
 FIRST = [next(iter(of)) for _, of in itertools.groupby(CURES, key=lambda cure: cure[0])]
 
 
@@ -146,6 +146,7 @@ def test_parameters_keep_their_identity(remedy, patient, given):
         for cure in CURES
     ],
 )
+@pytest.mark.cure
 def test_what_it_claims_to_cure_is_gone_on_rediagnosis(remedy, one):
     case = BY_NAME[one.patient]()
     assert set(one.cures) <= set(REMEDIES[remedy].treats), "a cure is of a code that the remedy treats"
