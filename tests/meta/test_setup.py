@@ -71,7 +71,7 @@ def test_an_old_python_is_told_what_to_do(tmp_path):
 @pytest.mark.skipif(shutil.which("make") is None, reason="no make here")
 def test_make_works_from_another_folder():
     assert f"cd {ROOT}" in plan("demo")
-    assert "not slow and not real and not browser" in plan("test")
+    assert "not slow and not cure and not real and not browser" in plan("test")
     assert "lint-imports" in plan("check")
 
 
