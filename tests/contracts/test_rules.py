@@ -1,5 +1,6 @@
 """What every rule promises: it fires on its patients, names place and number, leaves the healthy in peace."""
 
+import itertools
 import math
 import re
 from pathlib import Path
@@ -110,7 +111,8 @@ def test_rule_has_patients_of_several_architectures(code):
 def test_rule_was_given_what_it_needs_on_healthy_models(code):
     """A rule that never saw its profiles was not tested by silence."""
     needed = set(RULES[code].needs)
-    judged = [patient for patient in HEALTHY if needed <= diagnose(patient).profiles.keys()]
+    given = (patient for patient in HEALTHY if needed <= diagnose(patient).profiles.keys())
+    judged = list(itertools.islice(given, LEAST_HEALTHY))
     assert len(judged) >= LEAST_HEALTHY, [patient.name for patient in judged]
 
 
