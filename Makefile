@@ -55,7 +55,8 @@ triton: $(DONE)/triton
 
 nightly: export UNITYGAIN_ZOO_SEED ?= $(shell date +%Y%m%d)
 nightly: style types $(DONE)/all doctest triton
-	$(PYTEST) -m "not triton"
+	$(PYTEST) -n $(WORKERS) --dist worksteal -m "not (triton or real or browser or wheel)"
+	$(PYTEST) -rs -m "real or browser or wheel"
 
 fmt: $(DONE)/dev
 	cd $(ROOT) && $(BIN)/ruff format . && $(BIN)/ruff check --fix .

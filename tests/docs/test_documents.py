@@ -30,6 +30,14 @@ def name(path: Path) -> str:
     return path.relative_to(ROOT).as_posix()
 
 
+# The README treats its patient, which takes a minute.
+EXECUTED = [
+    pytest.param(path, id=name(path), marks=pytest.mark.cure if path.name == "README.md" else [])
+    for path in WRITTEN
+    if BLOCK.search(path.read_text("utf-8"))
+]
+
+
 def load_generator() -> ModuleType:
     """Return docs/generate.py as a module."""
     spec = importlib.util.spec_from_file_location("generate", ROOT / "docs" / "generate.py")
@@ -55,9 +63,7 @@ def test_generated_pages_are_current():
         assert set((ROOT / "docs" / folder).glob("*.md")) <= set(pages), f"a page of {folder} is of nothing"
 
 
-@pytest.mark.parametrize(
-    "path", [path for path in WRITTEN if BLOCK.search(path.read_text("utf-8"))], ids=name
-)
+@pytest.mark.parametrize("path", EXECUTED)
 def test_code_in_a_document_runs(path, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     text = path.read_text(encoding="utf-8")

@@ -8,6 +8,7 @@ from unitygain.measures.act_headroom import act_headroom as act_headroom
 from unitygain.measures.act_rms import act_rms as act_rms
 from unitygain.measures.attention_entropy import attention_entropy as attention_entropy
 from unitygain.measures.attention_logit_absmax import attention_logit_absmax as attention_logit_absmax
+from unitygain.measures.attention_scale import attention_scale as attention_scale
 from unitygain.measures.backward_gain import backward_gain as backward_gain
 from unitygain.measures.chain_gain import chain_gain as chain_gain
 from unitygain.measures.conv_operator_norm import conv_operator_norm as conv_operator_norm

@@ -11,7 +11,7 @@ from unitygain._case import Case
 from unitygain.remedies._branches import Branch
 from unitygain.remedies._parametrise import parametrise
 from unitygain.remedies._snapshot import Undo
-from unitygain.remedies._weights import Weight
+from unitygain.probe.linear_maps import Weight
 
 
 class BranchScale(nn.Module):

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from unitygain.remedies._ahead import read_through
-from unitygain.remedies._attention import MASKED
+from unitygain.probe.attention import MASKED
 
 SOFTMAXES = (torch.softmax, Tensor.softmax, nn.functional.softmax)
 

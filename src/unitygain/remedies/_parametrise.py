@@ -13,7 +13,7 @@ from unitygain.probe.hooks import Hooks
 from unitygain.probe.sites import Select
 from unitygain.remedies._held import hold
 from unitygain.remedies._snapshot import Undo
-from unitygain.remedies._weights import Weight, find_weights
+from unitygain.probe.linear_maps import Weight, find_weights
 
 RECURRENT = (nn.RNNBase, nn.RNNCellBase)
 

@@ -35,7 +35,7 @@ from unitygain._registry import remedy
 from unitygain.probe.sites import Select
 from unitygain.remedies._snapshot import Undo, keep
 from unitygain.remedies._trunk import find_spine, has_skip
-from unitygain.remedies._weights import NORMS
+from unitygain.probe.linear_maps import NORMS
 from unitygain.remedies.scale_branch import find_end
 
 

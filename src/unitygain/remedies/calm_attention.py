@@ -33,6 +33,7 @@ from torch import Tensor, nn
 
 from unitygain._case import Case
 from unitygain._registry import remedy
+from unitygain.probe.attention import find_attention
 from unitygain.probe.sites import Select, selects
 from unitygain.remedies._snapshot import Undo, keep
 
@@ -45,7 +46,8 @@ def calm_attention(case: Case, *, factor: float, sites: Select = None) -> Undo:
     """Multiply weight and bias of the query map by `factor` in every chosen attention module.
 
     Query maps are known by their names (``query``, ``q_proj``, ``to_q``, ...), or are the first third of
-    a packed one (``in_proj_weight``, ``qkv``, ``c_attn``, ...).
+    a packed one (``in_proj_weight``, ``qkv``, ``c_attn``, ...). Where no name tells, a pass of a copy shows
+    which maps make the queries.
 
     Args:
         case: The case; query parameters are changed in place.
@@ -78,13 +80,21 @@ def calm_attention(case: Case, *, factor: float, sites: Select = None) -> Undo:
         if selects(sites, path, module)
         for part in _queries(module)
     ]
+    found = found or list(_as_they_ran(case, sites))
     if not found:
-        raise ValueError(f"no query map is known by its name in the modules chosen by sites={sites!r}")
+        raise ValueError(f"no query map was found in the modules chosen by sites={sites!r}")
     undo = keep(parameter for parameter, _ in found)
     with torch.no_grad():
         for parameter, index in found:
             parameter[index].mul_(factor)
     return undo
+
+
+def _as_they_ran(case: Case, sites: Select) -> Iterator[tuple[Tensor, tuple[slice, ...]]]:
+    """Yield the parameters of every map that makes queries alone."""
+    for path in dict.fromkeys(one.query.path for one in find_attention(case, sites) if one.query.third < 0):
+        for parameter in case.model.get_submodule(path).parameters(recurse=False):
+            yield parameter, (slice(None),)
 
 
 def _queries(module: nn.Module) -> Iterator[tuple[Tensor, tuple[slice, ...]]]:

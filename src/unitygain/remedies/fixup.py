@@ -36,7 +36,7 @@ from unitygain.remedies._branches import Branch, ends_of, find_branches, require
 from unitygain.remedies._draw import find_activations, unit_gain
 from unitygain.remedies._layers import biases_in
 from unitygain.remedies._snapshot import Undo, keep
-from unitygain.remedies._weights import Weight, find_weights
+from unitygain.probe.linear_maps import Weight, find_weights
 from unitygain.stats import rms
 
 

@@ -40,7 +40,7 @@ from unitygain.remedies._held import hold
 from unitygain.remedies._norm_order import put
 from unitygain.remedies._snapshot import Undo, all_or_nothing, backwards
 from unitygain.remedies._trunk import find_spine
-from unitygain.remedies._weights import NORMS
+from unitygain.probe.linear_maps import NORMS
 
 KINDS = ("layer", "rms", "batch")
 ACTIVATIONS = frozenset({

@@ -42,7 +42,7 @@ from unitygain.probe.isolate import isolated
 from unitygain.probe.sites import Select
 from unitygain.remedies._draw import biases_of, draw, find_own_weights
 from unitygain.remedies._snapshot import Undo, keep
-from unitygain.remedies._weights import Weight
+from unitygain.probe.linear_maps import Weight
 from unitygain.stats import mean, rms
 
 

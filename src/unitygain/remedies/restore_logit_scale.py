@@ -30,7 +30,7 @@ from unitygain._case import Case
 from unitygain._registry import remedy
 from unitygain.probe.sites import Select
 from unitygain.remedies._attend import Times
-from unitygain.remedies._attention import Attends, find_attention
+from unitygain.probe.attention import Attends, find_attention
 from unitygain.remedies._beside import Followed
 from unitygain.remedies._norm_order import put
 from unitygain.remedies._snapshot import Undo, all_or_nothing, backwards

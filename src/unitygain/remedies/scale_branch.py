@@ -33,7 +33,7 @@ from unitygain._case import Case
 from unitygain._registry import remedy
 from unitygain.probe.sites import Select, selects
 from unitygain.remedies._snapshot import Undo, keep
-from unitygain.remedies._weights import NORMS, find_weights
+from unitygain.probe.linear_maps import NORMS, find_weights
 
 SHORTCUTS = ("downsample", "shortcut", "skip")
 

@@ -28,7 +28,7 @@ import torch
 from unitygain._case import Case
 from unitygain._registry import remedy
 from unitygain.remedies._snapshot import Undo, keep
-from unitygain.remedies._weights import find_weights
+from unitygain.probe.linear_maps import find_weights
 
 
 @remedy(treats=("UG605",), changes="initial weights")

@@ -40,7 +40,7 @@ from unitygain._registry import remedy
 from unitygain.probe.sites import Select
 from unitygain.remedies._parametrise import choose_weights, parametrise
 from unitygain.remedies._snapshot import Undo
-from unitygain.remedies._weights import Weight
+from unitygain.probe.linear_maps import Weight
 
 
 class SigmaReparam(nn.Module):

@@ -47,7 +47,7 @@ from unitygain.probe.junctions import first_floating
 from unitygain.probe.sites import Select
 from unitygain.remedies._parametrise import choose_weights, parametrise
 from unitygain.remedies._snapshot import Undo
-from unitygain.remedies._weights import Weight
+from unitygain.probe.linear_maps import Weight
 
 # Power iterations at the start, which end where the estimate grows by less than the precision.
 MOST, PRECISION = 300, 1e-6

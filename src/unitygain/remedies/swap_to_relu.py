@@ -36,7 +36,7 @@ from unitygain.probe.isolate import isolated
 from unitygain.probe.sites import Select, selects
 from unitygain.probe.wiring import Wire, Wiring, wire
 from unitygain.remedies._snapshot import Undo, keep, swap
-from unitygain.remedies._weights import find_weights
+from unitygain.probe.linear_maps import find_weights
 from unitygain.stats import rms
 
 BOUNDED = (nn.Sigmoid, nn.Tanh, nn.Hardsigmoid, nn.Hardtanh, nn.Softsign, nn.LogSigmoid)

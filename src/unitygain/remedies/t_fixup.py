@@ -40,7 +40,7 @@ from unitygain.probe.sites import Select
 from unitygain.remedies._branches import ends_of, find_branches
 from unitygain.remedies._layers import biases_in, count_layers, matrices_of, sides
 from unitygain.remedies._snapshot import Undo, keep, swap
-from unitygain.remedies._weights import NORMS
+from unitygain.probe.linear_maps import NORMS
 
 
 class Unnormalised(nn.Identity):

@@ -2,7 +2,8 @@
 
 What it sees:
     The largest magnitude of an attention's logits. It fires above 100 where the entropy of the same
-    attention is below half of its maximum, and above 10,000 whatever the entropy; the latter is an error.
+    attention is below half of its maximum, above 10 there if its products of queries and keys lack their
+    scale of 1/sqrt(d), and above 10,000 whatever the entropy; the latter is an error.
 
 Why it matters:
     The gradient of a softmax is p(1 - p): where one weight is near 1 the queries and keys get none, and a
@@ -39,12 +40,14 @@ A silent example:
 from collections.abc import Iterable, Mapping
 
 from unitygain._registry import rule
-from unitygain._types import Finding, Profile, Severity
-from unitygain.rules._attention import explain_logits
+from unitygain._types import Finding, Profile, Severity, Site
+from unitygain.rules._attention import UNSCALED, explain_logits, find_factor
 from unitygain.rules._layers import value_at
 from unitygain.rules._numbers import spell
 
 LARGE, HUGE = 100.0, 1e4
+# Where products of queries and keys are not scaled.
+LARGE_UNSCALED = 10.0
 CHOOSING = 0.5
 
 
@@ -53,7 +56,7 @@ CHOOSING = 0.5
     name="attention-logits",
     severity="error",
     needs=("attention_logit_absmax", "attention_entropy"),
-    wants=("weight_gain", "input_rms"),
+    wants=("weight_gain", "input_rms", "attention_scale"),
 )
 def judge(profiles: Mapping[str, Profile]) -> Iterable[Finding]:
     """Yield one finding for all attentions with too large logits, the largest first."""
@@ -61,13 +64,14 @@ def judge(profiles: Mapping[str, Profile]) -> Iterable[Finding]:
         (site, value, value_at(profiles, "attention_entropy", site))
         for site, value in profiles["attention_logit_absmax"].finite()
     ]
-    found = [item for item in found if item[1] > HUGE or (item[1] > LARGE and item[2] < CHOOSING)]
+    found = [item for item in found if item[1] > _limit(profiles, item[0], item[2])]
     found.sort(key=lambda item: -item[1])
     if not found:
         return
     site, value, entropy = found[0]
     severity: Severity = "error" if value > HUGE else "warning"
-    more = f"; above {spell(LARGE)} in {len(found)} attentions" if len(found) > 1 else ""
+    limit = min(_limit(profiles, site, entropy), LARGE)
+    more = f"; too large in {len(found)} attentions" if len(found) > 1 else ""
     yield Finding(
         "UG701",
         "attention-logits",
@@ -77,10 +81,18 @@ def judge(profiles: Mapping[str, Profile]) -> Iterable[Finding]:
         "attention_logit_absmax",
         value,
         "largest magnitude of a logit",
-        LARGE,
+        limit,
         causes=tuple(
             explain_logits(profiles, site, value, lambda factor: (0.9 * factor * value, 1.1 * factor * value))
         ),
         evidence={"entropy": entropy, "attentions": len(found)},
         fix="scores = scores / head_width ** 0.5  # or normalise queries and keys",
     )
+
+
+def _limit(profiles: Mapping[str, Profile], site: Site, entropy: float) -> float:
+    """Return the logits above which an attention of that entropy is a finding."""
+    if not entropy < CHOOSING:
+        return HUGE
+    times, _ = find_factor(profiles, site)
+    return LARGE_UNSCALED if times >= UNSCALED else LARGE

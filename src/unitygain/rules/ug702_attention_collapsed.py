@@ -49,7 +49,7 @@ SHARE = 0.25
     name="attention-collapsed",
     severity="warning",
     needs=("attention_entropy",),
-    wants=("attention_logit_absmax", "weight_gain", "input_rms"),
+    wants=("attention_logit_absmax", "weight_gain", "input_rms", "attention_scale"),
 )
 def judge(profiles: Mapping[str, Profile]) -> Iterable[Finding]:
     """Yield one finding where a quarter of the attentions or more look at one token."""
