@@ -51,8 +51,8 @@ def attention_scale(case: Case, record: Record) -> Profile | None:
         ([4.0], ((16.0,),))
 
     References:
-        Vaswani et al., "Attention Is All You Need" (NeurIPS 2017), section 3.2.1. Yang et al., "Tensor Programs
-        V" (2022), definition 4.1, for muP.
+        Vaswani et al., "Attention Is All You Need" (NeurIPS 2017), section 3.2.1. Yang et al., "Tensor
+        Programs V" (2022), definition 4.1, for muP.
     """
     if "attention" not in record.labels("softmax").values():
         return None

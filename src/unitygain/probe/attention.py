@@ -7,9 +7,9 @@ from torch import Tensor, nn
 
 from unitygain._case import Case
 from unitygain.probe.isolate import isolated
+from unitygain.probe.linear_maps import find_weights
 from unitygain.probe.sites import Select, selects
 from unitygain.probe.wiring import Key, Step, Wire, Wiring, wire
-from unitygain.probe.linear_maps import find_weights
 from unitygain.stats import rms
 
 SOFTMAX = frozenset({"_softmax", "_safe_softmax"})

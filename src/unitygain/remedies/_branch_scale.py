@@ -8,10 +8,10 @@ from torch.nn.modules.conv import _ConvTransposeNd
 from torch.nn.utils import parametrize
 
 from unitygain._case import Case
+from unitygain.probe.linear_maps import Weight
 from unitygain.remedies._branches import Branch
 from unitygain.remedies._parametrise import parametrise
 from unitygain.remedies._snapshot import Undo
-from unitygain.probe.linear_maps import Weight
 
 
 class BranchScale(nn.Module):

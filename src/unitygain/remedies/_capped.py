@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from unitygain.remedies._ahead import read_through
 from unitygain.probe.attention import MASKED
+from unitygain.remedies._ahead import read_through
 
 SOFTMAXES = (torch.softmax, Tensor.softmax, nn.functional.softmax)
 

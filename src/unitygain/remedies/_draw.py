@@ -12,9 +12,9 @@ from unitygain._case import Case
 from unitygain._registry import MEASURES
 from unitygain.measures._following import following
 from unitygain.probe.isolate import isolated
+from unitygain.probe.linear_maps import Weight, find_weights
 from unitygain.probe.observe import observe
 from unitygain.probe.sites import Select
-from unitygain.probe.linear_maps import Weight, find_weights
 from unitygain.stats import rms
 from unitygain.theory.activations import Activation
 from unitygain.theory.criticality import critical, is_odd

@@ -8,8 +8,8 @@ from typing import Literal
 from torch import Tensor, nn
 
 from unitygain._case import Case
-from unitygain.remedies._branches import Branch
 from unitygain.probe.linear_maps import find_weights
+from unitygain.remedies._branches import Branch
 from unitygain.remedies.calm_attention import PACKED, QUERIES
 
 KEYS = {name.replace("query", "key").replace("q", "k").replace("Q", "K") for name in QUERIES} | {"key"}

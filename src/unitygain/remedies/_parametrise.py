@@ -10,10 +10,10 @@ from torch.nn.utils import parametrize
 from unitygain._case import Case, random_states, reseed
 from unitygain.probe.adversary import find_discriminators
 from unitygain.probe.hooks import Hooks
+from unitygain.probe.linear_maps import Weight, find_weights
 from unitygain.probe.sites import Select
 from unitygain.remedies._held import hold
 from unitygain.remedies._snapshot import Undo
-from unitygain.probe.linear_maps import Weight, find_weights
 
 RECURRENT = (nn.RNNBase, nn.RNNCellBase)
 

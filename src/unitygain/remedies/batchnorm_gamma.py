@@ -32,10 +32,10 @@ from torch import nn
 
 from unitygain._case import Case
 from unitygain._registry import remedy
+from unitygain.probe.linear_maps import NORMS
 from unitygain.probe.sites import Select
 from unitygain.remedies._snapshot import Undo, keep
 from unitygain.remedies._trunk import find_spine, has_skip
-from unitygain.probe.linear_maps import NORMS
 from unitygain.remedies.scale_branch import find_end
 
 

@@ -29,9 +29,9 @@ from torch import nn
 
 from unitygain._case import Case
 from unitygain._registry import remedy
+from unitygain.probe.linear_maps import NORMS
 from unitygain.probe.sites import Select
 from unitygain.remedies._snapshot import Undo, swap
-from unitygain.probe.linear_maps import NORMS
 
 
 @remedy(treats=("UG102", "UG104"), changes="architecture")

@@ -37,10 +37,10 @@ from torch import Tensor
 
 from unitygain._case import Case
 from unitygain._registry import remedy
+from unitygain.probe.linear_maps import Weight
 from unitygain.probe.sites import Select
 from unitygain.remedies._parametrise import choose_weights
 from unitygain.remedies._snapshot import Undo
-from unitygain.probe.linear_maps import Weight
 from unitygain.stats import absmax
 
 DECOUPLED = ("AdamW", "Muon", "Adafactor")

@@ -31,12 +31,12 @@ import torch
 
 from unitygain._case import Case
 from unitygain._registry import remedy
+from unitygain.probe.linear_maps import Weight, find_weights
 from unitygain.probe.sites import Select
 from unitygain.remedies._branches import Branch, ends_of, find_branches, require_straight
 from unitygain.remedies._draw import find_activations, unit_gain
 from unitygain.remedies._layers import biases_in
 from unitygain.remedies._snapshot import Undo, keep
-from unitygain.probe.linear_maps import Weight, find_weights
 from unitygain.stats import rms
 
 

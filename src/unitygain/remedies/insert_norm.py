@@ -33,6 +33,7 @@ from torch.nn.modules.conv import _ConvNd
 
 from unitygain._case import Case
 from unitygain._registry import remedy
+from unitygain.probe.linear_maps import NORMS
 from unitygain.probe.sites import Select, selects
 from unitygain.probe.wiring import VIEWS, Wire, Wiring
 from unitygain.remedies._beside import Followed
@@ -40,7 +41,6 @@ from unitygain.remedies._held import hold
 from unitygain.remedies._norm_order import put
 from unitygain.remedies._snapshot import Undo, all_or_nothing, backwards
 from unitygain.remedies._trunk import find_spine
-from unitygain.probe.linear_maps import NORMS
 
 KINDS = ("layer", "rms", "batch")
 ACTIVATIONS = frozenset({

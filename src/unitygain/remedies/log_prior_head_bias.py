@@ -35,8 +35,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from unitygain._case import Case
 from unitygain._registry import remedy
 from unitygain.probe.isolate import isolated
-from unitygain.remedies._snapshot import Undo, keep
 from unitygain.probe.linear_maps import find_weights
+from unitygain.remedies._snapshot import Undo, keep
 
 CLASSES = ("nll_loss_forward", "nll_loss2d_forward")
 BINARY = ("binary_cross_entropy_with_logits", "binary_cross_entropy")

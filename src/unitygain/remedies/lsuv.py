@@ -39,10 +39,10 @@ from unitygain._case import Case
 from unitygain._registry import remedy
 from unitygain.probe.hooks import Hooks
 from unitygain.probe.isolate import isolated
+from unitygain.probe.linear_maps import Weight
 from unitygain.probe.sites import Select
 from unitygain.remedies._draw import biases_of, draw, find_own_weights
 from unitygain.remedies._snapshot import Undo, keep
-from unitygain.probe.linear_maps import Weight
 from unitygain.stats import mean, rms
 
 

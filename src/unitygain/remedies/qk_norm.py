@@ -31,9 +31,9 @@ from torch import nn
 
 from unitygain._case import Case
 from unitygain._registry import remedy
+from unitygain.probe.attention import Attends, Side, find_attention
 from unitygain.probe.sites import Select, selects
 from unitygain.remedies._attend import HeadNorm, OpenAttention, can_open
-from unitygain.probe.attention import Attends, Side, find_attention
 from unitygain.remedies._beside import Followed
 from unitygain.remedies._held import hold
 from unitygain.remedies._norm_order import put

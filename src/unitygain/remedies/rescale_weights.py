@@ -32,9 +32,9 @@ import torch
 
 from unitygain._case import Case
 from unitygain._registry import remedy
+from unitygain.probe.linear_maps import find_weights
 from unitygain.probe.sites import Select
 from unitygain.remedies._snapshot import Undo, keep
-from unitygain.probe.linear_maps import find_weights
 from unitygain.stats import rms
 
 

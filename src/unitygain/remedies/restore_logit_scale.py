@@ -28,9 +28,9 @@ import math
 
 from unitygain._case import Case
 from unitygain._registry import remedy
+from unitygain.probe.attention import Attends, find_attention
 from unitygain.probe.sites import Select
 from unitygain.remedies._attend import Times
-from unitygain.probe.attention import Attends, find_attention
 from unitygain.remedies._beside import Followed
 from unitygain.remedies._norm_order import put
 from unitygain.remedies._snapshot import Undo, all_or_nothing, backwards

@@ -31,9 +31,9 @@ from torch import nn
 
 from unitygain._case import Case
 from unitygain._registry import remedy
+from unitygain.probe.linear_maps import NORMS, find_weights
 from unitygain.probe.sites import Select, selects
 from unitygain.remedies._snapshot import Undo, keep
-from unitygain.probe.linear_maps import NORMS, find_weights
 
 SHORTCUTS = ("downsample", "shortcut", "skip")
 

@@ -27,8 +27,8 @@ import torch
 
 from unitygain._case import Case
 from unitygain._registry import remedy
-from unitygain.remedies._snapshot import Undo, keep
 from unitygain.probe.linear_maps import find_weights
+from unitygain.remedies._snapshot import Undo, keep
 
 
 @remedy(treats=("UG605",), changes="initial weights")

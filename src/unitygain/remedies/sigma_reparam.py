@@ -37,10 +37,10 @@ from torch.nn.utils import parametrize
 
 from unitygain._case import Case
 from unitygain._registry import remedy
+from unitygain.probe.linear_maps import Weight
 from unitygain.probe.sites import Select
 from unitygain.remedies._parametrise import choose_weights, parametrise
 from unitygain.remedies._snapshot import Undo
-from unitygain.probe.linear_maps import Weight
 
 
 class SigmaReparam(nn.Module):

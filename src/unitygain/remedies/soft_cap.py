@@ -33,12 +33,12 @@ from torch import nn
 
 from unitygain._case import Case
 from unitygain._registry import remedy
+from unitygain.probe.attention import PRODUCTS, SOFTMAX, back
 from unitygain.probe.hooks import Hooks
 from unitygain.probe.isolate import isolated
 from unitygain.probe.sites import Select, selects
 from unitygain.probe.wiring import wire
 from unitygain.remedies._attend import OpenAttention, can_open
-from unitygain.probe.attention import PRODUCTS, SOFTMAX, back
 from unitygain.remedies._capped import CapInput, Capped
 from unitygain.remedies._norm_order import put
 from unitygain.remedies._snapshot import Undo, all_or_nothing, backwards

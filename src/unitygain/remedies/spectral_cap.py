@@ -44,10 +44,10 @@ from unitygain._case import Case, random_states
 from unitygain._registry import remedy
 from unitygain.probe.hooks import Hooks
 from unitygain.probe.junctions import first_floating
+from unitygain.probe.linear_maps import Weight
 from unitygain.probe.sites import Select
 from unitygain.remedies._parametrise import choose_weights, parametrise
 from unitygain.remedies._snapshot import Undo
-from unitygain.probe.linear_maps import Weight
 
 # Power iterations at the start, which end where the estimate grows by less than the precision.
 MOST, PRECISION = 300, 1e-6

@@ -33,10 +33,10 @@ from torch import nn
 from unitygain._case import Case
 from unitygain._registry import remedy
 from unitygain.probe.isolate import isolated
+from unitygain.probe.linear_maps import find_weights
 from unitygain.probe.sites import Select, selects
 from unitygain.probe.wiring import Wire, Wiring, wire
 from unitygain.remedies._snapshot import Undo, keep, swap
-from unitygain.probe.linear_maps import find_weights
 from unitygain.stats import rms
 
 BOUNDED = (nn.Sigmoid, nn.Tanh, nn.Hardsigmoid, nn.Hardtanh, nn.Softsign, nn.LogSigmoid)

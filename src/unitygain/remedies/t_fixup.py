@@ -36,11 +36,11 @@ from torch import nn
 
 from unitygain._case import Case
 from unitygain._registry import remedy
+from unitygain.probe.linear_maps import NORMS
 from unitygain.probe.sites import Select
 from unitygain.remedies._branches import ends_of, find_branches
 from unitygain.remedies._layers import biases_in, count_layers, matrices_of, sides
 from unitygain.remedies._snapshot import Undo, keep, swap
-from unitygain.probe.linear_maps import NORMS
 
 
 class Unnormalised(nn.Identity):

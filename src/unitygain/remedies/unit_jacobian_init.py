@@ -39,11 +39,11 @@ from unitygain._case import Case, random_states
 from unitygain._registry import remedy
 from unitygain._types import Site
 from unitygain.measures.rms_gain import rms_gain
+from unitygain.probe.linear_maps import find_weights
 from unitygain.probe.observe import observe
 from unitygain.probe.sites import Select, selects
 from unitygain.remedies._branches import find_branches
 from unitygain.remedies._snapshot import Undo, keep
-from unitygain.probe.linear_maps import find_weights
 
 CLOSE, ACCEPTED = 0.02, 0.1
 MOST, STEEPEST, FLATTEST = 3.0, 8.0, 0.5

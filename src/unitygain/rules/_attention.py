@@ -64,7 +64,7 @@ def explain_logits(
 
 def _missing_scale(site: Site, times: float, width: int, predict: Predict) -> Cause:
     return Cause(
-        f"scale: products of queries and keys of {width} numbers per head are taken {spell(times / width**0.5)} "
+        f"scale: products of queries and keys of {width} numbers per head, taken {spell(times / width**0.5)} "
         f"times, where 1/sqrt({width}) = {spell(width**-0.5)} is usual: {spell(times)}x on every logit",
         "restore_logit_scale",
         {"sites": (site.path,)},
