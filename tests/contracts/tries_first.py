@@ -36,6 +36,11 @@ TRIES: dict[str, tuple[Try, ...]] = {
     "drop_output_softmax": (Try("soft", {}),),
     "loss_scale": (Try("mlp-relu-he-20", {"scale": 8.0}),),
     "lower_learning_rate": (Try("soft", {"factor": 0.1}), Try("mlp-relu-he-20", {"factor": 0.1})),
+    "lower_weight_decay": (
+        Try("decay-coupled-adam", {"factor": 1e-3}, cures=("UG609",)),
+        Try("decay-of-matrices", {"factor": 1e-3}, cures=("UG609",)),
+        Try("decay-decoupled", {"factor": 0.0}),
+    ),
     "swap_loss": (Try("game-points-won", {"variant": "non_saturating"}),),
     "unfreeze": (Try("soft", {}),),
     "unit_inputs": (Try("mlp-tanh-inputs-in-hundreds", {}), Try("generative-denoiser", {})),

@@ -13,6 +13,7 @@ from unitygain.remedies import (
     drop_output_softmax,
     loss_scale,
     lower_learning_rate,
+    lower_weight_decay,
     unfreeze,
 )
 
@@ -34,6 +35,8 @@ def plain(**options) -> Case:
         (unfreeze, {"names": "nowhere"}, "no frozen floating parameter is named 'nowhere'"),
         (lower_learning_rate, {"factor": 0.1}, "declares no optimizer"),
         (lower_learning_rate, {"factor": -1.0}, "factor is -1.0; give a positive number"),
+        (lower_weight_decay, {}, "declares no optimizer"),
+        (lower_weight_decay, {"factor": -1.0}, "factor is -1.0; give 0 or a positive number"),
         (drop_output_softmax, {}, "no softmax or sigmoid module makes the model's output"),
     ],
 )
@@ -120,6 +123,30 @@ def test_a_lower_rate_reaches_every_group_of_a_factory_and_of_an_instance():
     assert [group["lr"] for group in built.param_groups] == [0.25]
     undo()
     assert case.optimizer is given
+
+
+def test_every_group_decays_in_proportion_and_comes_back():
+    model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+    groups = [{"params": model[0].parameters(), "weight_decay": 0.5}, {"params": model[1].parameters()}]
+    optimizer = torch.optim.AdamW(groups, 0.1, weight_decay=0.25)
+    case = Case(model, lambda m, x: m(x).sum(), [torch.ones(1, 2)], optimizer=optimizer)
+    undo = lower_weight_decay(case, factor=0.25)
+    assert [group["weight_decay"] for group in optimizer.param_groups] == [0.125, 0.0625]
+    undo()
+    assert [group["weight_decay"] for group in optimizer.param_groups] == [0.5, 0.25]
+    case = PATIENT["decay-coupled-adam"].make_case()
+    given = case.optimizer
+    undo = lower_weight_decay(case, factor=0.0)
+    built = case.build_optimizer()
+    assert built is not None
+    assert [group["weight_decay"] for group in built.param_groups] == [0.0]
+    undo()
+    assert case.optimizer is given
+
+
+def test_without_a_decay_there_is_none_to_lower():
+    with pytest.raises(ValueError, match="no group of the optimizer has a weight decay above 0"):
+        lower_weight_decay(plain(optimizer=lambda p: torch.optim.SGD(p, 0.1)))
 
 
 def test_unfreeze_takes_the_named_ones_alone():

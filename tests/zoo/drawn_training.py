@@ -50,6 +50,27 @@ def momentum(dice: Dice) -> Case:
     return sound.case(dice.one_of(*KINDS), optimizer=optimizers.sgd(dice.power(-3, -1.3), momentum=0.9))
 
 
+def heavy(dice: Dice) -> Case:
+    """Return a case whose weight decay outweighs its gradient."""
+    rate = dice.power(-3, -2)
+    build = dice.one_of(
+        optimizers.coupled(rate, dice.between(0.5, 1.5)),
+        optimizers.adam(rate, weight_decay=dice.between(0.06, 0.2) / rate),
+        optimizers.sgd(0.1, weight_decay=dice.between(0.6, 1.5)),
+    )
+    return sound.case(dice.one_of("mlp", "cnn", "transformer"), optimizer=build)
+
+
+def light(dice: Dice) -> Case:
+    """Return a case with weight decay as recipes have it."""
+    build = dice.one_of(
+        optimizers.coupled(1e-3, dice.power(-5, -2)),
+        optimizers.adam(dice.power(-4, -2), weight_decay=dice.power(-2, -0.5)),
+        optimizers.sgd(dice.power(-2, -1), momentum=0.9, weight_decay=dice.power(-5, -3)),
+    )
+    return sound.case(dice.one_of(*KINDS), optimizer=build)
+
+
 def perceptron(dice: Dice) -> nn.Sequential:
     """Return a sound perceptron of drawn size."""
     return sound.mlp(dice.whole(2, 5), dice.whole(24, 48))
@@ -229,6 +250,7 @@ DRAWS = (
     Draw("softmax-twice", "training", softmax_twice, ("UG606",)),
     Draw("inputs-in-hundreds", "training", inputs((2.3, 4), (-4, 4), "mlp", "cnn"), ("UG607",), ("UG605",)),
     Draw("loss-link-clamped", "training", clamped, ("UG608",), ("UG605", "UG603")),
+    Draw("decay-heavy", "optimizers", heavy, ("UG609",)),
     Draw("loud-attention", "transformer", attention(11, 16), ("UG701", "UG702"), ("UG102", "UG605", "UG607")),
     Draw("log-of-zero", "precision", logarithm(floor=False), ("UG901",)),
     Draw("spoiled-inputs", "precision", spoiled, ("UG901",)),
@@ -253,6 +275,7 @@ DRAWS = (
         head_times(1.0, 1.6, "mlp", "cnn", loss=training.satisfied),
         near=("UG605", "UG608"),
     ),
+    Draw("decay-light", "optimizers", light, near=("UG609",)),
     Draw("attention", "transformer", attention(1.0, 3.0), near=("UG701", "UG702")),
     Draw("log-on-a-floor", "precision", logarithm(floor=True), near=("UG901",)),
 )

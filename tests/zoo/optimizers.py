@@ -22,6 +22,22 @@ def adam(rate: float, **options: Any) -> Callable[[Any], torch.optim.Optimizer]:
     return lambda parameters: torch.optim.AdamW(parameters, rate, **options)
 
 
+def coupled(rate: float, decay: float, **options: Any) -> Callable[[Any], torch.optim.Optimizer]:
+    """Return a factory of Adam, whose decay is added to the gradient."""
+    return lambda parameters: torch.optim.Adam(parameters, rate, weight_decay=decay, **options)
+
+
+def matrices_decay(decay: float) -> Callable[[nn.Module], Any]:
+    """Return a choice of groups in which only matrices and kernels decay."""
+
+    def groups(model: nn.Module) -> Any:
+        matrices = [parameter for parameter in model.parameters() if parameter.ndim > 1]
+        others = [parameter for parameter in model.parameters() if parameter.ndim <= 1]
+        return [{"params": matrices, "weight_decay": decay}, {"params": others, "weight_decay": 0.0}]
+
+    return groups
+
+
 def summed(model: nn.Module, batch: Any) -> torch.Tensor:
     """Cross-entropy, added up over the batch."""
     return nn.functional.cross_entropy(model(batch[0]), batch[1], reduction="sum")
@@ -82,6 +98,25 @@ def sick() -> list[Patient]:
             (),
         ),
         "step-bfloat16-lost": ("cnn", lambda: bfloat("cnn"), ("UG602",), ()),
+        "decay-coupled-adam": (
+            "cnn",
+            lambda: sound.case("cnn", optimizer=coupled(1e-3, 0.5)),
+            ("UG609",),
+            (),
+        ),
+        "decay-descent": (
+            "mlp",
+            lambda: sound.case("mlp", optimizer=sgd(0.05, momentum=0.9, weight_decay=0.8)),
+            ("UG609",),
+            (),
+        ),
+        "decay-decoupled": (
+            "transformer",
+            lambda: sound.case("transformer", optimizer=adam(2e-3, weight_decay=30.0)),
+            ("UG609",),
+            (),
+        ),
+        "decay-of-matrices": ("residual", lambda: held("residual", matrices_decay(60.0)), ("UG609",), ()),
         "optimizer-before-new-head": (
             "cnn",
             lambda: held("cnn", lambda m: m.parameters(), new_head),
@@ -125,6 +160,20 @@ def healthy() -> list[Patient]:
             (),
         ),
         "step-fine-tuning": ("transformer", lambda: sound.case("transformer", optimizer=adam(1e-5)), (), ()),
+        "decay-cnn-recipe": (
+            "cnn",
+            lambda: sound.case("cnn", optimizer=sgd(0.1, momentum=0.9, weight_decay=5e-4)),
+            (),
+            (),
+        ),
+        "decay-adam-recipe": ("mlp", lambda: sound.case("mlp", optimizer=coupled(1e-3, 1e-3)), (), ()),
+        "decay-adamw-half": (
+            "residual",
+            lambda: sound.case("residual", optimizer=adam(1e-3, weight_decay=0.5)),
+            (),
+            (),
+        ),
+        "decay-of-two-groups": ("transformer", lambda: held("transformer", matrices_decay(0.1)), (), ()),
         "optimizer-holds-frozen": (
             "mlp",
             lambda: held("mlp", lambda m: m.parameters(), frozen_stem),

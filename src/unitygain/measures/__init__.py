@@ -12,6 +12,7 @@ from unitygain.measures.attention_scale import attention_scale as attention_scal
 from unitygain.measures.backward_gain import backward_gain as backward_gain
 from unitygain.measures.chain_gain import chain_gain as chain_gain
 from unitygain.measures.conv_operator_norm import conv_operator_norm as conv_operator_norm
+from unitygain.measures.decay_ratio import decay_ratio as decay_ratio
 from unitygain.measures.depth_exponents import depth_exponents as depth_exponents
 from unitygain.measures.effective_rank import effective_rank as effective_rank
 from unitygain.measures.entry_grad_rms import entry_grad_rms as entry_grad_rms
