@@ -227,6 +227,46 @@ def test_a_block_that_is_not_covered_leaves_the_others():
     assert predicted.facts["predicted"] == 4.0
 
 
+class Attention(nn.Module):
+    """Attention in three maps of the same tokens, each of which is a block of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.query, self.key, self.value = linear(1.0), linear(1.0), linear(1.0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        query, keys = self.query(x), self.key(x)
+        logits = 2 * query @ keys.transpose(-1, -2) / math.sqrt(WIDTH)
+        return x + logits.softmax(-1) @ self.value(x)
+
+
+class GatedMaps(nn.Module):
+    """Two maps of what enters, one times the other."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate, self.map, self.out = linear(1.0), linear(1.0), linear(1.0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        gate = self.gate(x).tanh()
+        return self.out(gate * self.map(x))
+
+
+@pytest.mark.parametrize(("kind", "shut"), [(Attention, {"value"}), (GatedMaps, {"map"})])
+def test_a_block_whose_input_also_goes_past_it_is_not_predicted(kind, shut):
+    """Its measured gain has the ways through queries, keys and gates in it, its own operations do not."""
+    torch.manual_seed(3)
+    model = nn.Sequential(kind(), kind())
+    case = Case(model, mean_square, [torch.randn(8, 16, WIDTH)])
+    predicted, measured = read(case)
+    reasons = {str(site): label for site, label in zip(predicted.sites, predicted.labels, strict=True)}
+    for site, reason in reasons.items():
+        past = reason == "what enters it also goes past it, by what ran before"
+        assert past == (site.rpartition(".")[2] in shut), reasons
+    for k, label in enumerate(predicted.labels):
+        assert label or predicted.values[k] == pytest.approx(measured.values[k], rel=0.1), reasons
+
+
 def test_a_gradient_that_is_changed_on_its_way_back_shows_at_its_block_alone():
     class Step(nn.Module):
         def __init__(self, factor: float) -> None:

@@ -106,3 +106,36 @@ def test_an_unstable_trunk_that_was_not_designed_so():
 def test_no_verdict_on_a_minority():
     assert describe_design(profiles([1.0] * 3, [1.0, math.nan, math.nan])) == {}
     assert describe_design({}) == {}
+
+
+def pair(residual: float, law: str = "none") -> dict[str, Profile]:
+    """Return two parts of different names, the second of which passes `residual` times what is expected."""
+    sites = (Site("encoder"), Site("critic"))
+    gains = Profile("backward_gain", "x", sites, (1.0, 1.0), facts={"law": law})
+    return {
+        "backward_gain": gains,
+        "rms_gain": Profile("rms_gain", "x", sites, (1.0, residual), error=(0.01, 0.01)),
+        "predicted_gain": Profile(
+            "predicted_gain", "x", sites, (1.0, 1.0), interval=((0.8, 1.25),) * 2, rows=((1.0, 1.0, 0.1),) * 2
+        ),
+    }
+
+
+def test_a_part_without_siblings_is_a_warning_only_where_its_weights_are_a_draw():
+    """Training aligns weights: a critic that has won passes far more than its weights would at random."""
+    assert [finding.severity for finding in judge(pair(12.0))] == ["info"]
+    assert [finding.severity for finding in judge(pair(12.0, law="redrawn"))] == ["warning"]
+
+
+@pytest.mark.parametrize(
+    ("measured", "severity"),
+    [
+        ([1.0, 0.1, 1.0], "warning"),
+        ([0.1, 0.1, 0.1], "info"),
+        ([9.0, 0.1, 8.0, 9.0], "info"),
+        ([0.1, 1.0], "info"),
+    ],
+)
+def test_siblings_that_are_as_expected_contradict_and_others_do_not(measured, severity):
+    [finding] = judge(profiles(measured, [1.0] * len(measured)))
+    assert finding.severity == severity

@@ -156,3 +156,26 @@ def test_a_scale_that_cannot_have_made_the_growth_is_not_its_first_cause():
     for scale, first in ((60 ** (0.9 / steps), None), (60 ** (1.1 / steps), "rescale_weights")):
         (finding,) = ug406.judge(spectrum(-0.3) | seen | gain(scale))
         assert finding.causes[0].remedy == first
+
+
+def over_time(*values: float) -> dict[str, Profile]:
+    sites = tuple(Site("rnn", time=step) for step in range(len(values)))
+    return {"time_grad_rms": Profile("time_grad_rms", "rms", sites, values)}
+
+
+@pytest.mark.parametrize(
+    ("first", "severity"), [(1.0, "info"), (0.11, "info"), (0.09, "warning"), (1e-30, "warning")]
+)
+def test_a_short_memory_is_a_note_where_the_loss_reads_the_early_steps_itself(first, severity):
+    (finding,) = ug404.judge(spectrum(-0.8, steps=200) | over_time(first, *[1.0] * 199))
+    assert finding.severity == severity
+
+
+def test_steps_behind_the_last_that_is_read_do_not_count():
+    """Padding: of 200 steps 30 are read, of which a memory of 20 is more than half."""
+    memory = spectrum(math.log(EPS) / 20, steps=200)
+    assert [finding.severity for finding in ug404.judge(memory)] == ["warning"]
+    read = [1e-6 ** (1 - step / 29) for step in range(30)]
+    assert not list(ug404.judge(memory | over_time(*read, *[0.0] * 170)))
+    (finding,) = ug404.judge(memory | over_time(*[1e-6 ** (1 - step / 49) for step in range(50)]))
+    assert (finding.severity, finding.evidence["steps"]) == ("info", 50)

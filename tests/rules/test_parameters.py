@@ -102,6 +102,19 @@ def test_zero_gradient_before_a_zero_weight_is_by_design():
     assert severities(learning(names, {"a.weight": 0.2, "b.weight": 0.0}, sizes)) == ["warning"]
 
 
+def test_zero_gradient_beside_a_gate_of_the_block_itself_is_by_design():
+    """A block registers its gate before the modules whose output it multiplies."""
+    names = ["2.gate", "2.map.weight", "2.net.0.weight", "3.weight"]
+    sizes = profile("param_rms", dict.fromkeys(names, 0.3) | {"2.gate": 0.0})
+    gradients = dict.fromkeys(names, 0.0) | {"2.gate": 0.2, "3.weight": 0.1}
+    assert learning(dict.fromkeys(names, 1.0), gradients, sizes) == []
+    # A gate of another block excuses nothing.
+    sizes = profile("param_rms", {"1.gate": 0.0} | dict.fromkeys(names, 0.3))
+    trainable = {"1.gate": 1.0} | dict.fromkeys(names, 1.0)
+    [finding] = learning(trainable, gradients | {"1.gate": 0.2}, sizes)
+    assert finding.evidence["zero gradient"] == 2
+
+
 def test_a_pass_that_is_not_finite_is_not_judged():
     broken = profile("act_frac_nonfinite", {"layers.0": 0.5})
     assert learning(dict.fromkeys(LAYERS[:2], 1.0), {LAYERS[0]: 0.0, LAYERS[1]: 0.3}, broken) == []

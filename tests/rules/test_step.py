@@ -106,6 +106,17 @@ def test_without_any_gradient_the_step_is_not_to_blame():
     assert judged("UG602", ratio, size, profile("param_grad_rms", {"0.weight": 1e-12}))
 
 
+def test_where_only_a_weight_that_starts_at_zero_gets_a_gradient_the_step_is_not_to_blame():
+    """Behind a zeroed head nothing moves in the first step, and the head has no relative change."""
+    ratio = profile("update_ratio", {"0.weight": 0.0, "1.weight": 0.0, "2.weight": math.inf})
+    size = profile("param_rms", dict(zip(NAMES, (0.1, 0.1, 0.0), strict=True)), labels=("float32",) * 3)
+    behind, through = (
+        dict(zip(NAMES, values, strict=True)) for values in ((0.0, 0.0, 0.3), (0.0, 1e-9, 0.3))
+    )
+    assert judged("UG602", ratio, size, profile("param_grad_rms", behind)) == []
+    assert judged("UG602", ratio, size, profile("param_grad_rms", through))
+
+
 def test_rounding_is_the_first_cause_in_a_narrow_dtype():
     [finding] = step("UG602", (0.0, 0.0, 0.0), labels=("bfloat16",) * 3)
     assert finding.causes[0].text.startswith(

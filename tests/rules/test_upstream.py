@@ -54,6 +54,12 @@ def test_a_step_of_one_size_does_not_follow_from_a_gradient_that_grows():
     assert codes(by_sign, found("UG102", "warning")) == ["UG601", "UG102"]
 
 
+@pytest.mark.parametrize("code", ["UG205", "UG605", "UG701", "UG705"])
+def test_that_a_block_is_not_what_it_claims_stands_behind_what_explains(code):
+    assert codes(found("UG105", "warning"), found(code, "warning")) == [code, "UG105"]
+    assert codes(found("UG602", "warning"), found("UG105", "warning")) == ["UG105", "UG602"]
+
+
 def test_growth_in_a_flow_is_its_stretch():
     assert codes(found("UG201"), found("UG703", "warning")) == ["UG703", "UG201"]
 

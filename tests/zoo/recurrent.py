@@ -26,6 +26,13 @@ class Reader(nn.Module):
         return self.head(states if self.every_step else states[:, -1])
 
 
+class Pooler(Reader):
+    """Reads the mean of the states, to which every step speaks itself."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.layer(x)[0].mean(1))
+
+
 class CellReader(nn.Module):
     """A cell that the model calls itself, step by step, and a head on its last state."""
 
@@ -227,6 +234,8 @@ def healthy() -> list[Patient]:
         "gru-64": lambda: case(Reader(nn.GRU(8, 24, batch_first=True)), 64),
         "lstm-every-step-100": lambda: case(Reader(nn.LSTM(8, 32, batch_first=True), every_step=True), 100),
         "gru-20-padded": lambda: case(PaddedReader(nn.GRU(8, 32, batch_first=True), 20), 20, pad=40),
+        "gru-24-padded-to-150": lambda: case(PaddedReader(nn.GRU(8, 24, batch_first=True), 24), 24, pad=126),
+        "tanh-default-mean-160": lambda: case(Pooler(nn.RNN(8, 24, batch_first=True)), 160),
         "lstm-remembering-100": lambda: case(Reader(remembering(4.0)), 100),
         "gru-two-ways-20": lambda: case(
             Reader(nn.GRU(8, 16, 2, batch_first=True, bidirectional=True), every_step=True), 20

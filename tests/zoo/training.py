@@ -145,6 +145,29 @@ def zero_branches(model: Any) -> None:
             nn.init.zeros_(module.down.bias)
 
 
+class Gated(nn.Module):
+    """A block whose own gate, registered first, starts at zero."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.gate = nn.Parameter(torch.zeros(()))
+        self.map = nn.Linear(width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.gate * self.map(x).relu()
+
+
+def zero_gates() -> nn.Module:
+    """Return gated blocks right in a Sequential, so that each gate is a parameter of `0.gate`'s kind."""
+    blocks = [Gated(sound.FEATURES) for _ in range(6)]
+    return nn.Sequential(*blocks, nn.Linear(sound.FEATURES, sound.CLASSES))
+
+
+def zero_head(model: Any) -> None:
+    """Start the head at zero: behind it nothing moves in the first step."""
+    nn.init.zeros_(sound.head(model).weight)
+
+
 def binary(model: nn.Module, batch: Any) -> Tensor:
     """Binary cross-entropy with logits, of all classes."""
     return F.binary_cross_entropy_with_logits(model(batch[0]), F.one_hot(batch[1], sound.CLASSES).float())
@@ -305,6 +328,8 @@ def healthy() -> list[Patient]:
             (),
         ),
         "zero-branches": ("residual", lambda: sound.case("residual", zero_branches), (), ()),
+        "zero-gates": ("mlp", lambda: sound.case("mlp", lambda m: zero_gates()), (), ()),
+        "zero-head": ("mlp", lambda: sound.case("mlp", zero_head), (), ()),
         "low-rank-adapters": ("residual", lambda: sound.case("residual", lora), (), ()),
         "experts-not-chosen": (
             "mlp",

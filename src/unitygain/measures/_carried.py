@@ -6,7 +6,7 @@ import math
 from unitygain._types import Site
 from unitygain.measures._wide import BlockGain, NotPredicted, Rule, Value, pass_block
 from unitygain.probe.outline import STEM, UNIT, Outline
-from unitygain.probe.tape import Segment
+from unitygain.probe.segment import Segment
 from unitygain.theory.signal import Signal
 
 STEP = 0.02

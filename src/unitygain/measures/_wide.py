@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from unitygain.probe.tape import Fixed, Operation, Read, Segment
+from unitygain.probe.segment import Fixed, Operation, Read, Segment
 from unitygain.theory.signal import Signal, Weights
 
 Value = Signal | Weights

@@ -9,7 +9,7 @@ import torch
 
 from unitygain.measures._wide import Chart, Edge, Made, NotPredicted, Rule, Steps
 from unitygain.probe.activations import SLOPES
-from unitygain.probe.tape import Fixed, Operation, Read
+from unitygain.probe.segment import Fixed, Operation, Read
 from unitygain.theory.activations import ACTIVATIONS, Activation, find_activation
 from unitygain.theory.signal import CONSTANT, Bent, Signal, Weights, add_signals, bend, multiply_signals
 

@@ -5,7 +5,7 @@ import math
 
 from unitygain.measures._wide import Chart, Edge, Made, NotPredicted, Rule, fixed_signal
 from unitygain.measures._wide_pointwise import POINTWISE, wander
-from unitygain.probe.tape import Fixed, Operation, Read
+from unitygain.probe.segment import Fixed, Operation, Read
 from unitygain.theory.convolution import boundary_share, boundary_share_of_mean
 from unitygain.theory.signal import Signal, Weights, attend, mix_linearly, mix_tokens, standardise
 

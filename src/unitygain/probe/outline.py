@@ -15,8 +15,9 @@ from unitygain.probe.hooks import Hooks
 from unitygain.probe.junctions import first_floating
 from unitygain.probe.leaves import in_backward, observable
 from unitygain.probe.record import Record
+from unitygain.probe.segment import Fixed, Segment
 from unitygain.probe.shadows import Shadows
-from unitygain.probe.tape import BATCH_NORMS, SOFTMAX, Fixed, Segment, Tape, layout, unfused
+from unitygain.probe.tape import BATCH_NORMS, SOFTMAX, Tape, layout, unfused
 from unitygain.probe.trace import Gap, glance
 from unitygain.probe.trail import key
 from unitygain.stats.moments import visible_keys
@@ -126,9 +127,8 @@ class _OutlineTape(Tape):
 
     def _open(self, site: Site, module: nn.Module, first: Tensor | None) -> None:
         carried = first is not None and self._value(first) is not None
-        self._known.clear()
+        self._turn(first)
         self._visible.clear()
-        self._count = 0
         if first is None or first.is_complex():
             self.segments.append(Segment(site, UNIT, (), gap="no plain real tensor enters it"))
             return

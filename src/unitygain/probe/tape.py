@@ -1,9 +1,7 @@
 """Tape: the operations of every block of a trunk as they ran, with what is fixed reduced to its moments."""
 
-import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -15,10 +13,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from unitygain._case import Case, CaseFailure
 from unitygain._types import Site
+from unitygain.probe.detours import Detours
 from unitygain.probe.hooks import Hooks
 from unitygain.probe.junctions import first_floating
 from unitygain.probe.leaves import in_backward, observable, unwrap
 from unitygain.probe.record import Record
+from unitygain.probe.segment import Fixed, Operation, Read, Segment
 from unitygain.probe.sites import makes_weight
 from unitygain.probe.trace import Gap, glance
 from unitygain.probe.trail import key
@@ -31,88 +31,6 @@ BATCH_NORMS = frozenset({"native_batch_norm", "cudnn_batch_norm", "miopen_batch_
 # These take a tensor for its shape alone.
 LIKE = frozenset({"empty_like", "zeros_like", "ones_like", "full_like", "rand_like", "randn_like"})
 LIKE |= {"new_empty", "new_zeros", "new_ones", "new_full"}
-
-
-@dataclass(frozen=True)
-class Fixed:
-    """A tensor that does not depend on what enters the block: a weight, a mask, noise.
-
-    Args:
-        square: Mean square of an entry.
-        mean: Mean of the entries.
-        shape: Its shape.
-    """
-
-    square: float
-    mean: float
-    shape: tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class Read:
-    """A tensor that depends on what enters the block.
-
-    Args:
-        value: Which one: 0 is what enters, k is the result of the k-th operation.
-        shape: The shape in which it is read.
-        offset: Where in its memory it begins, which tells the parts of one tensor apart.
-    """
-
-    value: int
-    shape: tuple[int, ...]
-    offset: int
-
-
-@dataclass(frozen=True)
-class Operation:
-    """One operation, named as in ATen, with every tensor among its arguments as a Read or Fixed.
-
-    Args:
-        name: Its name, without the underscore of an in-place form.
-        module: Path of the module that was running.
-        args: Positional arguments.
-        kwargs: Keyword arguments.
-        shape: Shape of the result.
-        facts: For a softmax, the mean number of keys that are not masked, and the mean of one over it; for
-            a batch normalisation by running statistics, moments of what they are.
-    """
-
-    name: str
-    module: str
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
-    shape: tuple[int, ...]
-    facts: tuple[float, ...] = ()
-
-
-@dataclass
-class Segment:
-    """A block from what enters it to what enters the next.
-
-    Args:
-        site: The block.
-        entering: Mean square of what enters, mean product of two rows, mean.
-        shape: Its shape.
-        operations: What ran, in order.
-        exit: What leaves; None where that is not known.
-        gap: Why it cannot be followed, or empty.
-        directions: Participation of the directions in which the rows of what enters differ, for a block
-            with batch normalisation.
-        spread: Relative variance of the mean squares of the rows that enter.
-        lengths: These mean squares over their mean (see `row_lengths`), where rows are there.
-        carried: Whether what enters is what left the segment before, whose moments theory must carry.
-    """
-
-    site: Site
-    entering: tuple[float, float, float]
-    shape: tuple[int, ...]
-    operations: list[Operation] = field(default_factory=list)
-    exit: Read | None = None
-    gap: str = ""
-    directions: float = math.inf
-    spread: float = 0.0
-    lengths: tuple[float, ...] = ()
-    carried: bool = False
 
 
 def play(case: Case, record: Record) -> list[Segment]:
@@ -158,6 +76,7 @@ class Tape(TorchDispatchMode):
         self._now: Segment | None = None
         self._known: dict[int, tuple[StorageWeakRef, int]] = {}
         self._count = 0
+        self._detours = Detours()
 
     def watch(self, hooks: Hooks) -> None:
         """Set the hooks that tell which module runs and where blocks begin and end."""
@@ -174,8 +93,14 @@ class Tape(TorchDispatchMode):
         if now is None or name in LIKE or in_backward():
             return func(*args, **kwargs)
         leaves = [leaf for leaf in pytree.tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+        past = any(map(self._detours.holds, leaves))
         if not any(self._value(leaf) is not None for leaf in leaves):
-            return func(*args, **kwargs)
+            out = func(*args, **kwargs)
+            if past:
+                self._detours.follow(pytree.tree_leaves(out))
+            return out
+        if past:
+            now.gap = "what enters it also goes past it, by what ran before"
         # Read before it runs: an in-place operation changes what its arguments are.
         taken = pytree.tree_map(self._take, (args, kwargs))
         out = func(*args, **kwargs)
@@ -247,8 +172,7 @@ class Tape(TorchDispatchMode):
         return leave
 
     def _open(self, site: Site, module: nn.Module, first: Tensor | None) -> None:
-        self._known.clear()
-        self._count = 0
+        self._turn(first)
         if first is None or first.is_complex() or not key(first):
             self.segments.append(Segment(site, (0.0, 0.0, 0.0), (), gap="no plain real tensor enters it"))
             return
@@ -261,6 +185,15 @@ class Tape(TorchDispatchMode):
             self._now.directions = float(row_directions(first, features))
         self.segments.append(self._now)
         self._mark(first, 0)
+
+    def _turn(self, first: Tensor | None) -> None:
+        """Forget the values of the block before, but for what it made of that which enters this one."""
+        before = self.segments[-1].operations if self.segments else []
+        leaves = [pytree.tree_leaves((one.args, one.kwargs)) for one in before]
+        reads = [[leaf.value for leaf in row if isinstance(leaf, Read)] for row in leaves]
+        self._detours.turn(None if first is None else self._value(first), self._known, reads)
+        self._known.clear()
+        self._count = 0
 
     def _close(self, first: Tensor | None) -> None:
         if self._now is None:

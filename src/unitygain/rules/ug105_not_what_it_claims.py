@@ -6,7 +6,9 @@ What it sees:
     that is also five standard deviations or more, of the prediction and of the measurement together. A gain
     that is extreme but expected is not seen here: that is UG101 to UG104, where the design is to be changed.
     A hook on the tensor between two blocks shows at both.
-    Blocks with half of their units dead are left to UG203.
+    Blocks with half of their units dead are left to UG203. It is a warning where something contradicts: the
+    trunk's weights still are a random draw, or other blocks of the same name, two or more and most of them,
+    are as expected. Else it is a note: training alone may have aligned the weights.
 
 Why it matters:
     The scale of the weights, the activation and the place of the norm are what one looks at and changes. If
@@ -14,8 +16,8 @@ Why it matters:
 
 When it is a false alarm:
     A trained block whose weights have grown together: two maps of one branch that are aligned with each
-    other, or a bias for each unit that keeps most of them open or shut. A gradient that is scaled or stopped
-    on purpose.
+    other, or a bias for each unit that keeps most of them open or shut; a discriminator that has won passes
+    far more than its weights would at random. A gradient that is scaled or stopped on purpose.
 
 Remedies:
     Where the forward gain is as expected and the backward gain is not: look for a custom autograd function
@@ -50,7 +52,8 @@ from unitygain._registry import rule
 from unitygain._types import Cause, Finding, Profile, Site
 from unitygain.rules._design import Block, read_blocks
 from unitygain.rules._layers import SATURATING, value_at, within
-from unitygain.rules._numbers import from_db, spell, to_db
+from unitygain.rules._numbers import from_db, median, spell, to_db
+from unitygain.rules._parameters import pattern
 
 FAR_DB = 10.0
 LEAST_DEVIATIONS = 5.0
@@ -58,6 +61,8 @@ DEAD = 0.5
 # A forward gain this near to the expected one is as expected.
 NEAR_DB = 3.0
 SATURATED = 0.5
+# Blocks of one name beside the one that deviates, from which on they are a measure for it.
+SIBLINGS = 2
 
 
 @rule(
@@ -65,13 +70,14 @@ SATURATED = 0.5
     name="not-what-it-claims",
     severity="warning",
     needs=("predicted_gain", "rms_gain"),
-    wants=("forward_gain", "act_frac_dead", "act_frac_saturated", "act_rms"),
+    wants=("forward_gain", "backward_gain", "act_frac_dead", "act_frac_saturated", "act_rms"),
 )
 def judge(profiles: Mapping[str, Profile]) -> Iterable[Finding]:
     """Yield one finding for the blocks whose gain deviates from theory, the farthest first."""
+    blocks = read_blocks(profiles)
     far = [
         block
-        for block in read_blocks(profiles)
+        for block in blocks
         if abs(block.residual) >= FAR_DB
         and block.deviations >= LEAST_DEVIATIONS
         and not _dead(profiles, block.site)
@@ -87,7 +93,7 @@ def judge(profiles: Mapping[str, Profile]) -> Iterable[Finding]:
     yield Finding(
         "UG105",
         "not-what-it-claims",
-        "warning",
+        "warning" if any(_contradicted(profiles, block, blocks) for block in far) else "info",
         f"{worst.site} passes {spell(worst.measured)}x of a random gradient back, {spell(factor)}x {side} "
         f"what theory expects of its weights, activation and norms ({spell(worst.expected)}x): look "
         f"there{more}",
@@ -101,6 +107,15 @@ def judge(profiles: Mapping[str, Profile]) -> Iterable[Finding]:
         causes=tuple(_causes(profiles, worst)),
         evidence={"residual_db": worst.residual, "deviations": worst.deviations},
     )
+
+
+def _contradicted(profiles: Mapping[str, Profile], block: Block, blocks: list[Block]) -> bool:
+    """Whether a random draw, or blocks that are made alike, tell that the block should be as expected."""
+    gains = profiles.get("backward_gain")
+    if gains is not None and gains.facts.get("law") == "redrawn":
+        return True
+    alike = [other for other in blocks if other is not block and pattern(other.site) == pattern(block.site)]
+    return len(alike) >= SIBLINGS and median([abs(other.residual) for other in alike]) < NEAR_DB
 
 
 def _causes(profiles: Mapping[str, Profile], block: Block) -> Iterator[Cause]:

@@ -4,11 +4,15 @@ What it sees:
     The memory horizon: as many steps as it takes for exp(λ·steps) to fall to the rounding of the module's
     dtype, λ the largest Lyapunov exponent along the data. A horizon below half of the sequence is a note,
     below a fifth a warning; the upper end of the exponent's 95 % interval counts, which makes the horizon
-    long. Sequences of eight steps or more are judged.
+    long. Sequences of eight steps or more are judged. Where the loss reads all of the sequence itself (the
+    gradient at the first step is at least a tenth of that at the last, which is no work of so short a
+    memory), it is a note at most. Of a sequence whose end is not read, as with padding, the steps up to the
+    last that has a gradient count.
 
 Why it matters:
     Nothing that lies further back than the horizon can change what is learned, whatever the loss. Unlike
-    the gradient at the first step, which a loss at every step keeps healthy, the exponent shows it.
+    the gradient at the first step, which a loss at every step keeps healthy, the exponent shows it. Whether
+    a step of such a loss needs more than the steps just before it, the task knows.
 
 When it is a false alarm:
     Tasks whose answers lie in the last few steps: then the sequence can be cut. LSTM and GRU may learn to
@@ -40,14 +44,18 @@ A silent example:
 
 import math
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 
 from unitygain._registry import rule
 from unitygain._types import Cause, Finding, Profile
 from unitygain.rules._exponents import Exponent, opening_gates, read_exponents, small_weights
 from unitygain.rules._fixes import suggest
 from unitygain.rules._numbers import spell
+from unitygain.rules._time import Passage, read_passages
 
 NOTE, WARNING = 1 / 2, 1 / 5
+# The first step's gradient over the last one's from which on the loss reads the early steps itself.
+READ_DB = -20.0
 
 
 @rule(
@@ -55,18 +63,29 @@ NOTE, WARNING = 1 / 2, 1 / 5
     name="memory-horizon",
     severity="warning",
     needs=("lyapunov_spectrum",),
-    wants=("gate_mean", "weight_gain"),
+    wants=("gate_mean", "weight_gain", "time_grad_rms"),
 )
 def judge(profiles: Mapping[str, Profile]) -> Iterable[Finding]:
     """Yield one finding per recurrent cell whose memory is short for its sequence."""
+    passages = read_passages(profiles["time_grad_rms"]) if "time_grad_rms" in profiles else []
     for cell in read_exponents(profiles["lyapunov_spectrum"]):
+        passage = _passage(passages, cell)
+        if passage is not None:
+            cell = replace(cell, steps=min(cell.steps, passage.steps))
         if cell.farthest < NOTE * cell.steps:
-            yield report(profiles, cell)
+            yield report(profiles, cell, read=passage is not None and passage.across >= READ_DB)
 
 
-def report(profiles: Mapping[str, Profile], cell: Exponent) -> Finding:
-    """Return the finding for one cell."""
-    grave = cell.farthest < WARNING * cell.steps
+def _passage(passages: Iterable[Passage], cell: Exponent) -> Passage | None:
+    """The gradient over the steps of the cell's module; None where it is not known or is not one."""
+    place = cell.site.path, cell.site.call or 1
+    found = [one for one in passages if (one.first.path, one.first.call or 1) == place]
+    return found[0] if len(found) == 1 else None
+
+
+def report(profiles: Mapping[str, Profile], cell: Exponent, *, read: bool = False) -> Finding:
+    """Return the finding for one cell, a note where the loss reads all of its steps."""
+    grave = not read and cell.farthest < WARNING * cell.steps
     share = WARNING if grave else NOTE
     rounding = cell.horizon * -cell.value if math.isfinite(cell.value) else math.nan
     causes = (

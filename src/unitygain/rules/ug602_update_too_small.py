@@ -153,6 +153,11 @@ def _warming_up(profile: Profile) -> bool:
 
 
 def _has_gradient(profiles: Mapping[str, Profile]) -> bool:
-    """Whether any weight gets a gradient; where none does, the step is not to blame."""
-    gradients = profiles.get("param_grad_rms")
-    return gradients is None or any(value > 0 and not is_bias(site) for site, value in gradients.items())
+    """Whether any weight that was read gets a gradient; where none does, the step is not to blame.
+
+    Behind a head or a gate that starts at zero only that weight gets one, and it has no relative change.
+    """
+    gradients, sizes = profiles.get("param_grad_rms"), dict(profiles["param_rms"].items())
+    return gradients is None or any(
+        value > 0 and not is_bias(site) and sizes.get(site, 0.0) > 0 for site, value in gradients.items()
+    )

@@ -242,7 +242,15 @@ def _not_behind_zero_weights(
     ]
     last = max((order[zero] for zero in zeros), default=-1)
     parts = {_part(zero) for zero in zeros}
-    return [site for site in sites if order.get(site, -1) >= last and _part(site) not in parts]
+    # A parameter of a block itself, beside the modules that the block holds, acts on what they make.
+    gates = {owner(zero) for zero in zeros} - {""}
+    return [
+        site
+        for site in sites
+        if order.get(site, -1) >= last
+        and _part(site) not in parts
+        and not any(place in gates for place in enclosing(_part(site)))
+    ]
 
 
 def _part(site: Site) -> str:
