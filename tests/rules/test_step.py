@@ -94,6 +94,27 @@ def test_nothing_moves_only_if_no_weight_does(ratios, expected):
     assert severities(step("UG602", ratios, optimizer="SGD")) == expected
 
 
+@pytest.mark.parametrize(
+    ("ratios", "expected"),
+    [
+        ((1e-5, 1e-5, 1e-5), []),
+        ((9e-6, 9e-6, 9e-6), ["warning"]),
+        ((9e-6, 9e-6, 1e-4), []),
+        ((9e-6, 9e-6, 9.9e-5), ["warning"]),
+    ],
+)
+@pytest.mark.parametrize("optimizer", ["Adam", "AdamW", "Lion"])
+def test_a_step_by_sign_has_ten_times_the_limit(ratios, expected, optimizer):
+    assert severities(step("UG602", ratios, optimizer=optimizer)) == expected
+    assert step("UG602", ratios, optimizer=optimizer, scheduled=1.0) == []
+
+
+@pytest.mark.parametrize("rate", [1e-5, 2e-5, 5e-5])
+@pytest.mark.parametrize("sizes", [(0.02, 0.02, 0.1), (0.05, 0.1, 1.0), (0.1, 0.099, 0.09)])
+def test_rates_of_fine_tuning_are_not_too_small(rate, sizes):
+    assert step("UG602", tuple(rate / size for size in sizes), sizes, optimizer="AdamW") == []
+
+
 @pytest.mark.parametrize("facts", [{"learning_rate": 0.0}, {"scheduled": 1.0}])
 def test_a_warm_up_is_not_too_small(facts):
     assert step("UG602", (0.0, 0.0, 0.0), **facts) == []

@@ -97,6 +97,12 @@ def sick() -> list[Patient]:
             ("UG602",),
             (),
         ),
+        "step-adam-of-fine-tuning": (
+            "recurrent",
+            lambda: sound.case("recurrent", optimizer=adam(3e-7)),
+            ("UG602",),
+            (),
+        ),
         "step-bfloat16-lost": ("cnn", lambda: bfloat("cnn"), ("UG602",), ()),
         "decay-coupled-adam": (
             "cnn",
@@ -174,6 +180,7 @@ def healthy() -> list[Patient]:
             (),
         ),
         "decay-of-two-groups": ("transformer", lambda: held("transformer", matrices_decay(0.1)), (), ()),
+        "step-fine-tuning-norms": ("cnn", lambda: sound.case("cnn", optimizer=adam(1e-5)), (), ()),
         "optimizer-holds-frozen": (
             "mlp",
             lambda: held("mlp", lambda m: m.parameters(), frozen_stem),

@@ -4,18 +4,20 @@ What it sees:
     The median over weight tensors of rms(update)/rms(weight) below 1e-6, and no weight above 1e-5: nothing
     moves. The update is the one that the declared optimizer really makes in its first step, rounding
     included. Biases and weights that start at zero are left out. Where a part of the model moves and
-    another does not, the gradient differs, not the step: that is UG101 or UG603. Where the case's clip leaves
-    less than a hundredth of the gradient, or the loss is less than a thousandth of its mean per row, both
-    limits are ten times as high.
+    another does not, the gradient differs, not the step: that is UG101 or UG603. Both limits are ten times as
+    high where the step has one size in every entry (Adam and its relatives), where the case's clip leaves
+    less than a hundredth of the gradient, and where the loss is less than a thousandth of its mean per row.
 
 Why it matters:
     At 1e-6 a weight needs a million steps in one direction to change by its own size. In float32 half a
     unit in the last place is 6e-8 of a number, in bfloat16 it is 2e-3: an update below that is rounded away
-    entirely, and the weight never moves however long the training.
+    entirely, and the weight never moves however long the training. Adam's first step is the largest that it
+    ever makes: where that one is 1e-5 of the weight, a hundred thousand of them in one direction are needed.
 
 When it is a false alarm:
     At the start of a warm-up the rate is small by intent, or zero: with a declared schedule, or a rate of
-    zero, nothing is said. A last polish of a finished model may be this slow.
+    zero, nothing is said. A last polish of a finished model may be this slow; fine-tuning is not, at 1e-5 on
+    weights of 0.1 or less.
 
 Remedies:
     lower_learning_rate with a factor above 1; weights in float32 beside a bfloat16 model; an optimizer that
@@ -32,7 +34,7 @@ A firing example:
     >>> def firing(*ratios):
     ...     update = Profile("update_ratio", "rms(update) over rms(parameter)", sites, ratios)
     ...     return [f.severity for f in judge({"update_ratio": update, "param_rms": sizes})]
-    >>> firing(3e-8, 1e-8, 5e-8)
+    >>> firing(3e-8, 1e-8, 5e-7)
     ['warning']
 
 A silent example:
@@ -51,13 +53,15 @@ from unitygain.rules._parameters import is_bias
 from unitygain.rules._updates import Updates, read_updates
 
 LIMIT = 1e-6
-MOVES = 1e-5
+# The largest ratio of all must be below so many limits.
+MOVES = 10.0
 AIM = 1e-3
 # What a clip must leave of a gradient, and a division of its mean per row, not to be what makes the steps too
 # small. A loss of several terms may weigh its main one by a hundredth.
 CRUMBS, DIVIDED = 0.01, 1e-3
-# Where either was measured, the step is small by mistake and not by choice: a hundred thousand steps to move
-# a weight by its own size are too many then.
+# Where either was measured, the step is small by mistake and not by choice, and where the step has one size
+# in every entry no larger gradient makes it longer: a hundred thousand steps to move a weight by its own size
+# are too many then.
 LIMIT_KNOWN = 1e-5
 HALF_UNIT = {"float64": 2.0**-54, "float32": 2.0**-25, "float16": 2.0**-12, "bfloat16": 2.0**-9}
 
@@ -75,8 +79,8 @@ def judge(profiles: Mapping[str, Profile]) -> Iterator[Finding]:
     if updates is None:
         return
     known = _left_by_clip(profiles) < CRUMBS or reduction(profiles) < DIVIDED
-    limit = LIMIT_KNOWN if known else LIMIT
-    if not (updates.ratio < limit and updates.largest < MOVES / LIMIT * limit):
+    limit = LIMIT_KNOWN if known or updates.by_sign else LIMIT
+    if not (updates.ratio < limit and updates.largest < MOVES * limit):
         return
     if _warming_up(profiles["update_ratio"]) or not _has_gradient(profiles):
         return
