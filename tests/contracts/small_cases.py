@@ -187,7 +187,15 @@ def narrow() -> Case:
     return case
 
 
+def zeroed() -> Case:
+    """A head of zeros, behind which no gradient gets in the first step."""
+    model = nn.Sequential(nn.Linear(8, 8), nn.Tanh(), nn.Linear(8, 5))
+    for parameter in model[2].parameters():
+        nn.init.zeros_(parameter)
+    return _case(model, torch.randn(BATCH, 8))
+
+
 HEALTHY: dict[str, Callable[[], Case]] = {
     make.__name__: make for make in (mlp, cnn, rnn, lstm, attention, residual, flow, game, denoiser)
 }
-EVERY: dict[str, Callable[[], Case]] = HEALTHY | {"broken": broken, "narrow": narrow}
+EVERY: dict[str, Callable[[], Case]] = HEALTHY | {"broken": broken, "narrow": narrow, "zeroed": zeroed}

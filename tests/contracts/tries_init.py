@@ -15,6 +15,8 @@ TRIES: dict[str, tuple[Try, ...]] = {
     ),
     "activation_init": (
         Try("cnn-default-20", cures=("UG101",)),
+        Try("mlp-relu-negative-weights", cures=("UG206",)),
+        Try("zeros-in-a-row", cures=("UG603",)),
         Try("cnn-tanh-saturated", {"distribution": "uniform"}),
         Try("transformer-post-norm-torch-4"),
     ),

@@ -342,3 +342,54 @@ def test_the_reduction_of_a_cross_entropy_is_the_loss_over_its_mean(how: str, ti
 
     case = Case(_net(), loss, [(torch.randn(6, 5), torch.randint(2, (6,)))])
     assert measured(case, "loss_value")["loss_value"].facts["reduction"] == pytest.approx(times, rel=1e-5)
+
+
+class Adapter(nn.Module):
+    """A branch behind two weights of zeros or one, beside a skip path, and a head that may be zero."""
+
+    def __init__(self, *zeros: str) -> None:
+        super().__init__()
+        self.a, self.b, self.head = (nn.Linear(5, 5, bias=False) for _ in range(3))
+        for name in zeros:
+            nn.init.zeros_(getattr(self, name).weight)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(x + self.b(torch.tanh(self.a(x))))
+
+
+@pytest.mark.parametrize(
+    ("zeros", "expected"),
+    [
+        ((), None),
+        (("b",), {"a.weight": 1.0}),
+        (("head",), {"a.weight": 1.0, "b.weight": 1.0}),
+        (("b", "head"), {"a.weight": 2.0, "b.weight": 1.0}),
+        (("a", "b"), {"a.weight": math.inf, "b.weight": math.inf}),
+        (("a", "b", "head"), {"a.weight": math.inf, "b.weight": math.inf}),
+    ],
+)
+def test_the_delay_of_a_gradient_is_the_number_of_zeros_behind_it(zeros, expected) -> None:
+    case = squares(Adapter(*zeros), 4, 5)
+    case.loss = lambda model, x: (model(x) - x).square().mean()
+    before = {name: (p.data_ptr(), p.detach().clone()) for name, p in case.model.named_parameters()}
+    profile = measured(case, "param_grad_delay").get("param_grad_delay")
+    assert (by_name(profile) if profile else None) == expected
+    for name, p in case.model.named_parameters():
+        assert p.data_ptr() == before[name][0]
+        assert torch.equal(p, before[name][1])
+    if profile:
+        sizes = [rms(case.model.get_parameter(name)) for name in expected or ()]
+        assert [row[0] for row in profile.rows] == pytest.approx(sizes, rel=1e-12)
+        assert {row[1] for row in profile.rows} == {2.0}
+
+
+def test_the_mean_of_weights_in_units_of_their_spread() -> None:
+    model = nn.Sequential(nn.Conv2d(2, 3, 3), nn.Flatten(), nn.Linear(3, 2, bias=False))
+    nn.init.uniform_(model[0].weight, -1, 0)
+    nn.init.constant_(model[2].weight, -0.5)
+    profile = measured(squares(model, 4, 2, 3, 3), "weight_mean")["weight_mean"]
+    flat = model[0].weight.detach().flatten()
+    expected = 18**0.5 * float(flat.mean() / flat.std(correction=0))
+    assert by_name(profile)["0"] == pytest.approx(expected, rel=1e-12)
+    assert by_name(profile)["2"] == -math.inf
+    assert profile.note

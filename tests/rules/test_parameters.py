@@ -1,5 +1,6 @@
 """UG603 and UG604: parameters that do not learn, and what the optimizer holds."""
 
+import math
 import time
 
 import pytest
@@ -113,6 +114,40 @@ def test_zero_gradient_beside_a_gate_of_the_block_itself_is_by_design():
     trainable = {"1.gate": 1.0} | dict.fromkeys(names, 1.0)
     [finding] = learning(trainable, gradients | {"1.gate": 0.2}, sizes)
     assert finding.evidence["zero gradient"] == 2
+
+
+def delays(steps: dict[str, float], rows: tuple[tuple[float, float], ...]):
+    return profile("param_grad_delay", steps, columns=("rms", "dimensions"), rows=rows)
+
+
+def test_what_wakes_when_zeros_move_is_by_design_and_what_does_not_is_named():
+    names = {"a.weight": 0.0, "b.weight": 0.0, "b.shift": 0.4}
+    trainable = dict.fromkeys(names, 1.0)
+    assert (
+        learning(trainable, names, delays({"a.weight": 2.0, "b.weight": 1.0}, ((0.3, 2.0), (0.0, 2.0)))) == []
+    )
+    never = delays({"a.weight": math.inf, "b.weight": math.inf}, ((0.3, 2.0), (0.0, 2.0)))
+    [finding] = learning(trainable, names, never)
+    assert finding.severity == "warning"
+    assert finding.sites == (Site("b.weight"), Site("a.weight"))
+    first = finding.causes[0]
+    assert first.text.startswith("initialisation: b starts at zero; ")
+    assert (first.remedy, first.parameters) == ("activation_init", {"sites": ("b",)})
+
+
+def test_a_parameter_with_a_name_of_its_own_that_starts_at_zero_is_named_without_a_remedy():
+    names = {"W1": 0.0, "W2": 0.0, "offset": 0.4}
+    rows = ((0.0, 2.0), (0.0, 2.0))
+    [finding] = learning(
+        dict.fromkeys(names, 1.0), names, delays(dict.fromkeys(("W1", "W2"), math.inf), rows)
+    )
+    assert finding.causes[0].text.startswith("initialisation: W1, W2 start at zero; ")
+    assert finding.causes[0].remedy is None
+
+
+def test_biases_that_stay_without_a_gradient_are_not_reported_alone():
+    names = {"a.bias": 0.0, "b.weight": 0.4}
+    assert learning(dict.fromkeys(names, 1.0), names, delays({"a.bias": math.inf}, ((0.0, 1.0),))) == []
 
 
 def test_a_pass_that_is_not_finite_is_not_judged():

@@ -125,6 +125,11 @@ def trained(case: Case, steps: int = 60) -> Case:
     return case
 
 
+def one_sided(weight: Tensor) -> Tensor:
+    """Fill with numbers of He's size, all of them negative."""
+    return nn.init.uniform_(weight, -math.sqrt(6 / weight.shape[1]), 0.0)
+
+
 def dying(width: int, depth: int, bias: float, layers: slice = slice(None)) -> nn.Module:
     """Return a He-initialised ReLU network whose biases are `bias` in the chosen layers."""
     model = plain(width, depth, nn.ReLU, he)
@@ -200,6 +205,16 @@ def sick() -> list[Patient]:
             lambda: case(dying(64, 6, -30.0, slice(2, 3)), 64),
             ("UG206",),
             ("UG205", "UG103", "UG603"),
+        ),
+        "relu-all-zero": (
+            lambda: case(plain(32, 4, nn.ReLU, nn.init.zeros_), 32),
+            ("UG206",),
+            ("UG205", "UG603", "UG105"),
+        ),
+        "relu-negative-weights": (
+            lambda: case(plain(64, 4, nn.ReLU, one_sided), 64),
+            ("UG206",),
+            ("UG205", "UG603", "UG105"),
         ),
         "residual-unscaled-40": (
             lambda: case(residual(48, 40, norm=False, gain=2.0), 48),

@@ -83,6 +83,20 @@ class Experts(nn.Module):
         return self.head(x + y)
 
 
+class ByHand(nn.Module):
+    """Two layers written with plain parameters, whose offsets have other names than bias."""
+
+    def __init__(self, spread: float) -> None:
+        super().__init__()
+        self.into = nn.Parameter(spread * torch.randn(sound.FEATURES, sound.WIDTH) * sound.FEATURES**-0.5)
+        self.shift = nn.Parameter(torch.zeros(sound.WIDTH))
+        self.out = nn.Parameter(spread * torch.randn(sound.WIDTH, sound.CLASSES) * sound.WIDTH**-0.5)
+        self.level = nn.Parameter(torch.zeros(sound.CLASSES))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.tanh(x @ self.into + self.shift) @ self.out + self.level
+
+
 class Clock(nn.Module):
     """A denoiser that is told the time, 0 to 1000, through sines."""
 
@@ -166,6 +180,22 @@ def zero_gates() -> nn.Module:
 def zero_head(model: Any) -> None:
     """Start the head at zero: behind it nothing moves in the first step."""
     nn.init.zeros_(sound.head(model).weight)
+
+
+def zero_in_a_row(model: Any) -> None:
+    """Start both maps of every residual branch at zero, so that neither ever gets a gradient."""
+    zero_branches(model)
+    for module in model:
+        if isinstance(module, sound.Residual):
+            nn.init.zeros_(module.up.weight)
+            nn.init.zeros_(module.up.bias)
+
+
+def zero_ends(model: Any) -> None:
+    """Start residual branches and the head at zero: each gets a gradient once what is behind it has moved."""
+    zero_branches(model)
+    for parameter in sound.head(model).parameters():
+        nn.init.zeros_(parameter)
 
 
 def binary(model: nn.Module, batch: Any) -> Tensor:
@@ -267,6 +297,8 @@ def sick() -> list[Patient]:
             ("UG603",),
             (),
         ),
+        "zeros-in-a-row": ("residual", lambda: sound.case("residual", zero_in_a_row), ("UG603",), ()),
+        "zeros-by-hand": ("mlp", lambda: sound.case("mlp", lambda m: ByHand(0.0)), ("UG603",), ()),
         "gated-off": ("recurrent", lambda: sound.case("recurrent", lambda m: ZeroGated()), ("UG603",), ()),
         "loss-loud-head": ("mlp", lambda: sound.case("mlp", loud_head(30)), ("UG605",), ()),
         "loss-loud-head-cnn": ("cnn", lambda: sound.case("cnn", loud_head(60)), ("UG605",), ()),
@@ -330,6 +362,8 @@ def healthy() -> list[Patient]:
         "zero-branches": ("residual", lambda: sound.case("residual", zero_branches), (), ()),
         "zero-gates": ("mlp", lambda: sound.case("mlp", lambda m: zero_gates()), (), ()),
         "zero-head": ("mlp", lambda: sound.case("mlp", zero_head), (), ()),
+        "zero-branches-and-head": ("residual", lambda: sound.case("residual", zero_ends), (), ()),
+        "weights-by-hand": ("mlp", lambda: sound.case("mlp", lambda m: ByHand(1.0)), (), ()),
         "low-rank-adapters": ("residual", lambda: sound.case("residual", lora), (), ()),
         "experts-not-chosen": (
             "mlp",

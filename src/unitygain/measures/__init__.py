@@ -38,6 +38,7 @@ from unitygain.measures.logit_grad_absmax import logit_grad_absmax as logit_grad
 from unitygain.measures.loss_value import loss_value as loss_value
 from unitygain.measures.lyapunov_spectrum import lyapunov_spectrum as lyapunov_spectrum
 from unitygain.measures.nonfinite_origin import nonfinite_origin as nonfinite_origin
+from unitygain.measures.param_grad_delay import param_grad_delay as param_grad_delay
 from unitygain.measures.param_grad_frac_zero import param_grad_frac_zero as param_grad_frac_zero
 from unitygain.measures.param_grad_rms import param_grad_rms as param_grad_rms
 from unitygain.measures.param_rms import param_rms as param_rms
@@ -51,4 +52,5 @@ from unitygain.measures.token_cosine import token_cosine as token_cosine
 from unitygain.measures.transient_growth import transient_growth as transient_growth
 from unitygain.measures.update_ratio import update_ratio as update_ratio
 from unitygain.measures.weight_gain import weight_gain as weight_gain
+from unitygain.measures.weight_mean import weight_mean as weight_mean
 from unitygain.measures.weight_spectral_norm import weight_spectral_norm as weight_spectral_norm

@@ -1,24 +1,29 @@
-"""Why units are zero for a whole batch: biases first, then inputs."""
+"""Why units are zero for a whole batch: weights of zeros or of one sign, then biases, then inputs."""
 
 import math
 from collections.abc import Iterable, Mapping
 
 from unitygain._types import Cause, Profile, Site
-from unitygain.rules._layers import fed_by, parameter_rms, value_at
+from unitygain.rules._layers import fed_by, parameter_rms, value_at, within
 from unitygain.rules._numbers import spell
 
 HEAVY = 0.5
 ONE_SIDED = 0.95
+# A unit whose weights have a mean this many times the spread of their sum below zero is off for inputs of one
+# sign. Symmetric draws have 1/sqrt(fan_out) there.
+BELOW = -3.0
 
 
 def explain_dead(profiles: Mapping[str, Profile], site: Site, limit: float) -> Iterable[Cause]:
     """Yield the likely causes of dead units at the activation `site`, likeliest first.
 
     Args:
-        profiles: All profiles; ``act_rms`` and ``param_rms`` tell the pre-activation and its bias.
+        profiles: All profiles; ``act_rms`` and ``param_rms`` tell the pre-activation and its bias,
+            ``weight_mean`` which weights have one sign.
         site: The activation.
         limit: Below which the fraction of dead units must fall once the cause is gone.
     """
+    yield from _badly_drawn(profiles, site, limit)
     # The bias is a part of the pre-activation; HEAVY of it says that it decides the sign of most units.
     heavy = [
         (bias, whole, ahead)
@@ -49,6 +54,37 @@ def explain_dead(profiles: Mapping[str, Profile], site: Site, limit: float) -> I
         "weights: negative sums for every input, by the draw (likelier the deeper and narrower the network) "
         "or after too large a step of the optimizer"
     )
+
+
+def _badly_drawn(profiles: Mapping[str, Profile], site: Site, limit: float) -> Iterable[Cause]:
+    """Yield the weights before `site` that are all zero, or that lie to one side."""
+    ahead = [leaf.path for leaf in fed_by(profiles, site, "weight")]
+    outputs = profiles.get("act_rms")
+    if outputs is not None and site in outputs.sites:
+        ahead = ahead[:1]
+    blank = [path for path in ahead if parameter_rms(profiles, f"{path}.weight") == 0]
+    if blank:
+        yield Cause(
+            f"initialisation: the weights of {blank[-1]} start at zero; behind a ReLU no gradient moves them",
+            "activation_init",
+            {"sites": tuple(blank)},
+            (0.0, limit),
+        )
+    means = profiles.get("weight_mean")
+    low = [
+        (value, place.path)
+        for place, value in (means.items() if means else ())
+        if value <= BELOW and any(within(place.path, path) for path in ahead)
+    ]
+    if low:
+        value, path = min(low)
+        yield Cause(
+            f"initialisation: the weights of {path} lie below zero: in a sum of inputs of one sign their "
+            f"mean is {spell(value)} times their spread, which switches every unit off",
+            "activation_init",
+            {"sites": tuple(dict.fromkeys(path for _, path in low))},
+            (0.0, limit),
+        )
 
 
 def _first(profiles: Mapping[str, Profile], name: str) -> float:

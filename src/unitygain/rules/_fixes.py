@@ -16,6 +16,7 @@ with torch.no_grad():
     for name, offset in cell.named_parameters():
         if name.startswith("bias_ih"):
             offset[cell.hidden_size : 2 * cell.hidden_size] += {bias}"""
+DRAWN = "nn.init.kaiming_normal_(model.get_submodule({path!r}).weight)  # and so every weight of zeros"
 BRANCHES = "x = x + {factor} * branch(x)  # 1 / sqrt(2 * number of blocks), in every block"
 BIASES = "nn.init.zeros_(model.get_submodule({path!r}).bias)"
 NORM = "x = x + block(x)  # give each block with a norm a skip path"
@@ -41,6 +42,7 @@ def suggest(causes: Sequence[Cause]) -> str:
         "pre_norm": PRE_NORM,
         "swap_activation": ACTIVATION,
         "unit_inputs": INPUTS,
+        "activation_init": DRAWN,
     }
     numbers = {name: spell(value) for name, value in given.items() if isinstance(value, float)}
     words = {name: value for name, value in given.items() if isinstance(value, str)}

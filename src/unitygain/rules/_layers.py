@@ -106,11 +106,16 @@ def enclosing(path: str) -> Iterator[str]:
         yield path
 
 
-def fed_by(profiles: Mapping[str, Profile], site: Site) -> list[Site]:
+def fed_by(profiles: Mapping[str, Profile], site: Site, holding: str = "bias") -> list[Site]:
     """Return the leaf calls with a bias that may feed the activation `site`, the nearest first.
 
     An activation that is a function call has no place among the leaf calls: all leaves of the module around
     it may feed it.
+
+    Args:
+        profiles: All profiles; ``act_rms`` tells the leaf calls, ``param_rms`` what they hold.
+        site: The activation.
+        holding: Name of the parameter that they must hold.
     """
     profile = profiles.get("act_rms")
     leaves = profile.sites if profile else ()
@@ -118,8 +123,7 @@ def fed_by(profiles: Mapping[str, Profile], site: Site) -> list[Site]:
         earlier = leaves[: leaves.index(site)][-REACH:]
     else:
         earlier = tuple(leaf for leaf in leaves if within(leaf.path, site.path))
-    biased = [leaf for leaf in earlier if parameter_rms(profiles, f"{leaf.path}.bias") >= 0]
-    return biased[::-1]
+    return [leaf for leaf in earlier if parameter_rms(profiles, f"{leaf.path}.{holding}") >= 0][::-1]
 
 
 def parameter_rms(profiles: Mapping[str, Profile], name: str) -> float:

@@ -50,7 +50,7 @@ MANY = 0.8
     name="dead-units",
     severity="warning",
     needs=("act_frac_dead",),
-    wants=("act_rms", "param_rms", "input_rms", "input_mean"),
+    wants=("act_rms", "param_rms", "weight_mean", "input_rms", "input_mean"),
 )
 def judge(profiles: Mapping[str, Profile]) -> Iterable[Finding]:
     """Yield one finding for all layers with many dead units, the worst first."""

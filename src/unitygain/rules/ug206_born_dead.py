@@ -13,7 +13,8 @@ When it is a false alarm:
     A branch that is switched off on purpose (then it is the warning). A batch of nothing but padding.
 
 Remedies:
-    Biases at zero, a new draw of the initialisation, more width, leaky ReLU or GELU.
+    A new draw of weights of zeros or of one sign (activation_init), biases at zero, more width, leaky ReLU or
+    GELU.
 
 References:
     Lu, Shin, Su and Karniadakis, "Dying ReLU and Initialization: Theory and Numerical Examples" (2019),
@@ -46,7 +47,7 @@ ALL = 1.0
     name="born-dead",
     severity="error",
     needs=("act_frac_dead",),
-    wants=("grad_rms", "act_rms", "param_rms", "input_rms", "input_mean"),
+    wants=("grad_rms", "act_rms", "param_rms", "weight_mean", "input_rms", "input_mean"),
 )
 def judge(profiles: Mapping[str, Profile]) -> Iterable[Finding]:
     """Yield one finding that names the first all-dead activation."""

@@ -16,13 +16,13 @@ Why it matters:
 When it is a false alarm:
     One batch is one look: an expert of a mixture that no token chose, a layer that stochastic depth left
     out, an embedding table of a token type that did not occur. Experts are recognised by their name and
-    reported as information. Behind a weight that starts at zero (a zero-initialised residual branch, the B
-    matrix of LoRA, a zeroed head) everything has a zero gradient in the first step only: where such a
-    weight gets a gradient itself, nothing is said.
+    reported as information. Behind a weight that starts at zero (a zero-initialised residual branch, the
+    B matrix of LoRA, a zeroed head) everything has a zero gradient in the first step only: what starts at
+    zero is moved along its gradient, and nothing is said of what gets one then.
 
 Remedies:
-    unfreeze; call the module in forward; take detach() and no_grad() out of the path; delete what is not
-    used.
+    unfreeze; activation_init where weights start at zero in a row; call the module in forward; take
+    detach() and no_grad() out of the path; delete what is not used.
 
 References:
     Zhang, Dauphin and Ma, "Fixup Initialization" (arXiv:1901.09321), section 3, and Hu et al., "LoRA"
@@ -43,17 +43,16 @@ A silent example:
     []
 """
 
-import fnmatch
 import math
-import re
-from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 
 from unitygain._registry import rule
 from unitygain._types import Cause, Finding, Profile, Severity, Site
+from unitygain.rules._fixes import suggest
+from unitygain.rules._frozen import judge_frozen
 from unitygain.rules._layers import enclosing, within_any
 from unitygain.rules._losses import LEARNT, read_entropy
-from unitygain.rules._parameters import is_bias, list_owners, owner, pattern
+from unitygain.rules._parameters import is_bias, list_owners, owner
 from unitygain.rules._ranges import SMALLEST_NORMAL
 
 
@@ -65,6 +64,7 @@ from unitygain.rules._ranges import SMALLEST_NORMAL
     wants=(
         "backward_gain",
         "param_rms",
+        "param_grad_delay",
         "act_rms",
         "act_frac_dead",
         "act_frac_nonfinite",
@@ -92,7 +92,7 @@ def judge(profiles: Mapping[str, Profile]) -> Iterator[Finding]:
             yield _without_gradient(zero, len(trainable), profiles)
     frozen = [site for site, value in profiles["param_trainable"].items() if not value]
     if frozen:
-        yield _frozen(frozen, trainable, profiles)
+        yield judge_frozen(frozen, trainable, profiles)
 
 
 def _unused(sites: list[Site], count: int, profiles: Mapping[str, Profile]) -> Finding:
@@ -136,7 +136,8 @@ def _without_gradient(sites: list[Site], count: int, profiles: Mapping[str, Prof
         else []
     )
     lost = _lost(sites, profiles.get("grad_rescaled"))
-    causes = []
+    blank = _blank(sites, profiles)
+    causes = [_started_at_zero(blank)] if blank else []
     if dead:
         causes.append(Cause(f"no unit of {dead[0]} is on for any input of the batch (UG206)"))
     if lost:
@@ -152,87 +153,53 @@ def _without_gradient(sites: list[Site], count: int, profiles: Mapping[str, Prof
         "parameter-not-learning",
         severity,
         f"the gradient of {len(sites)} of {count} trainable parameters is exactly zero: {list_owners(sites)}",
-        tuple(sites),
+        tuple(dict.fromkeys((*blank, *sites))),
         "param_grad_rms",
         0.0,
         "rms of dL/d(parameter)",
         0.0,
         causes=tuple(causes),
         evidence={"zero gradient": len(sites), "trainable": count},
-        fix="follow the path from these parameters to the loss and find the factor that is zero",
+        fix=suggest(causes)
+        or "follow the path from these parameters to the loss and find the factor that is zero",
     )
 
 
-def _frozen(frozen: list[Site], trainable: list[Site], profiles: Mapping[str, Profile]) -> Finding:
-    gains = profiles.get("backward_gain")
-    odd = _odd_layers(frozen, trainable, untouched=gains is not None and gains.facts.get("law") == "redrawn")
-    sites = odd or frozen
-    total = len(frozen) + len(trainable)
-    what = f"{len(frozen)} of {total} parameters are frozen ({len(frozen) / total:.0%})"
-    tail = f"{list_owners(odd)} among layers of the same kind that train" if odd else list_owners(frozen)
-    names = _common(sites)
-    left = float(sum(not fnmatch.fnmatchcase(site.path, names) for site in frozen))
-    cause = Cause(
-        f"requires_grad is False on {list_owners(sites)}",
-        remedy="unfreeze",
-        parameters={"names": names},
-        predicted=(left, left),
+def _blank(sites: Sequence[Site], profiles: Mapping[str, Profile]) -> list[Site]:
+    """Return the weights among the `sites` that start at zero and are never moved."""
+    delays = profiles.get("param_grad_delay")
+    if delays is None:
+        return []
+    rows = dict(zip(delays.sites, delays.rows, strict=True))
+    return [site for site in sites if site in rows and rows[site][0] == 0 and rows[site][1] > 1]
+
+
+def _started_at_zero(blank: Sequence[Site]) -> Cause:
+    verb = "starts" if len(blank) == 1 else "start"
+    text = (
+        f"initialisation: {list_owners(blank)} {verb} at zero; a weight of "
+        "zeros in front of another, or of a ReLU, gets no gradient and gives none, so that no step moves it"
     )
-    return Finding(
-        "UG603",
-        "parameter-not-learning",
-        "warning" if odd else "info",
-        f"{what}: {tail}",
-        tuple(sites),
-        "param_trainable",
-        float(len(frozen)),
-        "frozen parameters",
-        1.0,
-        fact="frozen",
-        causes=(cause,),
-        evidence={"frozen": len(frozen), "trainable": len(trainable)},
-        fix="parameter.requires_grad_(True), and give it to the optimizer",
-    )
-
-
-def _common(sites: Sequence[Site]) -> str:
-    """A pattern for the names of all `sites`: the path that they share."""
-    if len(sites) == 1:
-        return sites[0].path
-    shared: list[str] = []
-    for parts in zip(*(owner(site).split(".") for site in sites), strict=False):
-        if len(set(parts)) > 1:
-            break
-        shared.append(parts[0])
-    return ".".join([*filter(None, shared), "*"])
-
-
-def _odd_layers(frozen: Sequence[Site], trainable: Sequence[Site], *, untouched: bool) -> list[Site]:
-    """Frozen weights that have weights of the same name pattern before and behind them that train."""
-    alike: dict[str, list[tuple[int, ...]]] = defaultdict(list)
-    for site in trainable:
-        alike[pattern(site)].append(_numbers(site))
-    still = Counter(pattern(site) for site in frozen)
-    ends = {kind: (min(numbers), max(numbers)) for kind, numbers in alike.items()}
-    # Most of its kind train: a few layers left open in a frozen trunk are a choice, unless that trunk was
-    # never trained.
-    usual = {kind for kind, numbers in alike.items() if untouched or len(numbers) > still[kind]}
-    return [
-        site
-        for site in frozen
-        if not is_bias(site) and (kind := pattern(site)) in usual
-        if ends[kind][0] < _numbers(site) < ends[kind][1]
-    ]
-
-
-def _numbers(site: Site) -> tuple[int, ...]:
-    return tuple(int(digits) for digits in re.findall(r"\d+", site.path))
+    # A layer can be drawn anew; what a parameter with a name of its own should be is not known.
+    if not all(site.path.endswith(".weight") for site in blank):
+        return Cause(text)
+    sites = tuple(owner(site) for site in blank)
+    return Cause(text, "activation_init", {"sites": sites}, (math.ulp(0.0), math.inf))
 
 
 def _not_behind_zero_weights(
     sites: Sequence[Site], gradients: Mapping[Site, float], profiles: Mapping[str, Profile]
 ) -> list[Site]:
-    """The `sites` with no weight that is zero, and gets a gradient, behind them or in the same part."""
+    """The `sites` that stay without a gradient when what starts at zero moves.
+
+    Where that was not tried, those with no weight that is zero, and gets a gradient, behind them or in the
+    same part.
+    """
+    delays = profiles.get("param_grad_delay")
+    if delays is not None:
+        never = {site for site, steps in delays.items() if math.isinf(steps)}
+        left = [site for site in sites if site in never]
+        return left if any(not is_bias(site) for site in left) else []
     sizes = profiles.get("param_rms")
     order = {place: index for index, place in enumerate(sizes.sites)} if sizes else {}
     zeros = [
