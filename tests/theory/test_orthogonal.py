@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+import torch
 
 from unitygain.theory import orthogonal
 from unitygain.theory.lyapunov import lyapunov_spectrum
@@ -68,7 +69,8 @@ def test_the_defect_is_not_underrated(rank):
     off = half @ half.T
     off *= 1e-7 / np.linalg.norm(off)
     true = np.linalg.norm((columns + columns @ off).T @ (columns + columns @ off) - np.eye(SIZE))
-    assert orthogonal._defect(columns + columns @ off) * orthogonal.SAFETY > true
+    given = torch.from_numpy(columns + columns @ off)
+    assert orthogonal._defect(given) * orthogonal.SAFETY > true
 
 
 def test_exponents_of_many_columns_agree_with_a_naive_twin():

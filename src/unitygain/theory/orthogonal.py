@@ -1,10 +1,12 @@
-"""Q·R by products of matrices instead of one column after the other."""
+"""Q·R by products of matrices instead of one column after the other.
 
-from typing import Any
+In torch, whose products made the columns: a second library's threads would wait for the same cores.
+"""
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
-from scipy.linalg import get_blas_funcs
+from torch import Tensor
 
 Matrix = NDArray[np.float64]
 # Columns of a panel. As few columns as a panel, and numbers near the ends of the range whose squares leave
@@ -45,36 +47,36 @@ def orthogonalise(image: Matrix, tolerance: float) -> tuple[Matrix, Matrix]:
         Numer. Anal. 44 (2015). Panels: A. Stathopoulos, K. Wu, SIAM J. Sci. Comput. 23 (2002).
     """
     peak = float(np.abs(image).max())
+    given = torch.from_numpy(np.ascontiguousarray(image))
     if image.shape[1] > PANEL and SQUARES[0] < peak < SQUARES[1]:
-        columns, sizes = image, np.ones(image.shape[1])
+        columns, sizes = given, torch.ones(image.shape[1], dtype=torch.float64)
         for _ in range(2):
             try:
                 columns, again = _by_panels(columns)
-            except np.linalg.LinAlgError:
+            except torch.linalg.LinAlgError:
                 break
             sizes = sizes * again
             if SAFETY * _defect(columns) <= tolerance:
-                return columns, sizes
-    columns, triangle = np.linalg.qr(image)
-    return columns, np.abs(np.diag(triangle))
+                return columns.numpy(), sizes.numpy()
+    columns, triangle = torch.linalg.qr(given)
+    return columns.numpy(), triangle.diagonal().abs().numpy()
 
 
-def _by_panels(image: Matrix) -> tuple[Matrix, Matrix]:
-    solve: Any = get_blas_funcs("trsm", dtype=np.float64)
-    columns = np.empty(image.shape, order="F")
-    sizes = np.empty(image.shape[1])
+def _by_panels(image: Tensor) -> tuple[Tensor, Tensor]:
+    columns, sizes = torch.empty_like(image), torch.empty(image.shape[1], dtype=torch.float64)
     for start in range(0, image.shape[1], PANEL):
         panel, before = slice(start, start + PANEL), columns[:, :start]
-        block = np.asfortranarray(image[:, panel])
+        block = image[:, panel]
         if start:
-            block = block - before @ (before.T @ block)
-        triangle = np.asfortranarray(np.linalg.cholesky(block.T @ block).T)
-        columns[:, panel] = solve(1.0, triangle, block, side=1)
-        sizes[panel] = np.diag(triangle)
+            block = block - before @ (before.mT @ block)
+        triangle = torch.linalg.cholesky(block.mT @ block, upper=True)
+        columns[:, panel] = torch.linalg.solve_triangular(triangle, block, upper=True, left=False)
+        sizes[panel] = triangle.diagonal()
     return columns, sizes
 
 
-def _defect(columns: Matrix) -> float:
+def _defect(columns: Tensor) -> float:
     """Estimate the Frobenius norm of QᵀQ - 1."""
-    directions = np.random.default_rng(0).standard_normal((columns.shape[1], DIRECTIONS))
-    return float(np.linalg.norm(columns.T @ (columns @ directions) - directions)) / DIRECTIONS**0.5
+    drawn = np.random.default_rng(0).standard_normal((columns.shape[1], DIRECTIONS))
+    directions = torch.from_numpy(drawn)
+    return float(torch.linalg.norm(columns.mT @ (columns @ directions) - directions)) / DIRECTIONS**0.5
