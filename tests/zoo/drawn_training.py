@@ -71,6 +71,13 @@ def light(dice: Dice) -> Case:
     return sound.case(dice.one_of(*KINDS), optimizer=build)
 
 
+def hot(dice: Dice) -> Case:
+    """Return a case with momentum at a rate that its first steps cannot stand."""
+    return sound.case(
+        dice.one_of("cnn", "residual"), optimizer=optimizers.sgd(dice.power(0.8, 1.3), momentum=0.9)
+    )
+
+
 def perceptron(dice: Dice) -> nn.Sequential:
     """Return a sound perceptron of drawn size."""
     return sound.mlp(dice.whole(2, 5), dice.whole(24, 48))
@@ -240,8 +247,11 @@ DRAWS = (
     ),
     Draw("float16-near-the-end", "precision", amplified(3.8, 4.2), ("UG502",), ("UG501", "UG901")),
     Draw("float32-tiny-loss", "precision", loss_times(-39, -37.5, "recurrent", "transformer"), ("UG503",)),
-    Draw("step-descent-huge", "optimizers", descent(1.7, 2.3, "mlp", "cnn", "residual"), ("UG601",)),
-    Draw("step-adam-huge", "optimizers", adam(0, 0.5), ("UG601",)),
+    Draw(
+        "step-descent-huge", "optimizers", descent(1.7, 2.3, "mlp", "cnn", "residual"), ("UG601",), ("UG611",)
+    ),
+    Draw("step-adam-huge", "optimizers", adam(0, 0.5), ("UG601",), ("UG611",)),
+    Draw("step-momentum-huge", "optimizers", hot, ("UG611",), ("UG601",)),
     Draw("step-descent-tiny", "optimizers", descent(-9, -7, "mlp", "cnn", "residual"), ("UG602",)),
     Draw("step-adam-tiny", "optimizers", adam(-8, -6.5), ("UG602",)),
     Draw("unused-layers", "training", forgotten, ("UG603",)),
@@ -263,9 +273,9 @@ DRAWS = (
     ),
     Draw("float16-large-outputs", "precision", amplified(0, 2), near=("UG502",)),
     Draw("float32-small-loss", "precision", loss_times(-33.3, -32.5, "mlp", "residual"), near=("UG503",)),
-    Draw("step-adam", "optimizers", adam(-4, -2), near=("UG601", "UG602")),
     Draw("step-adam-fine-tuning", "optimizers", adam(-5, -4.3), near=("UG602",)),
-    Draw("step-momentum", "optimizers", momentum, near=("UG601", "UG602")),
+    Draw("step-adam", "optimizers", adam(-4, -2), near=("UG601", "UG602", "UG611")),
+    Draw("step-momentum", "optimizers", momentum, near=("UG601", "UG602", "UG611")),
     Draw("frozen-first", "training", frozen_first, near=("UG603",)),
     Draw("optimizer-of-two-groups", "optimizers", grouped, near=("UG604",)),
     Draw("head", "training", head_times(-1, 0.17, *KINDS[:-1]), near=("UG605",)),

@@ -81,15 +81,20 @@ def warm_up(optimizer: torch.optim.Optimizer) -> Any:
 def sick() -> list[Patient]:
     """Return cases whose step or whose optimizer is wrong."""
     return sound.patients({
-        "step-adam-huge": ("mlp", lambda: sound.case("mlp", optimizer=adam(1.0)), ("UG601",), ()),
-        "step-sgd-huge": ("cnn", lambda: sound.case("cnn", optimizer=sgd(30.0)), ("UG601",), ()),
+        "step-adam-huge": ("mlp", lambda: sound.case("mlp", optimizer=adam(1.0)), ("UG601",), ("UG611",)),
+        "step-sgd-huge": ("cnn", lambda: sound.case("cnn", optimizer=sgd(30.0)), ("UG601", "UG611"), ()),
         "step-sum-of-losses": (
             "residual",
             lambda: sound.case("residual", loss=summed, optimizer=sgd(3.0)),
-            ("UG601",),
+            ("UG601", "UG611"),
             (),
         ),
-        "step-lstm-huge": ("recurrent", lambda: sound.case("recurrent", optimizer=adam(2.0)), ("UG601",), ()),
+        "step-lstm-huge": (
+            "recurrent",
+            lambda: sound.case("recurrent", optimizer=adam(2.0)),
+            ("UG601", "UG611"),
+            (),
+        ),
         "step-sgd-tiny": ("mlp", lambda: sound.case("mlp", optimizer=sgd(1e-7)), ("UG602",), ()),
         "step-adam-tiny": (
             "transformer",

@@ -36,7 +36,7 @@ from unitygain.remedies._snapshot import Undo
 RATES = ("lr", "initial_lr")
 
 
-@remedy(treats=("UG601", "UG602"), changes="optimizer")
+@remedy(treats=("UG601", "UG602", "UG611"), changes="optimizer")
 def lower_learning_rate(case: Case, *, factor: float) -> Undo:
     """Multiply the learning rate by `factor`, which may be above 1.
 

@@ -8,7 +8,7 @@ from unitygain._types import SEVERITIES, Finding
 # the inputs are, a softmax too many) is no consequence of anything measured.
 FIRST = ("UG901", "UG604", "UG606", "UG607", "UG703")
 # That a block is not what its weights claim is no reason: it stands behind every finding that gives one.
-LAST = ("UG605", "UG105", "UG601", "UG602")
+LAST = ("UG605", "UG105", "UG611", "UG601", "UG602")
 # Logits that are too large, and a gradient that is, follow from a signal or a gradient that grows.
 GROWTH = frozenset({"UG102", "UG104", "UG201"})
 

@@ -1,9 +1,11 @@
 """The relative size of an optimizer's first update, read over the weights of a model."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from unitygain._types import Profile, Site
+from unitygain._types import Cause, Profile, Site
+from unitygain.rules._losses import reduction, target_spread
+from unitygain.rules._numbers import spell
 from unitygain.rules._parameters import is_bias
 
 # Optimizers whose first step has about the size of the learning rate in every entry, whatever the gradient.
@@ -21,6 +23,9 @@ BY_SIGN = frozenset([
 ])
 # Such steps have one rms in all tensors; those in proportion to the gradient do not.
 SAME_SIZE = 1.2
+LARGE_INPUT = 10.0
+# A loss of several terms, or weighted, is a few times its main term; the smallest batch worth summing is 10.
+LARGE_LOSS = 10.0
 
 
 @dataclass(frozen=True)
@@ -65,3 +70,36 @@ def read_updates(profiles: Mapping[str, Profile]) -> Updates | None:
     named = str(profile.facts.get("optimizer", "")) in BY_SIGN
     left_out = len(profile) - len(read)
     return Updates(middle, ratio, ordered[-1][0], len(read), left_out, named or alike)
+
+
+def behind_the_gradient(
+    profiles: Mapping[str, Profile], factor: float, predicted: tuple[float, float]
+) -> Iterator[Cause]:
+    """Yield what makes a gradient large, where it was measured: inputs, the loss's reduction, targets.
+
+    Args:
+        profiles: All profiles.
+        factor: What the learning rate would have to be multiplied by.
+        predicted: Range of the finding's value under that rate, which a loss as many times smaller gives too.
+    """
+    scales = profiles["input_rms"].finite() if "input_rms" in profiles else ()
+    inputs = max((value for _, value in scales), default=0.0)
+    if inputs > LARGE_INPUT:
+        yield Cause(
+            f"inputs: their rms is {spell(inputs)}; the gradient of the first weights grows with it (UG607)",
+            remedy="unit_inputs",
+        )
+    times = reduction(profiles)
+    if times > LARGE_LOSS:
+        yield Cause(
+            f"loss: it is {spell(times)} times its mean per row, as a sum over rows is; so is the gradient",
+            remedy="lower_learning_rate",
+            parameters={"factor": factor},
+            predicted=predicted,
+            note="a mean in the place of the sum does what the factor does",
+        )
+    spread = target_spread(profiles)
+    if spread > LARGE_INPUT:
+        yield Cause(
+            f"targets: their spread is {spell(spread)}, and the gradient of a squared error grows with it"
+        )

@@ -50,18 +50,14 @@ from collections.abc import Iterator, Mapping
 
 from unitygain._registry import rule
 from unitygain._types import Cause, Finding, Profile
-from unitygain.rules._losses import reduction, target_spread
 from unitygain.rules._numbers import spell
-from unitygain.rules._updates import Updates, read_updates
+from unitygain.rules._updates import Updates, behind_the_gradient, read_updates
 
 LIMIT_PROPORTIONAL = 0.2
 LIMIT_BY_SIGN = 2.0
 # A model of one weight has nothing behind it that a new weight could upset, and its loss is usually convex.
 LIMIT_ALONE = 2.0
 FATAL = 10.0
-LARGE_INPUT = 10.0
-# A loss of several terms, or weighted, is a few times its main term; the smallest batch worth summing is 10.
-LARGE_LOSS = 10.0
 
 
 @rule(
@@ -106,43 +102,19 @@ def judge(profiles: Mapping[str, Profile]) -> Iterator[Finding]:
 
 def _causes(updates: Updates, limit: float, profiles: Mapping[str, Profile]) -> Iterator[Cause]:
     factor = _factor(updates, limit)
+    # Decay, weight and gradient are the same in both first steps; only the rate's rounding differs.
+    predicted = (0.99 * factor * updates.ratio, 1.01 * factor * updates.ratio)
     if not updates.by_sign:
-        yield from _behind_the_gradient(profiles, factor, updates)
+        yield from behind_the_gradient(profiles, factor, predicted)
     yield Cause(
         f"learning rate: the update is proportional to it; {spell(factor)} of it gives a ratio of "
         f"{spell(factor * updates.ratio)}",
         remedy="lower_learning_rate",
         parameters={"factor": factor},
-        # Decay, weight and gradient are the same in both first steps; only the rate's rounding differs.
-        predicted=(0.99 * factor * updates.ratio, 1.01 * factor * updates.ratio),
+        predicted=predicted,
     )
     if not updates.by_sign:
         yield Cause("gradient: its scale; look at what grows over the depth (UG102, UG201)")
-
-
-def _behind_the_gradient(profiles: Mapping[str, Profile], factor: float, updates: Updates) -> Iterator[Cause]:
-    """Yield what makes a gradient large, where it was measured: inputs, the loss's reduction, targets."""
-    scales = profiles["input_rms"].finite() if "input_rms" in profiles else ()
-    inputs = max((value for _, value in scales), default=0.0)
-    if inputs > LARGE_INPUT:
-        yield Cause(
-            f"inputs: their rms is {spell(inputs)}; the gradient of the first weights grows with it (UG607)",
-            remedy="unit_inputs",
-        )
-    times = reduction(profiles)
-    if times > LARGE_LOSS:
-        yield Cause(
-            f"loss: it is {spell(times)} times its mean per row, as a sum over rows is; so is the gradient",
-            remedy="lower_learning_rate",
-            parameters={"factor": factor},
-            predicted=(0.99 * factor * updates.ratio, 1.01 * factor * updates.ratio),
-            note="a mean in the place of the sum does what the factor does",
-        )
-    spread = target_spread(profiles)
-    if spread > LARGE_INPUT:
-        yield Cause(
-            f"targets: their spread is {spell(spread)}, and the gradient of a squared error grows with it"
-        )
 
 
 def _factor(updates: Updates, limit: float) -> float:

@@ -1,0 +1,114 @@
+"""first_steps: what the case's own first steps do to the loss, and what smaller ones would."""
+
+import time
+
+from unitygain._case import Case, random_states, reseed
+from unitygain._registry import measure
+from unitygain._rehearsal import mean_loss, rehearse
+from unitygain._types import Profile, Site
+from unitygain.probe.record import Record
+from unitygain.probe.trace import Gap
+
+UNIT = "mean loss over the drawn batches after the first steps"
+COLUMNS = ("before", "after", "at_a_tenth", "at_a_hundredth")
+STEPS, PATIENCE = 8, 24
+# A fall by this share of the loss is learning; where there is none smaller rates are tried.
+FALLS = 0.02
+RATES = (0.1, 0.01)
+# A copy with its optimizer's state takes four times the memory of the parameters.
+MOST_PARAMETERS, MOST_SECONDS = 64_000_000, 20.0
+FORWARDS_PER_STEP = 3.5
+
+
+@measure(unit=UNIT, passes="8 training steps; up to 80 where the loss does not fall")
+def first_steps(case: Case, record: Record) -> Profile | None:
+    """Mean loss before and after the first training steps, and after as many at smaller learning rates.
+
+    Copies are trained as the case declares it: its optimizer, precision, clip and schedule, on the drawn
+    batches in their order and again from the first. Where eight steps lower the loss by 2 % that is all.
+    Otherwise twenty-four are taken, at the case's rate and, unless they lower it, at a tenth and a
+    hundredth of it. All arms see the same batches and random numbers.
+
+    Cost: 8 training steps, at most 80, and memory for a copy of the model, its gradients and its
+    optimizer's state. No side effects.
+
+    Args:
+        case: An isolated case.
+        record: Its record, for the seed.
+
+    Returns:
+        The loss after the steps at the model; infinite where it is not finite. Columns of the one row:
+        ``before``, ``after``, ``at_a_tenth``, ``at_a_hundredth`` (NaN where not tried). Facts: ``steps``.
+        None where the case declares no optimizer, or a step of its own, whose loss need not fall (as that
+        of a game).
+
+    Raises:
+        Gap: If the model has more than 64 million parameters, eight steps would take more than twenty
+            seconds, or the case cannot be copied.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from unitygain.probe.observe import observe
+        >>> model = nn.Linear(1, 1, bias=False)
+        >>> _ = nn.init.ones_(model.weight)
+        >>> case = Case(model, loss=lambda m, x: m(x).square().mean(), data=[torch.ones(2, 1)],
+        ...             optimizer=lambda p: torch.optim.SGD(p, 1.5))
+        >>> profile = first_steps(case, observe(case, []))
+        >>> profile.values[0] > 1e6, [value < 0.1 for value in profile.rows[0]]
+        (True, [False, False, True, False])
+    """
+    if case.optimizer is None or case.step is not None:
+        return None
+    if sum(parameter.numel() for parameter in case.model.parameters()) > MOST_PARAMETERS:
+        raise Gap(f"training steps on a copy of more than {MOST_PARAMETERS:,} parameters are left to treat")
+    seed = int(record.facts.get("seed", 0))
+    before = _loss_before(case, seed)
+    steps, after, others = STEPS, rehearse(case, STEPS, seed=seed).final, [float("nan")] * len(RATES)
+    if not falls(before, after):
+        steps, after = PATIENCE, rehearse(case, PATIENCE, seed=seed).final
+    if not falls(before, after):
+        others = [_at(case, rate, seed) for rate in RATES]
+    return Profile(
+        "first_steps",
+        UNIT,
+        (Site(""),),
+        (after,),
+        columns=COLUMNS,
+        rows=((before, after, *others),),
+        facts={"steps": float(steps)},
+        note="NaN: not tried",
+    )
+
+
+def falls(before: float, after: float) -> bool:
+    """Whether the loss fell by a notable share of itself."""
+    return before - after >= FALLS * abs(before)
+
+
+def _loss_before(case: Case, seed: int) -> float:
+    """Return the mean loss of a copy, in which forward passes may change buffers."""
+    with random_states():
+        try:
+            twin = case.copy()
+        except Exception as error:
+            raise Gap(f"the case could not be copied ({type(error).__name__}: {error})") from error
+        reseed(seed)
+        started = time.perf_counter()
+        before = mean_loss(twin)
+    seconds = STEPS * FORWARDS_PER_STEP * (time.perf_counter() - started) / len(twin.batches)
+    if seconds > MOST_SECONDS:
+        raise Gap(f"{STEPS} training steps would take about {seconds:.0f} s; treat takes them")
+    return before
+
+
+def _at(case: Case, rate: float, seed: int) -> float:
+    """Return the loss after the steps at a share of the learning rate."""
+    with random_states():
+        twin = case.copy()
+    optimizer = twin.build_optimizer()
+    assert optimizer is not None
+    for group in optimizer.param_groups:
+        group.update({name: rate * group[name] for name in ("lr", "initial_lr") if name in group})
+    twin.optimizer = optimizer
+    return rehearse(twin, PATIENCE, seed=seed).final
