@@ -187,6 +187,22 @@ def narrow() -> Case:
     return case
 
 
+class Unlisted(nn.Module):
+    """A perceptron with a layer in a plain list."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers, self.head = [nn.Linear(8, 8)], nn.Linear(8, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.layers[0](x).tanh())
+
+
+def unlisted() -> Case:
+    """A model that does not know of one of its layers."""
+    return _case(Unlisted(), torch.randn(BATCH, 8))
+
+
 def zeroed() -> Case:
     """A head of zeros, behind which no gradient gets in the first step."""
     model = nn.Sequential(nn.Linear(8, 8), nn.Tanh(), nn.Linear(8, 5))
@@ -198,4 +214,9 @@ def zeroed() -> Case:
 HEALTHY: dict[str, Callable[[], Case]] = {
     make.__name__: make for make in (mlp, cnn, rnn, lstm, attention, residual, flow, game, denoiser)
 }
-EVERY: dict[str, Callable[[], Case]] = HEALTHY | {"broken": broken, "narrow": narrow, "zeroed": zeroed}
+EVERY: dict[str, Callable[[], Case]] = HEALTHY | {
+    "broken": broken,
+    "narrow": narrow,
+    "zeroed": zeroed,
+    "unlisted": unlisted,
+}

@@ -393,3 +393,58 @@ def test_the_mean_of_weights_in_units_of_their_spread() -> None:
     assert by_name(profile)["0"] == pytest.approx(expected, rel=1e-12)
     assert by_name(profile)["2"] == -math.inf
     assert profile.note
+
+
+class Hiding(nn.Module):
+    """Layers in plain containers: some trained, one frozen, one registered elsewhere, one not used."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.known = nn.Linear(4, 4, bias=False)
+        self.listed = [nn.Linear(4, 4), self.known]
+        self.named = {"a": (nn.Sequential(nn.Linear(4, 4, bias=False)), 3)}
+        self.still = [nn.Linear(4, 4).requires_grad_(False)]
+        self.spare = [nn.Linear(4, 4)]
+        self.noted = [torch.zeros(2, requires_grad=True), "x"]
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.known(self.listed[0](x)) + self.named["a"][0](x)
+        return self.still[0](x)
+
+
+def hide(case: Case) -> Case:
+    """Cast what `squares` could not: the model does not know of it."""
+    model: Any = case.model
+    for part in (model.listed[0], model.named["a"][0], model.still[0]):
+        part.double()
+    return case
+
+
+def test_parameters_in_plain_containers_are_found_by_their_gradient() -> None:
+    case = hide(squares(Hiding(), 3, 4))
+    profile = measured(case, "unregistered_grad_rms")["unregistered_grad_rms"]
+    model: Any = case.model
+    expected = {
+        "(model).listed[0].weight": model.listed[0].weight,
+        "(model).listed[0].bias": model.listed[0].bias,
+        "(model).named['a'][0].0.weight": model.named["a"][0][0].weight,
+    }
+    inputs = list(expected.values())
+    found = torch.autograd.grad(case.loss(model, case.batches[0]), inputs)
+    sizes = {name: rms(gradient) for name, gradient in zip(expected, found, strict=True)}
+    assert by_name(profile) == pytest.approx(sizes, rel=1e-12)
+    assert profile.labels == ("no optimizer",) * 3
+    assert profile.facts == {"not_held": 3.0, "containers": "listed, named"}
+
+
+def test_a_hidden_parameter_that_the_optimizer_holds_is_told_from_one_that_it_does_not() -> None:
+    case = hide(squares(Hiding(), 3, 4))
+    model: Any = case.model
+    case.optimizer = torch.optim.SGD([*model.parameters(), *model.listed[0].parameters()], 0.1)
+    profile = measured(case, "unregistered_grad_rms")["unregistered_grad_rms"]
+    assert profile.labels == ("in optimizer", "in optimizer", "not in optimizer")
+    assert profile.facts == {"not_held": 1.0, "containers": "named"}
+
+
+def test_a_model_without_plain_containers_has_no_hidden_parameters() -> None:
+    assert measured(squares(_net(), 4, 5), "unregistered_grad_rms") == {}

@@ -215,6 +215,32 @@ def test_nothing_held_is_an_error():
     )
 
 
+def hidden(*labels: str):
+    missing = [label != "in optimizer" for label in labels]
+    sites = tuple(Site("encoder", leaf=f".layers[{k}].weight") for k in range(len(labels)))
+    facts = {"not_held": float(sum(missing)), "containers": "encoder.layers" if any(missing) else ""}
+    found = Profile("unregistered_grad_rms", "rms", sites, (0.1,) * len(labels), labels=labels, facts=facts)
+    trainable = profile("param_trainable", {"head.weight": 1.0}, labels=("in optimizer",))
+    return judged("UG604", trainable, found)
+
+
+def test_layers_in_a_plain_list_are_not_registered():
+    [finding] = hidden("in optimizer", "not in optimizer")
+    assert finding.severity == "warning"
+    assert finding.message == (
+        "1 parameter takes part in the loss and is not registered in the model: encoder.layers[1].weight; "
+        "model.parameters() leaves out what a plain container holds, and no step moves it"
+    )
+    assert finding.causes[0].text == (
+        "a plain Python list, tuple or dict holds their modules (encoder.layers): not registered"
+    )
+    assert [f.severity for f in hidden("no optimizer")] == ["warning"]
+
+
+def test_layers_in_a_plain_list_that_the_optimizer_was_given_train():
+    assert hidden("in optimizer", "in optimizer") == []
+
+
 def test_frozen_in_the_optimizer_is_information():
     [finding] = holding({"body.weight": (0.0, "in optimizer"), "head.weight": (1.0, "in optimizer")})
     assert finding.severity == "info"

@@ -83,6 +83,29 @@ class Experts(nn.Module):
         return self.head(x + y)
 
 
+class Plain(nn.Module):
+    """A perceptron whose hidden layers are in a plain list, or in one that registers them."""
+
+    def __init__(self, container: Any) -> None:
+        super().__init__()
+        self.first = nn.Linear(sound.FEATURES, sound.WIDTH)
+        self.hidden = container([nn.Linear(sound.WIDTH, sound.WIDTH) for _ in range(2)])
+        self.head = nn.Linear(sound.WIDTH, sound.CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.tanh(self.first(x))
+        for layer in self.hidden:
+            x = torch.tanh(layer(x))
+        return self.head(x)
+
+
+def tied_in_a_list() -> nn.Module:
+    """Return a model that keeps a list of layers which it registers as well."""
+    model = Plain(nn.ModuleList)
+    model.shortcuts = list(model.hidden)
+    return model
+
+
 class ByHand(nn.Module):
     """Two layers written with plain parameters, whose offsets have other names than bias."""
 
@@ -297,6 +320,12 @@ def sick() -> list[Patient]:
             ("UG603",),
             (),
         ),
+        "layers-in-a-list": (
+            "mlp",
+            lambda: sound.case("mlp", lambda m: Plain(list), optimizer=lambda p: torch.optim.Adam(p, 1e-3)),
+            ("UG604",),
+            (),
+        ),
         "zeros-in-a-row": ("residual", lambda: sound.case("residual", zero_in_a_row), ("UG603",), ()),
         "zeros-by-hand": ("mlp", lambda: sound.case("mlp", lambda m: ByHand(0.0)), ("UG603",), ()),
         "gated-off": ("recurrent", lambda: sound.case("recurrent", lambda m: ZeroGated()), ("UG603",), ()),
@@ -363,6 +392,7 @@ def healthy() -> list[Patient]:
         "zero-gates": ("mlp", lambda: sound.case("mlp", lambda m: zero_gates()), (), ()),
         "zero-head": ("mlp", lambda: sound.case("mlp", zero_head), (), ()),
         "zero-branches-and-head": ("residual", lambda: sound.case("residual", zero_ends), (), ()),
+        "layers-in-two-lists": ("mlp", lambda: sound.case("mlp", lambda m: tied_in_a_list()), (), ()),
         "weights-by-hand": ("mlp", lambda: sound.case("mlp", lambda m: ByHand(1.0)), (), ()),
         "low-rank-adapters": ("residual", lambda: sound.case("residual", lora), (), ()),
         "experts-not-chosen": (

@@ -3,7 +3,8 @@
 What it sees:
     Each parameter's requires_grad beside its membership in the optimizer's groups. Trainable and not held:
     a warning, and an error where the optimizer holds none of the model's parameters at all. Frozen and
-    held: information.
+    held: information. And parameters that get a gradient of the loss and that the model does not register,
+    because a plain list, tuple or dict holds their module: a warning, unless the optimizer was given them.
 
 Why it matters:
     A parameter that no optimizer holds gets a gradient in every step and never moves. The usual reasons:
@@ -16,7 +17,8 @@ When it is a false alarm:
     harmless: its gradient is None, and a step leaves it alone.
 
 Remedies:
-    Build the optimizer last, from model.parameters(); optimizer.add_param_group for what came later.
+    nn.ModuleList, nn.ModuleDict or nn.ParameterList in the place of a plain container. Build the optimizer
+    last, from model.parameters(); optimizer.add_param_group for what came later.
 
 References:
     The page of torch.optim in PyTorch's documentation, section "Constructing it", on moving a model before
@@ -41,7 +43,7 @@ from collections.abc import Iterator, Mapping
 from unitygain._registry import rule
 from unitygain._types import Cause, Finding, Profile, Severity, Site
 from unitygain.rules._layers import within_any
-from unitygain.rules._parameters import list_owners
+from unitygain.rules._parameters import list_names, list_owners
 
 HELD = "in optimizer"
 NOT_HELD = "not in optimizer"
@@ -53,10 +55,13 @@ NOT_HELD = "not in optimizer"
     severity="error",
     needs=("param_trainable",),
     static=("param_trainable",),
-    wants=("fake_logit_grad",),
+    wants=("fake_logit_grad", "unregistered_grad_rms"),
 )
 def judge(profiles: Mapping[str, Profile]) -> Iterator[Finding]:
-    """Yield one finding for trainable parameters that are not held, one for frozen ones that are."""
+    """Yield one finding for trainable parameters not held or not registered, one for frozen ones held."""
+    hidden = profiles.get("unregistered_grad_rms")
+    if hidden is not None and float(hidden.facts["not_held"]):
+        yield _unregistered(hidden)
     profile = profiles["param_trainable"]
     if not profile.labels:
         return
@@ -89,6 +94,32 @@ def _of_the_other_player(sites: list[Site], profiles: Mapping[str, Profile]) -> 
     game = profiles.get("fake_logit_grad")
     judges = {site.path for site in game.sites} if game else set()
     return bool(judges) and all(within_any(site.path, judges) for site in sites)
+
+
+def _unregistered(hidden: Profile) -> Finding:
+    sites = tuple(site for site, label in zip(hidden.sites, hidden.labels, strict=True) if label != HELD)
+    containers = str(hidden.facts["containers"])
+    take, are = ("parameter takes", "is") if len(sites) == 1 else ("parameters take", "are")
+    return Finding(
+        "UG604",
+        "optimizer-mismatch",
+        "warning",
+        f"{len(sites)} {take} part in the loss and {are} not registered in the model: "
+        f"{list_names(sites)}; model.parameters() leaves out what a plain container holds, "
+        "and no step moves it",
+        sites,
+        "unregistered_grad_rms",
+        float(len(sites)),
+        "parameters with a gradient that the model does not register and the optimizer does not hold",
+        1.0,
+        fact="not_held",
+        causes=(
+            Cause(f"a plain Python list, tuple or dict holds their modules ({containers}): not registered"),
+            Cause("another optimizer, which the case does not declare, holds them"),
+        ),
+        evidence={"containers": containers},
+        fix="self.layers = nn.ModuleList(self.layers)  # or nn.ModuleDict, nn.ParameterList",
+    )
 
 
 def _missing(sites: list[Site], count: int, held: bool, *, shared: bool) -> Finding:
