@@ -175,6 +175,30 @@ class Root(nn.Module):
         return x.sqrt()
 
 
+class Circuit(nn.Module):
+    """Three qubits under rotations about Y and controlled-Z gates, in real amplitudes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.angles, self.n_qubits = nn.Parameter(torch.randn(3, 3)), 3
+
+    def forward(self, x: Tensor) -> Tensor:
+        state = torch.eye(8)[0].view(2, 2, 2)
+        sign = torch.tensor([1.0, 1, 1, -1, 1, 1, -1, 1]).view(2, 2, 2)
+        for layer in self.angles:
+            for qubit, angle in enumerate(layer):
+                low, high = state.unbind(qubit)
+                c, s = (angle / 2).cos(), (angle / 2).sin()
+                state = torch.stack([c * low - s * high, s * low + c * high], qubit)
+            state = state * sign
+        return 2 * x * (state[0] * state[1]).sum()
+
+
+def circuit() -> Case:
+    """The minimisation of an expectation."""
+    return Case(Circuit(), loss=lambda model, x: model(x).sum(), data=[torch.ones(1)])
+
+
 def broken() -> Case:
     """A model that makes a NaN."""
     return _case(nn.Sequential(nn.Linear(8, 8), Root(), nn.Linear(8, 5)), torch.randn(BATCH, 8))
@@ -212,7 +236,7 @@ def zeroed() -> Case:
 
 
 HEALTHY: dict[str, Callable[[], Case]] = {
-    make.__name__: make for make in (mlp, cnn, rnn, lstm, attention, residual, flow, game, denoiser)
+    make.__name__: make for make in (mlp, cnn, rnn, lstm, attention, residual, flow, game, denoiser, circuit)
 }
 EVERY: dict[str, Callable[[], Case]] = HEALTHY | {
     "broken": broken,

@@ -103,6 +103,8 @@ TRIES: dict[str, tuple[Try, ...]] = {
         Try("rnn-cell-default-120", {"axis": 1}),
     ),
     "identity_block_init": (
+        Try("circuit-complex-9", {"names": "angles", "size": 3}, cures=("UG706",)),
+        Try("circuit-real-15", {"names": "angles", "size": 5}, cures=("UG706",)),
         Try("circuit-y", {"names": "angles"}),
         Try("circuit-x", {"names": "angles", "size": 5}),
     ),

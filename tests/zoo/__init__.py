@@ -4,6 +4,7 @@ Most are fixed; those of the files `drawn_...` are drawn anew by each seed.
 """
 
 from zoo import (
+    circuits,
     claims,
     cnn,
     denoisers,
@@ -36,6 +37,7 @@ FAMILIES = (
     flows,
     games,
     denoisers,
+    circuits,
     claims,
 )
 DRAWS: tuple[Draw, ...] = (

@@ -1,9 +1,11 @@
-"""Drawn by seed: flows, and games of a generator against a discriminator, denoisers."""
+"""Drawn by seed: flows, games of a generator against a discriminator, denoisers, circuits."""
 
 from typing import Any
 
+import torch
+
 from unitygain._case import Case
-from zoo import denoisers, flows, games
+from zoo import circuits, denoisers, flows, games
 from zoo.dice import Dice, Draw
 from zoo.generative import Denoiser
 
@@ -55,6 +57,32 @@ def denoiser(*losses: tuple[str, denoisers.Weight]) -> Any:
     return make
 
 
+def deep(dice: Dice) -> Case:
+    """Build a circuit of many layers at random angles."""
+    kind, pairs = dice.one_of(
+        (circuits.Simulator, circuits.ring),
+        (circuits.Simulator, circuits.dense),
+        (circuits.RealAnsatz, circuits.dense),
+    )
+    return circuits.minimised(kind(6, dice.one_of(9, 15), pairs(6)))
+
+
+def shallow(dice: Dice) -> Case:
+    """Build a circuit of one or two layers between neighbours, of X on one qubit."""
+    kind, qubits = dice.one_of(circuits.Simulator, circuits.RealAnsatz), dice.one_of(6, 8)
+    return circuits.minimised(kind(qubits, dice.whole(1, 2), circuits.ring(qubits)))
+
+
+def undone(dice: Dice) -> Case:
+    """Build a deep circuit that starts close to blocks of the identity."""
+    size, pairs = dice.one_of(3, 5), dice.one_of(circuits.ring, circuits.dense)
+    made = circuits.minimised(circuits.Simulator(6, size * dice.whole(2, 4), pairs(6)))
+    near = circuits.identity(made, "angles", size)
+    with torch.no_grad():
+        near.model.angles.add_(0.02 * torch.randn(near.model.angles.shape))
+    return near
+
+
 UNBOUNDED = (("sample", denoisers.ratio), ("v", denoisers.ratio), ("noise", denoisers.bound))
 EVEN = (("sample", denoisers.one), ("v", denoisers.one), ("noise", denoisers.one))
 
@@ -71,4 +99,7 @@ DRAWS = (
     Draw("denoiser-unbounded", "denoisers", denoiser(*UNBOUNDED), ("UG705",)),
     Draw("denoiser-even", "denoisers", denoiser(*EVEN), near=("UG705",)),
     Draw("denoiser-min-snr", "denoisers", denoiser(("sample", denoisers.bounded)), near=("UG705",)),
+    Draw("circuit-deep", "circuits", deep, ("UG706",)),
+    Draw("circuit-shallow", "circuits", shallow, near=("UG706",)),
+    Draw("circuit-identity", "circuits", undone, near=("UG706",)),
 )

@@ -11,6 +11,7 @@ from unitygain.measures.attention_logit_absmax import attention_logit_absmax as 
 from unitygain.measures.attention_scale import attention_scale as attention_scale
 from unitygain.measures.backward_gain import backward_gain as backward_gain
 from unitygain.measures.chain_gain import chain_gain as chain_gain
+from unitygain.measures.circuit_grad_variance import circuit_grad_variance as circuit_grad_variance
 from unitygain.measures.conv_operator_norm import conv_operator_norm as conv_operator_norm
 from unitygain.measures.decay_ratio import decay_ratio as decay_ratio
 from unitygain.measures.depth_exponents import depth_exponents as depth_exponents

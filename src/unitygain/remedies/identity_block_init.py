@@ -39,7 +39,7 @@ from unitygain._registry import remedy
 from unitygain.remedies._snapshot import Undo, keep
 
 
-@remedy(treats=(), changes="initial weights")
+@remedy(treats=("UG706",), changes="initial weights")
 def identity_block_init(case: Case, *, names: str = "", axis: int = 0, size: int | None = None) -> Undo:
     """Make the second half of every block of layers the inverse of its first half.
 

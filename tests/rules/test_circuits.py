@@ -1,0 +1,58 @@
+"""UG706: where it begins, and which cause can be tested."""
+
+import pytest
+
+from unitygain._types import Finding, Profile, Site
+from unitygain.rules.ug706_barren_plateau import judge
+
+NUMBERS = ("qubits", "law", "redrawn", "redrawn_error", "redrawn_least", "redrawn_most", "swing")
+COLUMNS = (*NUMBERS, "angles", "felt", "layers", "axis")
+
+
+def find(
+    own: float, *, qubits: int = 6, redrawn: float = 1.0, layers: int = 15, axis: int = 0
+) -> list[Finding]:
+    row = (qubits, 0.0077, redrawn, 0.1, 0.6 * redrawn, 1.6 * redrawn, 1.0, 90.0, 1.0, layers, axis)
+    name = "circuit_grad_variance"
+    profile = Profile(
+        name,
+        "ratio",
+        (Site("core.circuit"),),
+        (own,),
+        columns=COLUMNS,
+        rows=(tuple(map(float, row)),),
+        facts={"angles": "core.circuit.angles"},
+    )
+    return list(judge({name: profile}))
+
+
+@pytest.mark.parametrize(
+    ("given", "count"),
+    [
+        ({}, 1),
+        ({"qubits": 5}, 0),
+        ({"redrawn": 4.1, "own": 4.0}, 0),
+        ({"redrawn": 0.01, "own": 0.01}, 1),
+        ({"own": 2.5}, 0),
+        ({"own": 2.3}, 1),
+        ({"own": 0.0}, 0),
+        ({"own": 0.31}, 1),
+    ],
+)
+def test_it_fires_on_the_law_and_among_the_redraws(given, count):
+    assert len(find(**{"own": 1.0} | given)) == count
+
+
+@pytest.mark.parametrize(("layers", "size"), [(15, 3), (10, 5), (7, 7), (20, 5)])
+def test_layers_in_odd_blocks_are_tested(layers, size):
+    cause = find(1.0, layers=layers, axis=1)[0].causes[0]
+    assert cause.parameters == {"names": "core.circuit.angles", "axis": 1, "size": size}
+    assert cause.predicted is not None
+    assert cause.predicted[0] == pytest.approx(2.4)
+
+
+@pytest.mark.parametrize("layers", [0, 2, 16])
+def test_what_the_shapes_do_not_tell_is_not_tested(layers):
+    cause = find(1.0, layers=layers)[0].causes[0]
+    assert (cause.remedy, cause.predicted) == (None, None)
+    assert "is not told by the shapes" in cause.note
