@@ -185,10 +185,10 @@ class Circuit(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         state = torch.eye(8)[0].view(2, 2, 2)
         sign = torch.tensor([1.0, 1, 1, -1, 1, 1, -1, 1]).view(2, 2, 2)
-        for layer in self.angles:
-            for qubit, angle in enumerate(layer):
+        cosines, sines = (self.angles / 2).cos(), (self.angles / 2).sin()
+        for layer in zip(cosines, sines, strict=True):
+            for qubit, (c, s) in enumerate(zip(*layer, strict=True)):
                 low, high = state.unbind(qubit)
-                c, s = (angle / 2).cos(), (angle / 2).sin()
                 state = torch.stack([c * low - s * high, s * low + c * high], qubit)
             state = state * sign
         return 2 * x * (state[0] * state[1]).sum()
@@ -236,11 +236,7 @@ def zeroed() -> Case:
 
 
 HEALTHY: dict[str, Callable[[], Case]] = {
-    make.__name__: make for make in (mlp, cnn, rnn, lstm, attention, residual, flow, game, denoiser, circuit)
+    make.__name__: make for make in (mlp, cnn, rnn, lstm, attention, residual, flow, game, denoiser)
 }
-EVERY: dict[str, Callable[[], Case]] = HEALTHY | {
-    "broken": broken,
-    "narrow": narrow,
-    "zeroed": zeroed,
-    "unlisted": unlisted,
-}
+APART = (broken, narrow, zeroed, unlisted, circuit)
+EVERY: dict[str, Callable[[], Case]] = HEALTHY | {make.__name__: make for make in APART}

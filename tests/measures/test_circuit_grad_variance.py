@@ -83,7 +83,8 @@ def test_deep_circuits_have_the_law_and_local_ones_more():
     assert abs(seen["redrawn"] * scale - 1 / 8) < 4 * seen["redrawn_error"] * scale
 
 
-def test_the_circuit_is_left_as_it_was():
+def test_the_circuit_is_left_as_it_was_and_the_numbers_repeat():
+    torch.manual_seed(2)
     case = circuits.fitted(circuits.Hybrid(4, 2))
     before = [parameter.detach().clone() for parameter in case.model.parameters()]
     state = torch.get_rng_state()
@@ -92,6 +93,7 @@ def test_the_circuit_is_left_as_it_was():
     assert profile.facts["angles"] == "2.angles"
     assert all(torch.equal(*pair) for pair in zip(before, case.model.parameters(), strict=True))
     assert torch.equal(state, torch.get_rng_state())
+    assert repr(look(case)) == repr(profile)
 
 
 def test_the_state_tells_the_qubits_where_only_the_name_says_what_it_is():

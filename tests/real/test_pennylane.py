@@ -6,7 +6,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
+from unitygain._case import Case
+from unitygain._diagnose import diagnose
 from unitygain.theory.circuits import (
     global_cost_variance,
     local_cost_variance,
@@ -66,3 +69,31 @@ def test_random_layers_reach_the_two_design_law(qml):
     middle = (layers // 2) * qubits * 3 + 1
     found = sampled_variance(lambda a: float(layered(a)), layers * qubits * 3, index=middle, precision=0.1)
     assert abs(found.value - two_design_variance(qubits)) < 4 * found.error
+
+
+@pytest.mark.parametrize(("layers", "codes"), [(9, ["UG706"]), (1, [])])
+def test_a_torch_layer_on_a_plateau_is_found(qml, layers, codes):
+    """About Y and X in turn with a ring of CZ, on data that turns the qubits first."""
+    qubits = 6
+    device = qml.device("default.qubit", wires=qubits)
+
+    @qml.qnode(device, interface="torch")
+    def circuit(inputs, angles):
+        qml.AngleEmbedding(inputs, wires=range(qubits), rotation="Y")
+        for number in range(layers):
+            turn = qml.RX if number % 2 else qml.RY
+            for wire in range(qubits):
+                turn(angles[number, wire], wires=wire)
+            for wire in range(qubits):
+                qml.CZ(wires=[wire, (wire + 1) % qubits])
+        return [qml.expval(qml.PauliX(0)), qml.expval(qml.PauliX(3))]
+
+    torch.manual_seed(0)
+    layer = qml.qnn.TorchLayer(circuit, {"angles": (layers, qubits)})
+    torch.nn.init.uniform_(layer.angles, 0, 2 * np.pi)
+    model = torch.nn.Sequential(torch.nn.Linear(3, qubits), layer, torch.nn.Linear(2, 1))
+    case = Case(model, lambda m, x: m(x).square().mean(), [torch.randn(2, 3)])
+    report = diagnose(case, only=["UG706"])
+    assert report.profiles["circuit_grad_variance"].labels == ("the wires of its device",)
+    assert [finding.code for finding in report.findings] == codes
+    assert all(finding.causes[0].status == "confirmed" for finding in report.findings)
