@@ -178,3 +178,24 @@ def test_layers_of_different_gains_count_by_their_logarithms():
     first = finding.causes[0]
     assert first.predicted is not None
     assert first.predicted == pytest.approx((0.85, 1.1), rel=0.03)
+
+
+def test_a_norm_is_blamed_by_its_name_and_with_what_its_weights_are():
+    profiles = gains(*[1.5] * 40)
+    blocks = profiles["backward_gain"].sites
+    rows = ((1.5,),) * 40
+    norms = tuple(Site(f"{block}.norm") for block in blocks)
+    profiles["gain_parts"] = Profile(
+        "gain_parts", "x", blocks, (1.5,) * 40, columns=("normalisation",), rows=rows
+    )
+    (bare,) = ug102.judge(profiles)
+    assert bare.causes[0].text.startswith("normalisation: it divides by the spread of its input, 1.5x")
+    profiles["act_rms"] = Profile("act_rms", "rms", norms, (1.0,) * 40, labels=("BatchNorm2d",) * 40)
+    (named,) = ug102.judge(profiles)
+    assert named.causes[0].text.startswith(
+        "normalisation: BatchNorm2d divides by the spread of its input, 1.5x"
+    )
+    weights = tuple(Site(f"{norm}.weight") for norm in norms)
+    profiles["param_rms"] = Profile("param_rms", "rms", weights, (5.0,) * 40)
+    (scaled,) = ug102.judge(profiles)
+    assert "of its input and its weights have an rms of 5, 1.5x per block" in scaled.causes[0].text

@@ -268,3 +268,26 @@ def test_what_was_judged_is_found_again_inside_of_what_took_its_place():
     several = tuple(Site(f"{place.path}.{name}") for name in ("a", "b"))
     with pytest.raises(KeyError, match="token_cosine was not observed at 5"):
         finding.reread({"token_cosine": Profile("token_cosine", "cosine", several, (0.1, 0.2))})
+
+
+def test_a_layer_behind_dead_units_is_not_what_killed_them():
+    """Behind them a layer puts out its bias alone; of the leaves around a function any may feed it."""
+    leaves = tuple(map(Site, ("first", "second", "head")))
+    dead = profile("act_frac_dead", 1.0, sites=(Site("", 2, ".(relu)"),))
+    outputs = profile("act_rms", 1.5, 11.0, 0.0587, sites=leaves)
+    biases = tuple(Site(f"{leaf}.bias") for leaf in leaves)
+    (behind,) = ug206.judge(dead | outputs | profile("param_rms", 0.0, 0.0, 0.0587, sites=biases))
+    assert behind.causes[0].text.startswith("weights: negative sums for every input")
+    (heavy,) = ug206.judge(dead | outputs | profile("param_rms", 0.0, 10.9, 0.0587, sites=biases))
+    assert heavy.causes[0].text.startswith("biases: rms 10.9 in second")
+
+
+@pytest.mark.parametrize(("bias", "fires"), [(0.01, True), (0.1, False)])
+def test_tokens_that_biases_make_alike_are_judged_as_late_as_without_attention(bias, fires):
+    cosine = profile("token_cosine", 0.1, 0.5, 0.8, 0.95, 0.97)
+    inside = tuple(Site(f"{index}.attention", leaf=".(softmax)") for index in range(5))
+    maps = tuple(Site(f"{index}.{name}") for index in range(5) for name in ("in", "out"))
+    gains = profile("weight_gain", *[0.3, 0.05] * 5, sites=maps, labels=("Linear",) * 10)
+    biases = profile("param_rms", *[bias] * 10, sites=tuple(Site(f"{one}.bias") for one in maps))
+    spread = profile("attention_entropy", *[0.99] * 5, sites=inside)
+    assert bool(list(ug205.judge(cosine | spread | gains | biases))) is fires

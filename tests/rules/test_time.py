@@ -167,3 +167,18 @@ def test_the_layers_of_one_loop_are_one_finding():
 def test_growth_of_a_gated_cell_with_small_weights_has_a_cause_as_well():
     (finding,) = ug402.judge(series(*decay(1.3, 40), gates=True))
     assert [cause.text for cause in finding.causes] == ["length: 40 steps at 1.3x per step"]
+
+
+@pytest.mark.parametrize(("other", "blamed"), [(0.56, True), (1.05, True), (1.2, False)])
+def test_the_one_layer_of_a_loop_that_is_loud_is_blamed_for_growth(other, blamed):
+    """A cell by hand has a map of the input beside that of the state; a quiet one makes nothing grow."""
+    parts = [series(*decay(1.7, 60), path=name)["time_grad_rms"] for name in ("cell.W", "cell.U")]
+    sites = tuple(site for part in parts for site in part.sites)
+    merged = dataclasses.replace(parts[1], sites=sites, values=parts[0].values + parts[1].values)
+    gains = Profile(
+        "weight_gain", "x", (Site("cell.W"), Site("cell.U")), (other, 12.0), labels=("Linear",) * 2
+    )
+    (finding,) = ug402.judge({"time_grad_rms": merged, "weight_gain": gains})
+    first = finding.causes[0]
+    assert first.text.startswith("recurrent weights: sqrt(fan_in·var) = 12 in cell.U") is blamed
+    assert first.parameters == ({"sites": ("cell.U",), "gain": 1.0} if blamed else {})

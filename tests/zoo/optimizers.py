@@ -153,6 +153,7 @@ def healthy() -> list[Patient]:
     """Return cases that look a little like those and train."""
     return sound.patients({
         "step-zero-head": ("mlp", lambda: sound.case("mlp", zero_head, optimizer=adam(1e-3)), (), ()),
+        "step-zero-head-descent": ("mlp", lambda: sound.case("mlp", zero_head, optimizer=sgd(0.05)), (), ()),
         "step-adam-warm-up": (
             "transformer",
             lambda: sound.case("transformer", optimizer=adam(1e-3), schedule=warm_up),

@@ -12,6 +12,7 @@ ONE_SIDED = 0.95
 # A unit whose weights have a mean this many times the spread of their sum below zero is off for inputs of one
 # sign. Symmetric draws have 1/sqrt(fan_out) there.
 BELOW = -3.0
+ALL = 1e-6
 
 
 def explain_dead(profiles: Mapping[str, Profile], site: Site, limit: float) -> Iterable[Cause]:
@@ -32,10 +33,13 @@ def explain_dead(profiles: Mapping[str, Profile], site: Site, limit: float) -> I
         >= HEAVY * (whole := value_at(profiles, "act_rms", ahead))
         > 0
     ]
+    outputs = profiles.get("act_rms")
+    if outputs is None or site not in outputs.sites:
+        # Of the leaves around an activation that is a function call, any may be the one that feeds it; but
+        # one that puts out its bias alone gets zeros, and stands behind dead units itself.
+        heavy = sorted((one for one in heavy if not math.isclose(*one[:2], rel_tol=ALL)), reverse=True)
     if heavy:
-        # Of the leaves around an activation that is a function call, any may be the one that feeds it.
-        outputs = profiles.get("act_rms")
-        bias, whole, ahead = heavy[0] if outputs is not None and site in outputs.sites else max(heavy)
+        bias, whole, ahead = heavy[0]
         yield Cause(
             f"biases: rms {spell(bias)} in {ahead}, of a pre-activation of rms {spell(whole)} in all",
             "zero_biases",

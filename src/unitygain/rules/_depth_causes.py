@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from unitygain._types import Cause, Profile, Site
 from unitygain.rules._layers import SCALE_FREE, SLOPE, Layer, enclosing, read_layers, within
 from unitygain.rules._numbers import from_db, median, spell, to_db
+from unitygain.rules._parameters import is_bias, owner
 
 # What counts as a cause: a decibel per block is 12 % per block.
 NOTABLE = 1.0
@@ -18,6 +19,8 @@ LOOSE_LOW, LOOSE_HIGH = 0.85, 1.1
 # A curved activation at its own gain: its slope follows the signal, which is not at unit size in every layer.
 # The mean over 24 layers was seen from 0.79 (softsign) to 1.25 (softplus).
 LOOSE_CURVED = 0.75, 1.3
+# Decibels from 1 from which on the weights of a norm are worth a word.
+UNUSUAL = 6.0
 # Skip and branch are at right angles only on average: their sum of squares is the gain's within this factor.
 AGREE = 1.12
 
@@ -51,7 +54,7 @@ def explain_depth(
     else:
         found += blame_weights(layers, blocks, per_block)
         found += blame_slope(layers, blocks, per_block, forward=forward)
-        found += blame_norm(parts, per_block)
+        found += blame_norm(profiles, parts, per_block)
     found = [suspect for suspect in found if suspect.decibel * sign >= NOTABLE]
     found.sort(key=lambda suspect: -abs(suspect.decibel))
     causes = [suspect.cause for suspect in found]
@@ -104,7 +107,7 @@ def blame_weights(layers: list[Layer], blocks: tuple[Site, ...], per_block: floa
     # weights choose, and the gain is 1.
     least, most = (min(centre, 1.0), max(centre, 1.0)) if name in SCALE_FREE else (centre, centre)
     behind = f"{name} needs {spell(needed)}" if name not in {"identity", *SLOPE} else "1 keeps the scale"
-    default = " (fan_in·var = 1/3, PyTorch's default)" if abs(gain**2 - 1 / 3) < 0.02 else ""
+    default = " (fan_in·var = 1/3, PyTorch's default initialisation)" if abs(gain**2 - 1 / 3) < 0.02 else ""
     yield Suspect(
         wrong,
         Cause(
@@ -152,21 +155,43 @@ def blame_slope(
     )
 
 
-def blame_norm(parts: Mapping[str, float], per_block: float) -> Iterable[Suspect]:
+def blame_norm(
+    profiles: Mapping[str, Profile], parts: Mapping[str, float], per_block: float
+) -> Iterable[Suspect]:
     """Yield normalisation, where it multiplies the gradient of a block without a skip path."""
     norm = parts.get("normalisation", 1.0)
     if not norm > 0 or norm == 1.0:
         return
     rest = per_block / norm
+    kind, weight = _usual_norm(profiles)
+    what = f"{kind} divides by the spread of its input"
+    if abs(to_db(weight)) > UNUSUAL:
+        what += f" and its weights have an rms of {spell(weight)}"
     yield Suspect(
         to_db(norm),
         Cause(
-            f"normalisation: it divides by the spread of its input, {spell(norm)}x per block on the way back",
+            f"normalisation: {what}, {spell(norm)}x per block on the way back",
             "bypass_norm",
             {},
             (rest * LOOSE_LOW, rest * LOOSE_HIGH),
         ),
     )
+
+
+def _usual_norm(profiles: Mapping[str, Profile]) -> tuple[str, float]:
+    """Return the type of most norms, and the median rms of their weights; "it" and NaN without any."""
+    outputs, sizes = profiles.get("act_rms"), profiles.get("param_rms")
+    labels = zip(outputs.sites, outputs.labels, strict=True) if outputs and outputs.labels else ()
+    norms = {site.path: label for site, label in labels if "Norm" in label}
+    if not norms:
+        return "it", math.nan
+    scales = [
+        value
+        for site, value in (sizes.finite() if sizes else ())
+        if value > 0 and owner(site) in norms and not is_bias(site)
+    ]
+    [(kind, _)] = Counter(norms.values()).most_common(1)
+    return kind, median(scales) if scales else math.nan
 
 
 def blame_branch(

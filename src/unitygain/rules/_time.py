@@ -20,6 +20,8 @@ DECAYED = -120.0
 LOOSE_LOW, LOOSE_HIGH = -2.5, 1.0
 # Layers of one loop whose gains differ by less: which of them carries the state makes no difference.
 ALIKE = 1.2
+# What a layer must pass at least to make a gradient grow.
+LOUD = 1.1
 # A gate with this much before its sigmoid is open by 0.98.
 OPEN_BIAS = 4.0
 
@@ -198,11 +200,14 @@ def _bare_layers(profiles: Mapping[str, Profile], site: Site, slope: float) -> I
     """Yield the weights of the layers that a hand-written loop calls at every step, where they are alike."""
     repeated = {step.path for step in profiles["time_grad_rms"].sites}
     layers = [layer for layer in read_layers(profiles) if layer.site.path in repeated]
+    if slope > 0 and len(loud := [layer for layer in layers if layer.gain > LOUD]) == 1:
+        # Nothing else in the loop can make a gradient grow.
+        layers = loud
     gains = [layer.gain for layer in layers if "weight_" not in f"{layer.site}"]
     if not gains or site.path not in repeated or max(gains) > ALIKE * min(gains):
         return
     gain = median(gains)
-    if not (gain < 0.9 if slope < 0 else gain > 1.1):
+    if not (gain < 0.9 if slope < 0 else gain > LOUD):
         return
     where, moved = ", ".join(layer.site.path for layer in layers), slope - to_db(gain)
     cause = Cause(

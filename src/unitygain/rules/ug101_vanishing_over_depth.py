@@ -69,7 +69,15 @@ from unitygain.rules._trend import explain_trend, falls, outermost, read_trend
     name="vanishing-gradient",
     severity="error",
     needs=("backward_gain",),
-    wants=("weight_gain", "gain_parts", "act_frac_saturated", "predicted_gain", "rms_gain"),
+    wants=(
+        "weight_gain",
+        "gain_parts",
+        "act_frac_saturated",
+        "predicted_gain",
+        "rms_gain",
+        "act_rms",
+        "param_rms",
+    ),
     static=("predicted_gain",),
 )
 def judge(profiles: Mapping[str, Profile]) -> Iterable[Finding]:

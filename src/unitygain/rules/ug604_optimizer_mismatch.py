@@ -130,7 +130,8 @@ def _missing(sites: list[Site], count: int, held: bool, *, shared: bool) -> Find
         )
         causes = (
             Cause(
-                f"the optimizer was built before {list_owners(sites)} came to be, or from a part of the model"
+                f"the optimizer was not given {list_owners(sites)}: it was built before they came to be, or "
+                "from a part of the model"
             ),
             Cause("another optimizer, which the case does not declare, holds them"),
         )
