@@ -17,6 +17,7 @@ TRIES: dict[str, tuple[Try, ...]] = {
         Try("cnn-default-20", cures=("UG101",)),
         Try("mlp-relu-negative-weights", cures=("UG206",)),
         Try("zeros-in-a-row", cures=("UG603",)),
+        Try("copies-residual", cures=("UG207",)),
         Try("cnn-tanh-saturated", {"distribution": "uniform"}),
         Try("transformer-post-norm-torch-4"),
     ),
@@ -24,6 +25,7 @@ TRIES: dict[str, tuple[Try, ...]] = {
         Try("mlp-tanh-saturated", cures=("UG204",)),
         Try("rnn-lstm-chaotic", cures=("UG402", "UG403")),
         Try("rnn-relu-chain-12", cures=("UG406",)),
+        Try("copies-recurrent", cures=("UG207",)),
         Try("transformer-pre-norm-torch-12"),
     ),
     "delta_orthogonal_init": (

@@ -7,6 +7,7 @@ from zoo import (
     circuits,
     claims,
     cnn,
+    copies,
     denoisers,
     drawn_depth,
     drawn_fields,
@@ -39,6 +40,7 @@ FAMILIES = (
     denoisers,
     circuits,
     claims,
+    copies,
 )
 DRAWS: tuple[Draw, ...] = (
     *drawn_depth.DRAWS,
@@ -46,6 +48,7 @@ DRAWS: tuple[Draw, ...] = (
     *drawn_training.DRAWS,
     *drawn_fields.DRAWS,
     *claims.DRAWS,
+    *copies.DRAWS,
 )
 DRAWN: tuple[Patient, ...] = tuple(draw.patient(SEED) for draw in DRAWS)
 PATIENTS: tuple[Patient, ...] = (

@@ -223,7 +223,7 @@ def sick() -> list[Patient]:
         ),
         "constant-weights": (
             lambda: case(plain(32, 5, nn.SiLU, constant), 32),
-            ("UG301",),
+            ("UG207", "UG301"),
             ("UG101", "UG102", "UG201", "UG202", "UG205"),
         ),
         "narrow-born-dead-100": (

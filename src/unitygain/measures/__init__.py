@@ -52,6 +52,7 @@ from unitygain.measures.time_grad_rms import time_grad_rms as time_grad_rms
 from unitygain.measures.timestep_grad_share import timestep_grad_share as timestep_grad_share
 from unitygain.measures.token_cosine import token_cosine as token_cosine
 from unitygain.measures.transient_growth import transient_growth as transient_growth
+from unitygain.measures.unit_copies import unit_copies as unit_copies
 from unitygain.measures.unregistered_grad_rms import unregistered_grad_rms as unregistered_grad_rms
 from unitygain.measures.update_ratio import update_ratio as update_ratio
 from unitygain.measures.weight_gain import weight_gain as weight_gain

@@ -45,7 +45,7 @@ from unitygain.remedies._snapshot import Undo, keep
 
 
 @remedy(
-    treats=("UG101", "UG102", "UG201", "UG204", "UG205", "UG301", "UG402", "UG403", "UG406"),
+    treats=("UG101", "UG102", "UG201", "UG204", "UG205", "UG207", "UG301", "UG402", "UG403", "UG406"),
     changes="initial weights",
     instead_of=("rescale_weights",),
 )

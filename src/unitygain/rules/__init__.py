@@ -11,6 +11,7 @@ from unitygain.rules import ug203_dead_units as ug203_dead_units
 from unitygain.rules import ug204_saturation as ug204_saturation
 from unitygain.rules import ug205_rank_collapse as ug205_rank_collapse
 from unitygain.rules import ug206_born_dead as ug206_born_dead
+from unitygain.rules import ug207_units_are_copies as ug207_units_are_copies
 from unitygain.rules import ug301_ill_conditioned as ug301_ill_conditioned
 from unitygain.rules import ug401_vanishing_over_time as ug401_vanishing_over_time
 from unitygain.rules import ug402_exploding_over_time as ug402_exploding_over_time
