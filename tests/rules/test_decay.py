@@ -28,8 +28,10 @@ def decay(ratios, taken, kind="coupled", optimizer="SGD", more=()):
     [
         ((0.5, 2.0, 9.0), 0.05, []),
         ((0.5, math.nextafter(2.0, 3.0), 9.0), 0.05, ["warning"]),
-        ((0.1, 5.0, 9.0), 0.05, []),
-        ((math.nextafter(0.1, 1.0), 5.0, 9.0), 0.05, ["warning"]),
+        ((0.03, 50.0, 90.0), 0.05, []),
+        ((math.nextafter(0.03, 1.0), 50.0, 90.0), 0.05, ["warning"]),
+        ((0.0625, 4.0, 9.0), 0.05, []),
+        ((0.0625, math.nextafter(4.0, 5.0), 9.0), 0.05, ["warning"]),
         ((0.5, 5.0, 9.0), 0.002, []),
         ((0.5, 5.0, 9.0), math.nextafter(0.002, 1.0), ["warning"]),
     ],

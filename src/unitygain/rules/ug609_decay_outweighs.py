@@ -2,10 +2,11 @@
 
 What it sees:
     Over the weights (biases and scales of norms are left out) the rms of the weight decay's term over that
-    of the gradient's: the median above 2, the smallest above 0.1, while one step of decay takes more than
-    0.002 of the median weight. Coupled decay (SGD, Adam) is held against the gradient that it is added to,
-    decoupled decay (AdamW) against a step of the size of the learning rate. Decoupled decay that takes more
-    than 0.04 of the median weight per step is found whatever the ratio.
+    of the gradient's: the median above 2, the smallest above 0.03, the geometric mean of these two above a
+    half, while one step of decay takes more than 0.002 of the median weight. Coupled decay (SGD, Adam) is
+    held against the gradient that it is added to, decoupled decay (AdamW) against a step of the size of the
+    learning rate. Decoupled decay that takes more than 0.04 of the median weight per step is found whatever
+    the ratio.
 
 Why it matters:
     The weights go where decay and gradient hold each other. Where decay is twice as strong at the start,
@@ -55,8 +56,8 @@ from unitygain.rules._numbers import spell
 
 OUTWEIGHS = 2.0
 # The weight that the gradient reaches best, usually the head, must feel the decay too: where it does not, the
-# gradient is small on the way and not the decay large.
-LEAST = 0.1
+# gradient is small on the way and not the decay large. The mean is geometric, of the median and the smallest.
+LEAST, MEAN = 0.03, 0.5
 # One part in 500 per step: a training of a few hundred steps feels it.
 PER_STEP = 0.002
 # Decoupled decay of a memory of 25 steps.
@@ -81,7 +82,7 @@ def judge(profiles: Mapping[str, Profile]) -> Iterator[Finding]:
         return
     ratio, middle = read[(len(read) - 1) // 2]
     least, taken = read[0][0], float(profile.facts["median_per_step"])
-    pull = Pull(labels[middle], ratio, taken, weaker=not (ratio > OUTWEIGHS and least > LEAST))
+    pull = Pull(labels[middle], ratio, taken, weaker=not _outweighs(ratio, least))
     if pull.weaker and not (pull.kind == "decoupled" and taken > FORGETS):
         return
     if not taken > PER_STEP:
@@ -109,6 +110,10 @@ def judge(profiles: Mapping[str, Profile]) -> Iterator[Finding]:
         },
         fix=_fix(profile, pull),
     )
+
+
+def _outweighs(ratio: float, least: float) -> bool:
+    return ratio > OUTWEIGHS and least > LEAST and ratio * least > MEAN**2
 
 
 @dataclass(frozen=True)
