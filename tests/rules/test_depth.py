@@ -199,3 +199,22 @@ def test_a_norm_is_blamed_by_its_name_and_with_what_its_weights_are():
     profiles["param_rms"] = Profile("param_rms", "rms", weights, (5.0,) * 40)
     (scaled,) = ug102.judge(profiles)
     assert "of its input and its weights have an rms of 5, 1.5x per block" in scaled.causes[0].text
+
+
+@pytest.mark.parametrize(
+    ("norm", "weights", "depth", "fires"),
+    [(1.2, 1.0, 31, False), (1.2, 1.0, 32, True), (1.0, 1.7, 32, False), (1.0, 1.7, 38, True)],
+)
+def test_growth_that_norms_make_is_judged_at_50_decibels_and_other_growth_at_60(norm, weights, depth, fires):
+    profiles = gains(*[1.2] * depth)
+    blocks = profiles["backward_gain"].sites
+    parts = Profile(
+        "gain_parts", "x", blocks, (1.2,) * depth, columns=("normalisation",), rows=((norm,),) * depth
+    )
+    layers = Profile(
+        "weight_gain", "x", blocks, (weights * math.sqrt(2),) * depth, labels=("Linear→relu",) * depth
+    )
+    found = list(ug102.judge(profiles | {"gain_parts": parts, "weight_gain": layers}))
+    assert bool(found) is fires
+    for finding in found:
+        assert finding.threshold == pytest.approx(10 ** ((50 if norm > 1 else 60) / depth / 20))

@@ -27,6 +27,14 @@ def plain(
     return nn.Sequential(*layers, nn.Linear(width, 10))
 
 
+def normalised(width: int, depth: int) -> nn.Module:
+    """Return `depth` layers of Linear, BatchNorm and ReLU without skips, and a head of ten classes."""
+    layers = [
+        part for _ in range(depth) for part in (nn.Linear(width, width), nn.BatchNorm1d(width), nn.ReLU())
+    ]
+    return nn.Sequential(*layers, nn.Linear(width, 10))
+
+
 def case(model: nn.Module, width: int, batch: int = 32, *, shift: float = 0.0, scale: float = 1.0) -> Case:
     """Return the classification of noise by `model`."""
     data = [(inputs * scale + shift, classes) for inputs, classes in labelled(batch, width)]
@@ -216,6 +224,7 @@ def sick() -> list[Patient]:
             ("UG206",),
             ("UG205", "UG603", "UG105"),
         ),
+        "batchnorm-no-skip-34": (lambda: case(normalised(48, 34), 48, batch=64), ("UG102",), ()),
         "residual-unscaled-40": (
             lambda: case(residual(48, 40, norm=False, gain=2.0), 48),
             ("UG102", "UG201"),
@@ -250,6 +259,7 @@ def healthy() -> list[Patient]:
         "relu-alike-inputs": lambda: case(plain(64, 6, nn.ReLU, he), 64, shift=1.0, scale=0.05),
         "relu-one-sample": lambda: case(plain(64, 6, nn.ReLU, he), 64, 1),
         "sigmoid-2": lambda: case(plain(64, 2, nn.Sigmoid), 64),
+        "batchnorm-24": lambda: case(normalised(48, 24), 48, batch=64),
         "residual-norm-24": lambda: case(residual(48, 24, norm=True), 48),
         "residual-scaled-24": lambda: case(residual(48, 24, norm=False, gain=1 / math.sqrt(24)), 48),
         "relu-he-positive-inputs": lambda: case(plain(96, 12, nn.ReLU, he), 96, shift=1.0),
