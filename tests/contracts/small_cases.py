@@ -227,6 +227,11 @@ def unlisted() -> Case:
     return _case(Unlisted(), torch.randn(BATCH, 8))
 
 
+def frozen() -> Case:
+    """A head on a layer that is frozen."""
+    return _case(nn.Sequential(nn.Linear(8, 8).requires_grad_(False), nn.Linear(8, 5)), torch.randn(BATCH, 8))
+
+
 def zeroed() -> Case:
     """A head of zeros, behind which no gradient gets in the first step."""
     model = nn.Sequential(nn.Linear(8, 8), nn.Tanh(), nn.Linear(8, 5))
@@ -238,5 +243,5 @@ def zeroed() -> Case:
 HEALTHY: dict[str, Callable[[], Case]] = {
     make.__name__: make for make in (mlp, cnn, rnn, lstm, attention, residual, flow, game, denoiser)
 }
-APART = (broken, narrow, zeroed, unlisted, circuit)
+APART = (broken, narrow, zeroed, unlisted, frozen, circuit)
 EVERY: dict[str, Callable[[], Case]] = HEALTHY | {make.__name__: make for make in APART}

@@ -448,3 +448,47 @@ def test_a_hidden_parameter_that_the_optimizer_holds_is_told_from_one_that_it_do
 
 def test_a_model_without_plain_containers_has_no_hidden_parameters() -> None:
     assert measured(squares(_net(), 4, 5), "unregistered_grad_rms") == {}
+
+
+def _thawed_head(*, norm: bool = False) -> nn.Sequential:
+    middle = [nn.BatchNorm1d(32)] if norm else []
+    body = nn.Sequential(nn.Linear(12, 32), *middle, nn.Tanh(), nn.Linear(32, 6))
+    return nn.Sequential(body.requires_grad_(False), nn.Linear(6, 2))
+
+
+def test_frozen_weights_are_told_from_trained_ones() -> None:
+    drawn = measured(squares(_thawed_head(), 8, 12), "frozen_drawn")["frozen_drawn"]
+    assert by_name(drawn) == {"0.0.weight": 1.0, "0.2.weight": 1.0}
+    assert drawn.facts["features"] == 8 * 6
+    assert drawn.facts["inputs"] == 8 * 12
+    assert drawn.facts["share"] == (12 * 32 + 32 * 6) / (13 * 32 + 33 * 6 + 7 * 2)
+    case = squares(_thawed_head(), 64, 12)
+    case.model.requires_grad_(True)
+    optimizer = torch.optim.Adam(case.model.parameters(), 1e-2)
+    for _ in range(100):
+        optimizer.zero_grad()
+        case.compute_loss(case.batches[0]).backward()
+        optimizer.step()
+    case.model[0].requires_grad_(False)  # type: ignore[index]
+    assert 0.0 in by_name(measured(case, "frozen_drawn")["frozen_drawn"]).values()
+
+
+@pytest.mark.parametrize("mark", ["statistics", "scale", "offset"])
+def test_what_else_is_frozen_tells_of_training(mark: str) -> None:
+    case = squares(_thawed_head(norm=True), 8, 12)
+    assert set(by_name(measured(case, "frozen_drawn")["frozen_drawn"]).values()) == {1.0}
+    norm: Any = case.model.get_submodule("0.1")
+    if mark == "statistics":
+        norm.num_batches_tracked += 100
+    elif mark == "scale":
+        norm.weight.data[3] = 2.0
+    else:
+        case.model.get_submodule("0.3").bias.data[1] = 9.0
+    assert set(by_name(measured(case, "frozen_drawn")["frozen_drawn"]).values()) == {0.0}
+
+
+def test_frozen_weights_behind_what_trains_have_no_features() -> None:
+    model = nn.Sequential(nn.Linear(12, 16), nn.Linear(16, 8).requires_grad_(False), nn.Linear(8, 2))
+    facts = measured(squares(model, 8, 12), "frozen_drawn")["frozen_drawn"].facts
+    assert math.isnan(float(facts["features"]))
+    assert measured(squares(_net(), 4, 5), "frozen_drawn") == {}

@@ -173,6 +173,40 @@ def test_a_frozen_beginning_end_or_majority_is_information(frozen):
     assert severities(found) == ["info"]
 
 
+def still(drawn: tuple[float, ...], name: str = "body", *more, **facts: float):
+    sites = {f"{name}.{k}.weight": value for k, value in enumerate(drawn)}
+    known = {"share": 0.9, "features": 4.0, "inputs": 16.0} | facts
+    trainable = dict.fromkeys(sites, 0.0) | {"head.weight": 1.0}
+    return learning(trainable, {"head.weight": 0.1}, profile("frozen_drawn", sites, facts=known), *more)
+
+
+def test_a_frozen_part_that_was_never_trained_and_loses_its_input_is_a_warning():
+    [finding] = still((1.0, 1.0))
+    assert finding.severity == "warning"
+    assert finding.causes[0].text == (
+        "frozen: requires_grad is False on body.0, body.1, on weights that were never trained: they look "
+        "like a random draw, and what trains reads 0.25 numbers of theirs for each of the input"
+    )
+    assert finding.causes[0].parameters == {"names": "body.*"}
+    assert finding.causes[0].predicted == (0.0, 0.0)
+
+
+@pytest.mark.parametrize(
+    "found",
+    [
+        lambda: still((1.0, 0.0)),
+        lambda: still((1.0, 1.0), features=16.0),
+        lambda: still((1.0, 1.0), features=math.nan),
+        lambda: still((1.0, 1.0), share=0.3),
+        lambda: still((1.0, 1.0), "random_features"),
+        lambda: still((1.0, 1.0), "body", profile("fake_logit_grad", {"judge": 1.0})),
+    ],
+    ids=("trained", "wide", "behind", "small", "by name", "game"),
+)
+def test_a_frozen_part_that_is_trained_wide_small_meant_or_a_players_is_information(found):
+    assert severities(found()) == ["info"]
+
+
 def test_frozen_biases_are_no_odd_layers():
     names = [f"layers.{i}.bias" for i in range(5)]
     trainable = dict.fromkeys(names, 1.0) | {names[2]: 0.0}

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from unitygain._case import Case
 from zoo import sound
+from zoo.mlp import trained
 from zoo.patient import Patient, regress
 
 F = nn.functional
@@ -143,6 +144,22 @@ def freeze(*names: str) -> Callable[[Any], None]:
                 parameter.requires_grad_(False)
 
     return change
+
+
+def pretrained(*names: str) -> Case:
+    """Return a convolutional network that was trained, then frozen but for a new head."""
+    made = sound.case("cnn", optimizer=lambda parameters: torch.optim.Adam(parameters, 1e-2))
+    made = trained(made, 40)
+    freeze(*names)(made.model)
+    sound.head(made.model).reset_parameters()
+    return made
+
+
+def random_features(narrow: bool) -> nn.Module:
+    """Return a frozen random layer and what is trained on it: fewer numbers than the inputs, or more."""
+    width = 4 if narrow else 128
+    first = nn.Sequential(nn.Linear(sound.FEATURES, 64), nn.Tanh(), nn.Linear(64, width), nn.Tanh())
+    return nn.Sequential(first.requires_grad_(False), nn.Linear(width, sound.CLASSES))
 
 
 def loud_head(factor: float) -> Callable[[Any], None]:
@@ -320,6 +337,18 @@ def sick() -> list[Patient]:
             ("UG603",),
             (),
         ),
+        "frozen-untrained": (
+            "cnn",
+            lambda: sound.case("cnn", freeze(*(f"{index}." for index in range(8)))),
+            ("UG603",),
+            (),
+        ),
+        "frozen-narrow-features": (
+            "mlp",
+            lambda: sound.case("mlp", lambda m: random_features(narrow=True)),
+            ("UG603",),
+            (),
+        ),
         "layers-in-a-list": (
             "mlp",
             lambda: sound.case("mlp", lambda m: Plain(list), optimizer=lambda p: torch.optim.Adam(p, 1e-3)),
@@ -378,7 +407,13 @@ def healthy() -> list[Patient]:
     return sound.patients({
         "frozen-backbone": (
             "cnn",
-            lambda: sound.case("cnn", freeze(*(f"{index}." for index in range(8)))),
+            lambda: pretrained(*(f"{index}." for index in range(8))),
+            (),
+            (),
+        ),
+        "frozen-wide-features": (
+            "mlp",
+            lambda: sound.case("mlp", lambda m: random_features(narrow=False)),
             (),
             (),
         ),

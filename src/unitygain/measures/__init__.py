@@ -21,6 +21,7 @@ from unitygain.measures.entry_rms import entry_rms as entry_rms
 from unitygain.measures.fake_logit_grad import fake_logit_grad as fake_logit_grad
 from unitygain.measures.first_steps import first_steps as first_steps
 from unitygain.measures.forward_gain import forward_gain as forward_gain
+from unitygain.measures.frozen_drawn import frozen_drawn as frozen_drawn
 from unitygain.measures.gain_parts import gain_parts as gain_parts
 from unitygain.measures.gate_frac_closed import gate_frac_closed as gate_frac_closed
 from unitygain.measures.gate_mean import gate_mean as gate_mean

@@ -1,4 +1,4 @@
-"""Which frozen parameters are frozen by mistake: one layer among its kind."""
+"""Which frozen parameters are frozen by mistake: one layer among its kind, or a part never trained."""
 
 import fnmatch
 import re
@@ -6,20 +6,27 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 
 from unitygain._types import Cause, Finding, Profile, Site
+from unitygain.rules._numbers import spell
 from unitygain.rules._parameters import is_bias, list_owners, owner, pattern
+
+# Of all the model's numbers.
+MOST = 0.5
 
 
 def judge_frozen(frozen: list[Site], trainable: list[Site], profiles: Mapping[str, Profile]) -> Finding:
     gains = profiles.get("backward_gain")
     odd = _odd_layers(frozen, trainable, untouched=gains is not None and gains.facts.get("law") == "redrawn")
-    sites = odd or frozen
+    untrained = [] if odd else _never_trained(profiles)
+    sites = odd or untrained or frozen
     total = len(frozen) + len(trainable)
     what = f"{len(frozen)} of {total} parameters are frozen ({len(frozen) / total:.0%})"
     tail = f"{list_owners(odd)} among layers of the same kind that train" if odd else list_owners(frozen)
+    tail += ", which look as if they were never trained" if untrained else ""
     names = _common(sites)
     left = float(sum(not fnmatch.fnmatchcase(site.path, names) for site in frozen))
+    never = _narrowed(profiles) if untrained else ""
     cause = Cause(
-        f"requires_grad is False on {list_owners(sites)}",
+        f"frozen: requires_grad is False on {list_owners(sites)}{never}",
         remedy="unfreeze",
         parameters={"names": names},
         predicted=(left, left),
@@ -27,7 +34,7 @@ def judge_frozen(frozen: list[Site], trainable: list[Site], profiles: Mapping[st
     return Finding(
         "UG603",
         "parameter-not-learning",
-        "warning" if odd else "info",
+        "warning" if odd or untrained else "info",
         f"{what}: {tail}",
         tuple(sites),
         "param_trainable",
@@ -38,6 +45,26 @@ def judge_frozen(frozen: list[Site], trainable: list[Site], profiles: Mapping[st
         causes=(cause,),
         evidence={"frozen": len(frozen), "trainable": len(trainable)},
         fix="parameter.requires_grad_(True), and give it to the optimizer",
+    )
+
+
+def _never_trained(profiles: Mapping[str, Profile]) -> list[Site]:
+    """Return the frozen weights where all look drawn, are most of the model, and lose what they are given."""
+    drawn = profiles.get("frozen_drawn")
+    if drawn is None or "fake_logit_grad" in profiles or not all(drawn.values):
+        return []
+    # A random map to more numbers than it reads keeps what they say: random features are a method.
+    lossy = float(drawn.facts["features"]) < float(drawn.facts["inputs"])
+    meant = any("random" in site.path.lower() for site in drawn.sites)
+    return list(drawn.sites) if lossy and not meant and float(drawn.facts["share"]) >= MOST else []
+
+
+def _narrowed(profiles: Mapping[str, Profile]) -> str:
+    facts = profiles["frozen_drawn"].facts
+    left = spell(float(facts["features"]) / float(facts["inputs"]))
+    return (
+        ", on weights that were never trained: they look like a random draw, and what trains reads "
+        f"{left} numbers of theirs for each of the input"
     )
 
 

@@ -5,9 +5,11 @@ What it sees:
     Trainable parameters whose gradient is exactly zero in every entry; where that is so for all of them, a
     loss of zero, or below half of a guess's cross-entropy, says that nothing is left to learn. And frozen
     parameters: a warning where one layer is frozen and others of the very same kind, before and behind it,
-    train, most of that kind or, where the trunk's weights still are a random draw, some of it; otherwise
-    information, because a frozen backbone, a frozen first half or frozen normalisation is how fine-tuning is
-    done.
+    train, most of that kind or, where the trunk's weights still are a random draw, some of it; and
+    where the frozen weights are half of the model or more, all look like a random draw (`frozen_drawn`), and
+    hand on fewer numbers than they are given, so that what they lose is lost for good. Otherwise information,
+    because a frozen backbone, a frozen first half or frozen normalisation is how fine-tuning is done, and
+    random features, more than the inputs, are a method.
 
 Why it matters:
     A parameter without a gradient is capacity, memory and optimizer state that never does anything, and
@@ -65,6 +67,8 @@ from unitygain.rules._ranges import SMALLEST_NORMAL
         "backward_gain",
         "param_rms",
         "param_grad_delay",
+        "frozen_drawn",
+        "fake_logit_grad",
         "act_rms",
         "act_frac_dead",
         "act_frac_nonfinite",
