@@ -180,3 +180,22 @@ def test_an_output_that_is_bounded_in_itself_does_not_show_that_inputs_are_scale
     inputs = profile("input_rms", {"(input 0)": 3000.0})
     [finding] = judged("UG607", inputs, profile("act_rms", {"rnn": 0.4}, labels=(kind,)))
     assert finding.severity == severity
+
+
+@pytest.mark.parametrize(
+    ("shares", "threshold"),
+    [
+        ((0.93, 0.069, 1e-3, 2e-5, 6e-7, 1e-9, 2e-10, 4e-12), 0.8),
+        ((0.79, 0.209, 1e-3, 2e-5, 6e-7, 1e-9, 2e-10, 4e-12), None),
+        ((0.93, 0.06, 5e-3, 2e-3, 1e-4, 5e-5, 1e-5, 1e-6), None),
+        ((0.992, 0.005, 1e-3, 1e-3, 3e-4, 2e-4, 1e-4, 1e-4), 0.99),
+    ],
+    ids=["two loud groups", "two as loud as each other", "a bounded weight", "one loud group"],
+)
+def test_most_of_the_gradient_in_one_group_is_enough_where_half_of_the_times_are_silent(shares, threshold):
+    sites = {f"(sigma {k} to {k + 1})": share for k, share in enumerate(shares)}
+    rows = tuple((16.0, share, share) for share in shares)
+    facts = {"largest": max(shares), "groups": 8.0, "argument": "sigma", "variants": ""}
+    columns = ("samples", "energy", "output_energy")
+    found = judged("UG705", profile("timestep_grad_share", sites, rows=rows, columns=columns, facts=facts))
+    assert [finding.threshold for finding in found] == ([threshold] if threshold else [])
