@@ -211,6 +211,23 @@ def narrow() -> Case:
     return case
 
 
+class Looks(nn.Module):
+    """Attention written by hand, from maps that are modules."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.query, self.key, self.head = nn.Linear(8, 8), nn.Linear(8, 8), nn.Linear(8, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        weights = torch.softmax(self.query(x) @ self.key(x).mT / 8**0.5, -1)
+        return self.head((weights @ x).mean(1))
+
+
+def looks() -> Case:
+    """A layer of attention by hand."""
+    return _case(Looks(), torch.randn(BATCH, 4, 8))
+
+
 class Unlisted(nn.Module):
     """A perceptron with a layer in a plain list."""
 
@@ -243,5 +260,5 @@ def zeroed() -> Case:
 HEALTHY: dict[str, Callable[[], Case]] = {
     make.__name__: make for make in (mlp, cnn, rnn, lstm, attention, residual, flow, game, denoiser)
 }
-APART = (broken, narrow, zeroed, unlisted, frozen, circuit)
+APART = (broken, narrow, zeroed, unlisted, frozen, circuit, looks)
 EVERY: dict[str, Callable[[], Case]] = HEALTHY | {make.__name__: make for make in APART}
