@@ -109,6 +109,17 @@ def test_a_step_by_sign_has_ten_times_the_limit(ratios, expected, optimizer):
     assert step("UG602", ratios, optimizer=optimizer, scheduled=1.0) == []
 
 
+@pytest.mark.parametrize(("law", "expected"), [("redrawn", ["warning"]), ("none", [])])
+def test_a_step_from_scratch_in_proportion_to_the_gradient_has_ten_times_the_limit(law, expected):
+    def found(*ratios):
+        ratio = profile("update_ratio", dict(zip(NAMES, ratios, strict=True)), facts={"optimizer": "SGD"})
+        size = profile("param_rms", dict.fromkeys(NAMES, 0.2), labels=("float32",) * 3)
+        return judged("UG602", ratio, size, profile("backward_gain", {"0": 1.0}, facts={"law": law}))
+
+    assert severities(found(4e-6, 4e-6, 3e-5)) == expected
+    assert found(2e-5, 2e-5, 3e-5) == []
+
+
 @pytest.mark.parametrize("rate", [1e-5, 2e-5, 5e-5])
 @pytest.mark.parametrize("sizes", [(0.02, 0.02, 0.1), (0.05, 0.1, 1.0), (0.1, 0.099, 0.09)])
 def test_rates_of_fine_tuning_are_not_too_small(rate, sizes):

@@ -96,6 +96,12 @@ def sick() -> list[Patient]:
             (),
         ),
         "step-sgd-tiny": ("mlp", lambda: sound.case("mlp", optimizer=sgd(1e-7)), ("UG602",), ()),
+        "step-sgd-from-scratch": (
+            "residual",
+            lambda: sound.case("residual", optimizer=sgd(1e-4)),
+            ("UG602",),
+            (),
+        ),
         "step-adam-tiny": (
             "transformer",
             lambda: sound.case("transformer", optimizer=adam(1e-9)),

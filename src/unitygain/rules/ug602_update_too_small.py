@@ -5,8 +5,9 @@ What it sees:
     moves. The update is the one that the declared optimizer really makes in its first step, rounding
     included. Biases and weights that start at zero are left out. Where a part of the model moves and
     another does not, the gradient differs, not the step: that is UG101 or UG603. Both limits are ten times as
-    high where the step has one size in every entry (Adam and its relatives), where the case's clip leaves
-    less than a hundredth of the gradient, and where the loss is less than a thousandth of its mean per row.
+    high where the step has one size in every entry (Adam and its relatives), where the trunk's weights still
+    look like a random draw, so that there is nothing to polish, where the case's clip leaves less than a
+    hundredth of the gradient, and where the loss is less than a thousandth of its mean per row.
 
 Why it matters:
     At 1e-6 a weight needs a million steps in one direction to change by its own size. In float32 half a
@@ -71,7 +72,7 @@ HALF_UNIT = {"float64": 2.0**-54, "float32": 2.0**-25, "float16": 2.0**-12, "bfl
     name="update-too-small",
     severity="warning",
     needs=("update_ratio", "param_rms"),
-    wants=("param_grad_rms", "loss_value"),
+    wants=("param_grad_rms", "loss_value", "backward_gain"),
 )
 def judge(profiles: Mapping[str, Profile]) -> Iterator[Finding]:
     """Judge whether any weight moves."""
@@ -79,7 +80,7 @@ def judge(profiles: Mapping[str, Profile]) -> Iterator[Finding]:
     if updates is None:
         return
     known = _left_by_clip(profiles) < CRUMBS or reduction(profiles) < DIVIDED
-    limit = LIMIT_KNOWN if known or updates.by_sign else LIMIT
+    limit = LIMIT_KNOWN if known or updates.by_sign or _from_scratch(profiles) else LIMIT
     if not (updates.ratio < limit and updates.largest < MOVES * limit):
         return
     if _warming_up(profiles["update_ratio"]) or not _has_gradient(profiles):
@@ -143,6 +144,12 @@ def _causes(updates: Updates, profiles: Mapping[str, Profile]) -> Iterator[Cause
         )
     if not updates.by_sign:
         yield Cause("gradient: it is small everywhere; look at the scale of the loss, and at UG501 and UG608")
+
+
+def _from_scratch(profiles: Mapping[str, Profile]) -> bool:
+    """Whether the trunk's weights still are a random draw: no last polish of a trained model is this slow."""
+    gains = profiles.get("backward_gain")
+    return gains is not None and gains.facts.get("law") == "redrawn"
 
 
 def _left_by_clip(profiles: Mapping[str, Profile]) -> float:
