@@ -104,6 +104,7 @@ def test_the_best_is_applied_and_undone_bit_for_bit(treated):
     assert all(torch.equal(case.model.state_dict()[name], value) for name, value in before.items())
 
 
+@pytest.mark.cure
 def test_treating_leaves_the_case_and_the_random_states_alone(removals):
     case = make(lambda: deep(12, 16), data=labelled(width=16))
     before = {name: value.clone() for name, value in case.model.state_dict().items()}
@@ -127,12 +128,14 @@ def test_a_healthy_model_gets_no_trial():
     assert [t for t in report.trials if t.verdict != "untreated"] == []
 
 
+@pytest.mark.cure
 def test_an_instance_is_one_initialisation_and_says_so(removals):
     torch.manual_seed(0)
     report = ug.treat(make(deep(12, 16), data=labelled(width=16)), steps=5, seeds=1)
     assert {t.note for t in report.trials} == {"one initialisation, batches in other orders"}
 
 
+@pytest.mark.cure
 def test_a_budget_too_small_is_said(removals):
     case = make(lambda: deep(12, 16), data=labelled(width=16))
     report = ug.treat(case, steps=20, budget=1e-6)
