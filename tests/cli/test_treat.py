@@ -33,6 +33,7 @@ def program(tmp_path):
     return "sick.py:make_case"
 
 
+@pytest.mark.cure
 def test_it_prints_the_trials_and_writes_them(call, program):
     done = call(
         "treat",

@@ -120,4 +120,13 @@ def test_large_and_slow_models_are_left_to_treat(monkeypatch):
 def test_the_limits(row, fires):
     columns = ("before", "after", "at_a_tenth", "at_a_hundredth")
     profile = Profile("first_steps", "loss", (Site(""),), row[1:2], columns=columns, rows=(row,))
-    assert len(list(judge({"first_steps": profile}))) == fires
+    expected = Profile("loss_value", "loss", (Site(""),), row[:1], facts={"expected": 2.0})
+    assert len(list(judge({"first_steps": profile, "loss_value": expected}))) == fires
+
+
+def test_a_loss_that_wanders_where_it_is_small_is_no_finding():
+    columns, row = ("before", "after", "at_a_tenth", "at_a_hundredth"), (0.0058, 0.0062, 0.0038, 0.005)
+    steps = Profile("first_steps", "loss", (Site(""),), row[1:2], columns=columns, rows=(row,))
+    for expected, fires in ((math.nan, False), (1.0, False), (0.006, True)):
+        loss = Profile("loss_value", "loss", (Site(""),), row[:1], facts={"expected": expected})
+        assert len(list(judge({"first_steps": steps, "loss_value": loss}))) == fires

@@ -1,12 +1,16 @@
 """Q·R by products of matrices instead of one column after the other.
 
-In torch, whose products made the columns: a second library's threads would wait for the same cores.
+In torch, whose products made the columns: a second library's threads would wait for the same cores. It is
+imported when used, since most of the theory does without.
 """
 
+from typing import TYPE_CHECKING
+
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Matrix = NDArray[np.float64]
 # Columns of a panel. As few columns as a panel, and numbers near the ends of the range whose squares leave
@@ -46,6 +50,8 @@ def orthogonalise(image: Matrix, tolerance: float) -> tuple[Matrix, Matrix]:
         Cholesky's factor, twice: Y. Yamamoto, Y. Nakatsukasa, Y. Yanagisawa, T. Fukaya, Electron. Trans.
         Numer. Anal. 44 (2015). Panels: A. Stathopoulos, K. Wu, SIAM J. Sci. Comput. 23 (2002).
     """
+    import torch
+
     peak = float(np.abs(image).max())
     given = torch.from_numpy(np.ascontiguousarray(image))
     if image.shape[1] > PANEL and SQUARES[0] < peak < SQUARES[1]:
@@ -53,7 +59,7 @@ def orthogonalise(image: Matrix, tolerance: float) -> tuple[Matrix, Matrix]:
         for _ in range(2):
             try:
                 columns, again = _by_panels(columns)
-            except torch.linalg.LinAlgError:
+            except RuntimeError:
                 break
             sizes = sizes * again
             if SAFETY * _defect(columns) <= tolerance:
@@ -62,7 +68,9 @@ def orthogonalise(image: Matrix, tolerance: float) -> tuple[Matrix, Matrix]:
     return columns.numpy(), triangle.diagonal().abs().numpy()
 
 
-def _by_panels(image: Tensor) -> tuple[Tensor, Tensor]:
+def _by_panels(image: "Tensor") -> tuple["Tensor", "Tensor"]:
+    import torch
+
     columns, sizes = torch.empty_like(image), torch.empty(image.shape[1], dtype=torch.float64)
     for start in range(0, image.shape[1], PANEL):
         panel, before = slice(start, start + PANEL), columns[:, :start]
@@ -75,8 +83,10 @@ def _by_panels(image: Tensor) -> tuple[Tensor, Tensor]:
     return columns, sizes
 
 
-def _defect(columns: Tensor) -> float:
+def _defect(columns: "Tensor") -> float:
     """Estimate the Frobenius norm of QᵀQ - 1."""
+    import torch
+
     drawn = np.random.default_rng(0).standard_normal((columns.shape[1], DIRECTIONS))
     directions = torch.from_numpy(drawn)
     return float(torch.linalg.norm(columns.mT @ (columns @ directions) - directions)) / DIRECTIONS**0.5
