@@ -27,7 +27,8 @@ A firing example:
     >>> def found(*shares):
     ...     rows = tuple((1.0,) for _ in shares)
     ...     labels = ("Linear",) * 3
-    ...     profile = Profile("unit_copies", "fraction", sites, shares, ("equal",), rows=rows, labels=labels)
+    ...     profile = Profile("unit_copies", "fraction", sites, shares, columns=("equal",), rows=rows,
+    ...                       labels=labels)
     ...     return [(finding.code, [str(site) for site in finding.sites]) for finding in judge(
     ...         {"unit_copies": profile})]
     >>> found(1.0, 1.0, 0.0)
