@@ -209,7 +209,7 @@ def healthy() -> list[Patient]:
         "float16-own-step": (
             "transformer",
             lambda: half(
-                "transformer", loss=times(1e-2), step=own_step, optimizer=lambda p: torch.optim.SGD(p, 0.01)
+                "transformer", loss=times(1e-2), step=own_step, optimizer=lambda p: torch.optim.SGD(p, 1.0)
             ),
             (),
             (),
