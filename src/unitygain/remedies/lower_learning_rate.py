@@ -24,15 +24,13 @@ References:
 """
 
 import math
-from collections.abc import Callable
-from typing import Any
-
-import torch
 
 from unitygain._case import Case
 from unitygain._registry import remedy
+from unitygain.remedies._groups import scale_groups
 from unitygain.remedies._snapshot import Undo
 
+# A schedule that was made before has left its first value in the group, where the next one begins.
 RATES = ("lr", "initial_lr")
 
 
@@ -65,36 +63,4 @@ def lower_learning_rate(case: Case, *, factor: float) -> Undo:
     """
     if not (math.isfinite(factor) and factor > 0):
         raise ValueError(f"factor is {factor}; give a positive number, such as 0.1")
-    given = case.optimizer
-    if given is None:
-        raise ValueError("the case declares no optimizer; pass optimizer= to change its learning rate")
-    if isinstance(given, torch.optim.Optimizer):
-        return _scale_groups(given, factor)
-    case.optimizer = _scaled(given, factor)
-
-    def undo() -> None:
-        case.optimizer = given
-
-    return undo
-
-
-def _scaled(build: Callable[[Any], torch.optim.Optimizer], factor: float) -> Callable[[Any], Any]:
-    def scaled(parameters: Any) -> torch.optim.Optimizer:
-        optimizer = build(parameters)
-        _scale_groups(optimizer, factor)
-        return optimizer
-
-    return scaled
-
-
-def _scale_groups(optimizer: torch.optim.Optimizer, factor: float) -> Undo:
-    # A schedule that was made before has left its first value in the group, where the next one begins.
-    before = [{name: group[name] for name in RATES if name in group} for group in optimizer.param_groups]
-    for group, rates in zip(optimizer.param_groups, before, strict=True):
-        group.update({name: rate * factor for name, rate in rates.items()})
-
-    def undo() -> None:
-        for group, rates in zip(optimizer.param_groups, before, strict=True):
-            group.update(rates)
-
-    return undo
+    return scale_groups(case, RATES, factor)

@@ -23,13 +23,10 @@ References:
 """
 
 import math
-from collections.abc import Callable
-from typing import Any
-
-import torch
 
 from unitygain._case import Case
 from unitygain._registry import remedy
+from unitygain.remedies._groups import scale_groups
 from unitygain.remedies._snapshot import Undo
 
 
@@ -63,38 +60,7 @@ def lower_weight_decay(case: Case, *, factor: float = 0.1) -> Undo:
     """
     if not (math.isfinite(factor) and factor >= 0):
         raise ValueError(f"factor is {factor}; give 0 or a positive number, such as 0.1")
-    given = case.optimizer
-    if given is None:
-        raise ValueError("the case declares no optimizer; pass optimizer= to change its weight decay")
-    built = case.build_optimizer()
-    if built is None or not any(group.get("weight_decay") for group in built.param_groups):
+    built = case.build_optimizer() if case.optimizer is not None else None
+    if built is not None and not any(group.get("weight_decay") for group in built.param_groups):
         raise ValueError("no group of the optimizer has a weight decay above 0; there is none to lower")
-    if isinstance(given, torch.optim.Optimizer):
-        return _scale_groups(given, factor)
-    case.optimizer = _scaled(given, factor)
-
-    def undo() -> None:
-        case.optimizer = given
-
-    return undo
-
-
-def _scaled(build: Callable[[Any], torch.optim.Optimizer], factor: float) -> Callable[[Any], Any]:
-    def scaled(parameters: Any) -> torch.optim.Optimizer:
-        optimizer = build(parameters)
-        _scale_groups(optimizer, factor)
-        return optimizer
-
-    return scaled
-
-
-def _scale_groups(optimizer: torch.optim.Optimizer, factor: float) -> Undo:
-    decayed = [(group, group["weight_decay"]) for group in optimizer.param_groups if "weight_decay" in group]
-    for group, decay in decayed:
-        group["weight_decay"] = decay * factor
-
-    def undo() -> None:
-        for group, decay in decayed:
-            group["weight_decay"] = decay
-
-    return undo
+    return scale_groups(case, ("weight_decay",), factor)
