@@ -38,6 +38,13 @@ def pixels() -> Case:
     return denoisers.case(denoisers.Pixels(), "noise", denoisers.bound, (32, 1, 6, 6), min_snr=bounded)
 
 
+def decayed() -> Case:
+    """A recurrent network whose RMSprop, an instance, has a decay that outweighs the gradient."""
+    made = sound.case("recurrent", optimizer=None)
+    made.optimizer = torch.optim.RMSprop(made.model.parameters(), 3e-3, momentum=0.5, weight_decay=0.7)
+    return made
+
+
 WEIGHTS = theory.bound_weights(theory.linear_schedule())
 # Cases beside the zoo's, by name.
 CASES = {
@@ -47,6 +54,7 @@ CASES = {
     "denoiser-pixels": pixels,
     "circuit-y": lambda: circuits.case(4, 7),
     "circuit-x": lambda: circuits.case(3, 10, "x"),
+    "soft-decay-recurrent": decayed,
     "soft-mlp-he": lambda: sound.case("mlp", optimizer=adam(1e-3)),
 }
 TRIES: dict[str, tuple[Try, ...]] = {
@@ -62,7 +70,9 @@ TRIES: dict[str, tuple[Try, ...]] = {
     ),
     "use_adamw": (
         Try("step-sgd-tiny", {}, cures=("UG602",)),
+        Try("decay-coupled-adam", {}, cures=("UG609",)),
         Try("step-bfloat16-lost", {}, cures=("UG602",)),
+        Try("soft-decay-recurrent", {}, cures=("UG609",)),
         Try("step-clipped-sum", {}),
     ),
     "spectral_norm": (

@@ -132,19 +132,94 @@ def test_adamw_keeps_groups_ratios_and_decay_per_step():
     assert given.state_dict() == state
 
 
-@pytest.mark.parametrize("make", [torch.optim.Adam, lambda p: torch.optim.Adam(list(p))])
-def test_another_optimizer_than_sgd_stays(make):
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (torch.optim.Adam, "the optimizer is Adam, not SGD.*it has no weight decay to be taken out"),
+        (torch.optim.AdamW, "the weight decay of AdamW stands beside the step already"),
+        (
+            lambda p: torch.optim.NAdam(p, weight_decay=0.1, decoupled_weight_decay=True),
+            "of NAdam stands beside",
+        ),
+        (torch.optim.Adagrad, "the optimizer is Adagrad; AdamW goes in the place of SGD, and of Adam"),
+    ],
+)
+def test_an_optimizer_in_whose_place_adamw_is_no_remedy_stays(make, message):
     model = nn.Linear(1, 1)
-    optimizer = make(model.parameters()) if isinstance(make, type) else make
+    optimizer = make(model.parameters())
     case = Case(model, lambda m, x: m(x).sum(), [torch.ones(1, 1)], optimizer)
-    with pytest.raises(ValueError, match="the optimizer is Adam, not SGD"):
+    with pytest.raises(ValueError, match=message):
         use_adamw(case)
     assert case.optimizer is optimizer
     with pytest.raises(ValueError, match="rate is 0"):
         use_adamw(case, rate=0.0)
+    with pytest.raises(ValueError, match="eps is nan"):
+        use_adamw(case, eps=float("nan"))
     case.optimizer = None
     with pytest.raises(ValueError, match="declares no optimizer"):
         use_adamw(case)
+
+
+def descend(optimizer: torch.optim.Optimizer, weight: torch.Tensor) -> list[torch.Tensor]:
+    """Return where forty steps on a fixed sequence of gradients take a weight."""
+    source, path = torch.Generator().manual_seed(5), []
+    for _ in range(40):
+        weight.grad = 1 + torch.randn(weight.shape, generator=source, dtype=torch.float64)
+        optimizer.step()
+        path.append(weight.detach().clone())
+    return path
+
+
+def optimized(make, instance: bool) -> tuple[Case, nn.Module]:
+    """Return a case over one weight in float64, with an optimizer instance or a factory."""
+    model = nn.Linear(4, 3, bias=False).double()
+    nn.init.constant_(model.weight, 2.0)
+    case = Case(model, lambda m, x: m(x).sum(), [], make(model.parameters()) if instance else make)
+    return case, model
+
+
+@pytest.mark.parametrize("instance", [True, False])
+def test_a_coupled_decay_goes_beside_the_same_step(instance):
+    """Metamorphic: Adam without decay, and each weight shrunk by rate times decay before each step."""
+    options = {"lr": 0.05, "betas": (0.8, 0.95), "eps": 1e-5}
+    case, model = optimized(lambda p: torch.optim.Adam(p, weight_decay=0.4, **options), instance)
+    given = case.optimizer
+    undo = use_adamw(case)
+    found = descend(case.build_optimizer(), model.weight)
+    undo()
+    assert case.optimizer is given
+    twin = nn.Parameter(torch.full((3, 4), 2.0, dtype=torch.float64))
+    adam, source = torch.optim.Adam([twin], **options), torch.Generator().manual_seed(5)
+    for one in found:
+        with torch.no_grad():
+            twin.mul_(1 - 0.05 * 0.4)
+        twin.grad = 1 + torch.randn(twin.shape, generator=source, dtype=torch.float64)
+        adam.step()
+        torch.testing.assert_close(one, twin.detach(), atol=0, rtol=1e-12)
+
+
+@pytest.mark.parametrize("make", [torch.optim.Adamax, torch.optim.NAdam, torch.optim.RAdam])
+def test_its_relatives_keep_rate_betas_eps_and_decay(make):
+    case, _ = optimized(lambda p: make(p, lr=0.02, betas=(0.7, 0.9), eps=1e-6, weight_decay=0.3), True)
+    use_adamw(case)
+    (group,) = case.optimizer.param_groups
+    kept = {name: group[name] for name in ("lr", "betas", "eps", "weight_decay")}
+    assert kept == {"lr": 0.02, "betas": (0.7, 0.9), "eps": 1e-6, "weight_decay": 0.3}
+    use_adamw(optimized(lambda p: make(p, weight_decay=0.3), False)[0], rate=0.5)
+
+
+def test_rmsprop_takes_steps_of_its_own_length_in_the_end():
+    """Under a gradient that stays both go by rate / (1 - momentum) per step, decay aside."""
+    case, model = optimized(lambda p: torch.optim.RMSprop(p, 0.01, momentum=0.9, weight_decay=1e-9), False)
+    optimizers = [case.build_optimizer()]
+    use_adamw(case)
+    optimizers.append(case.build_optimizer())
+    assert optimizers[1].param_groups[0]["betas"] == (0.9, 0.99)
+    for optimizer in optimizers:
+        for _ in range(1500):
+            before, model.weight.grad = model.weight.detach().clone(), torch.ones_like(model.weight)
+            optimizer.step()
+        assert (before - model.weight.detach()).mean().item() == pytest.approx(0.1, rel=1e-5)
 
 
 def default_relu(depth: int) -> Case:

@@ -21,8 +21,8 @@ When it is a false alarm:
     them. Where the first batch's gradient is far smaller than those that follow.
 
 Remedies:
-    lower_weight_decay; AdamW in the place of Adam, whose decay is beside the gradient and not divided with
-    it. Where depth makes the gradient small (UG101), depth first.
+    lower_weight_decay; use_adamw in the place of Adam, so that the decay is beside the gradient and not
+    divided with it. Where depth makes the gradient small (UG101), depth first.
 
 References:
     Loshchilov and Hutter, "Decoupled Weight Decay Regularization" (arXiv:1711.05101), section 2 and
