@@ -8,7 +8,8 @@ from clip.steps import gradients, with_gradients
 from torch import nn
 
 from unitygain import clip
-from unitygain.clip._apply import multiply, multiply_unseen
+from unitygain.clip._apply import Application, multiply, multiply_unseen
+from unitygain.clip._gradients import read
 from unitygain.stats import gradient_stats
 
 
@@ -70,6 +71,58 @@ def test_tied_weights_of_a_model_count_once():
     report = clip.by_global_norm(1.0)(model)
     assert report.norm_before == 5.0
     assert report.shares == {"0.weight": (1.0, 1.0)}
+
+
+def sharing(kept: float = 1.0) -> list[nn.Parameter]:
+    """Two parameters with one gradient between them, which both move by, and a third with its own."""
+    first, second, third = with_gradients([3.0, 4.0], None, [0.5, 0.5])
+    second.data.mul_(kept)
+    second.grad = first.grad
+    return [first, third, second]
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        clip.by_global_norm(1.0),
+        clip.by_global_norm(1.0, p=3),
+        clip.by_tensor_norm(1.0),
+        clip.by_value(1.0),
+        clip.agc(ratio=0.1, exclude=()),
+        clip.chain(clip.by_value(3.5), clip.by_tensor_norm(4.0), clip.by_global_norm(1.0)),
+    ],
+    ids=repr,
+)
+def test_a_gradient_that_two_parameters_share_is_as_two_that_are_equal(rule):
+    shared, own = sharing(kept=2.0), sharing(kept=2.0)
+    own[2].grad = own[2].grad.clone()
+    expected = clip.chain(rule)(own)
+    report = rule(shared)
+    assert report.norm_before == expected.norm_before == pytest.approx(50.5**0.5)
+    assert (report.norm_after, report.cosine) == (expected.norm_after, expected.cosine)
+    assert all(map(torch.equal, gradients(shared), gradients(own)))
+
+
+def test_a_shared_gradient_stays_shared_where_both_are_cut_alike():
+    for c in (1.0, 100.0):
+        first, third, second = sharing()
+        clip.by_global_norm(c)([first, third, second])
+        assert first.grad is second.grad
+
+
+def test_factors_that_nobody_looks_at_are_written_once_to_a_shared_gradient():
+    first, third, second = sharing()
+    seen = read([first, third, second], absmax=False, step=0, timestep=None)
+    application = Application(seen, bends=0)
+    application._looks = False
+    application.take(torch.tensor(0.5, dtype=torch.float64))
+    application.write()
+    assert first.grad is second.grad
+    assert first.grad.tolist() == [1.5, 2.0]
+    application.take(torch.tensor([0.5, 1.0, 0.25], dtype=torch.float64))
+    application.write()
+    assert first.grad.tolist() == [0.75, 1.0]
+    assert second.grad.tolist() == [0.375, 0.5]
 
 
 @pytest.mark.parametrize("nothing", [[], with_gradients(None), nn.Identity()])

@@ -169,6 +169,25 @@ def test_a_repeated_parameter_counts_twice_in_torch() -> None:
     assert ours[0].grad.norm().item() == pytest.approx(1.0, rel=1e-6)
 
 
+def test_the_gradient_of_two_parameters_is_scaled_twice_in_torch() -> None:
+    def step() -> list[Tensor]:
+        parameters = [torch.zeros(2, requires_grad=True) for _ in range(2)]
+        loss = (sum(parameters) * torch.tensor([3.0, 4.0])).sum()
+        for parameter, gradient in zip(parameters, torch.autograd.grad(loss, parameters), strict=True):
+            parameter.grad = gradient
+        assert parameters[0].grad is parameters[1].grad
+        return parameters
+
+    ours, theirs = step(), step()
+    # Both move by it, so that both count, and torch's norm is right.
+    assert torch_clip(theirs, 1.0).item() == pytest.approx(math.sqrt(50))
+    assert norm_in_float64([theirs[0].grad, theirs[1].grad], 2.0) == pytest.approx(
+        1 / math.sqrt(50), rel=1e-5
+    )
+    assert clip_grad_norm_(ours, 1.0).item() == pytest.approx(math.sqrt(50))
+    assert norm_in_float64([ours[0].grad, ours[1].grad], 2.0) == pytest.approx(1.0, rel=1e-6)
+
+
 def test_sparse_gradients_are_refused_by_torch() -> None:
     def step() -> nn.Embedding:
         table = nn.Embedding(5, 2, sparse=True)

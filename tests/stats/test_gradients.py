@@ -9,7 +9,15 @@ from hypothesis import strategies as st
 from stats.twins import FLOATS, LAYOUTS, make, samples_of, twin_norm
 from torch import Tensor, nn
 
-from unitygain.stats import combined_norm, gradient_stats, gradients_of, native, portable, with_gradient
+from unitygain.stats import (
+    combined_norm,
+    each_tensor_once,
+    gradient_stats,
+    gradients_of,
+    native,
+    portable,
+    with_gradient,
+)
 
 # Short and long, a row more and less than the torch backend reads together, and no multiple of a vector.
 SHAPES = ((), (0,), (1,), (7,), (5, 3), (4, 5, 6, 2), (31,), (1023,), (1025,), (67, 71))
@@ -185,3 +193,7 @@ def test_tied_frozen_and_unused_parameters():
         id(other.grad),
     ]
     assert len(gradients_of(tied)) == 1
+    alike = nn.Parameter(torch.ones(3))
+    alike.grad = tied.grad
+    assert len(with_gradient([tied, alike])) == len(gradients_of([tied, alike])) == 2
+    assert len(each_tensor_once(gradients_of([tied, alike]))) == 1

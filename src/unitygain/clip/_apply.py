@@ -10,7 +10,7 @@ from torch import Tensor
 
 from unitygain.clip._gradients import Gradients
 from unitygain.clip._rule import Bend, Decision
-from unitygain.stats import backends, gradient_stats
+from unitygain.stats import backends, each_tensor_once, gradient_stats
 from unitygain.stats.layouts import in_memory
 from unitygain.stats.pairs import alignment, cosines
 from unitygain.stats.shards import is_sharded
@@ -69,22 +69,40 @@ class Application:
         if factors is None or not count:
             return
         if not self._looks:
-            multiply_unseen([self.seen.gradient(i) for i in range(count)], factors)
-            return
-        known = [factors.item()] * count if factors.ndim == 0 else factors.tolist()
-        if known.count(1.0) < count:
-            multiply([self.seen.gradient(i) for i in range(count)], known)
+            multiply_unseen(self._written(factors), factors)
+        elif factors.ndim == 0:
+            if (factor := factors.item()) != 1:
+                gradients = self._written(factors)
+                multiply(gradients, [factor] * len(gradients))
+        elif (known := factors.tolist()).count(1.0) < count:
+            multiply(self._written(factors), known)
+
+    def _written(self, factors: Tensor) -> list[Tensor]:
+        """Return the gradients that the factors are written to, no tensor twice."""
+        if factors.ndim:
+            self._separate()
+        return each_tensor_once([self.seen.gradient(i) for i in range(len(self.seen.parameters))])
+
+    def _separate(self) -> None:
+        """Give a parameter whose gradient is another's too a copy, so that each is changed by itself."""
+        found: set[int] = set()
+        for index, parameter in enumerate(self.seen.parameters):
+            gradient = self.seen.gradient(index)
+            if id(gradient) in found:
+                parameter.grad = gradient.clone()
+            found.add(id(gradient))
 
     def _bend(self, bend: Bend) -> None:
         self._bends -= 1
         self.fired = self.fired | bend.fires.any()
-        chosen = range(len(self.seen.parameters))
+        chosen = list(range(len(self.seen.parameters)))
         if self._looks:
             fires = bend.fires.tolist()
             chosen = [i for i in chosen if fires[i]]
-        after = {i: self._change(i, bend) for i in chosen}
-        if not after:
+        if not chosen:
             return
+        self._separate()
+        after = {i: self._change(i, bend) for i in chosen}
         gradients = [self.seen.gradient(i) for i in after]
         stats = gradient_stats(gradients, absmax=self.seen.absmax is not None)
         self.seen = replace(

@@ -8,7 +8,7 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from unitygain.clip._apply import multiply, multiply_unseen
-from unitygain.stats import absmax, gradient_stats, gradients_of
+from unitygain.stats import absmax, each_tensor_once, gradient_stats, gradients_of
 from unitygain.stats.units import power_norm_together
 
 # torch adds it to every norm that it divides by; a drop-in clips to the same numbers.
@@ -32,8 +32,8 @@ def clip_grad_norm_(
       65504 are clipped, where torch sets all gradients to 0; 1e-25 is not taken for 0;
     - where a gradient is not finite, all stay as they are and the returned norm says so, where torch
       spreads the NaN over all of them; ask for an error with `error_if_nonfinite`;
-    - a parameter that comes twice counts once; sparse gradients, DTensors on several meshes, and DTensors
-      beside plain tensors are taken;
+    - a parameter that comes twice counts once, and a tensor that is the gradient of two parameters is
+      scaled once; sparse gradients, DTensors on several meshes, and DTensors beside plain ones are taken;
     - gradients that need no clipping are not written to (on an accelerator, where looking would wait for
       the device, they are multiplied by exactly 1).
 
@@ -92,10 +92,11 @@ def clip_grad_norm_(
         size = norm.item()
         factor = max_norm / (size + _ADDED) if math.isfinite(size) else 1.0
         if factor < 1:
-            multiply(gradients, [factor] * len(gradients))
+            written = each_tensor_once(gradients)
+            multiply(written, [factor] * len(written))
     else:
         factor = torch.where(norm.isfinite(), (max_norm / (norm + _ADDED)).clamp(max=1.0), 1.0)
-        multiply_unseen(gradients, factor)
+        multiply_unseen(each_tensor_once(gradients), factor)
     return norm
 
 

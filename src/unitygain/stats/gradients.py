@@ -137,9 +137,11 @@ def agreed_gradient_stats(
 
 
 def gradients_of(parameters: Tensor | Iterable[Tensor]) -> list[Tensor]:
-    """Return the gradients that there are, each once, in the order of the parameters.
+    """Return the gradients that there are, in the order of the parameters, each of which counts once.
 
-    A parameter that is named twice (tied weights, overlapping groups) has one gradient, and counts once.
+    A parameter that is named twice (tied weights, overlapping groups) has one gradient. Two parameters that
+    hold the same tensor, as `torch.autograd.grad` returns it for the terms of a sum, both move by it: it is
+    in the list twice, and `each_tensor_once` says which to write to.
 
     Example:
         >>> import torch
@@ -148,11 +150,23 @@ def gradients_of(parameters: Tensor | Iterable[Tensor]) -> list[Tensor]:
         >>> gradients_of([weight, frozen, weight])
         [tensor([1., 1.])]
     """
-    if isinstance(parameters, Tensor):
-        parameters = [parameters]
-    gradients = [gradient for parameter in parameters if (gradient := parameter.grad) is not None]
+    parameters = [parameters] if isinstance(parameters, Tensor) else list(parameters)
+    if len(set(map(id, parameters))) < len(parameters):
+        parameters = list({id(parameter): parameter for parameter in parameters}.values())
+    return [gradient for parameter in parameters if (gradient := parameter.grad) is not None]
+
+
+def each_tensor_once(gradients: Sequence[Tensor]) -> list[Tensor]:
+    """Return the tensors, each once, in order: those to write to.
+
+    Example:
+        >>> import torch
+        >>> one, other = torch.ones(1), torch.zeros(1)
+        >>> each_tensor_once([one, other, one])
+        [tensor([1.]), tensor([0.])]
+    """
     if len(set(map(id, gradients))) == len(gradients):
-        return gradients
+        return list(gradients)
     return list({id(gradient): gradient for gradient in gradients}.values())
 
 
