@@ -1,6 +1,6 @@
 """How often a diagnosis alarms on healthy networks at their initialisation, by family.
 
-    python benchmarks/false_alarms.py [INITS=1000] [FIRST=0]
+    python benchmarks/false_alarms.py [INITS=1000] [FIRST=0] [WORKERS=2]
 
 A report alarms where any rule finds anything of that severity; all rules run, on all that they read. Beside
 that stands what the p-values say: in how many reports the worst of all blocks (ranked among its draws), the
@@ -13,6 +13,8 @@ import json
 import sys
 import time
 from collections import defaultdict
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -52,15 +54,23 @@ def share(hits: int, of: int) -> str:
     return f"{hits}/{of} = {100 * hits / of:.1f} % ({100 * low:.1f} to {100 * high:.1f})"
 
 
-def main(inits: int, first: int) -> None:
+def examine(family: str, seed: int) -> dict[str, Any]:
+    """Study one init on one thread."""
+    torch.set_num_threads(1)
+    return study(family, seed)
+
+
+def main(inits: int, first: int, workers: int) -> None:
     """Run the study over all families in turn."""
+    torch.set_num_threads(1)
     started, rows = time.perf_counter(), defaultdict(list)
     names = list(FAMILIES)
-    for index in range(inits):
-        family = names[index % len(names)]
-        row = study(family, first + index // len(names))
-        rows[family].append(row)
-        print(json.dumps({"family": family, **row}), flush=True)
+    families = [names[index % len(names)] for index in range(inits)]
+    seeds = [first + index // len(names) for index in range(inits)]
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        for family, row in zip(families, pool.map(examine, families, seeds), strict=True):
+            rows[family].append(row)
+            print(json.dumps({"family": family, **row}), flush=True)
     everything = [row for family in rows.values() for row in family]
     table = {family: count(found) for family, found in rows.items()} | {"all": count(everything)}
     said = [line for row in everything for line in row["said"]]
@@ -68,5 +78,4 @@ def main(inits: int, first: int) -> None:
 
 
 if __name__ == "__main__":
-    torch.set_num_threads(1)
-    main(*(int(text) for text in (*sys.argv[1:], *("1000", "0")[len(sys.argv) - 1 :])))
+    main(*(int(text) for text in (*sys.argv[1:], *("1000", "0", "2")[len(sys.argv) - 1 :])))

@@ -215,11 +215,13 @@ def _mish_slope(x: Array) -> Array:
 
 
 def _elu(name: str, scale: float, alpha: float) -> Activation:
+    height = scale * alpha
+
     def value(x: Array) -> Array:
-        return scale * np.where(x > 0, x, alpha * np.expm1(np.minimum(x, 0.0)))
+        return scale * np.maximum(x, 0.0) + height * np.expm1(np.minimum(x, 0.0))
 
     def slope(x: Array) -> Array:
-        return scale * np.where(x > 0, 1.0, alpha * np.exp(np.minimum(x, 0.0)))
+        return np.where(x > 0, scale, height * np.exp(np.minimum(x, 0.0)))
 
     return Activation(name, value, slope, (0.0,), exponential=(scale, alpha))
 
