@@ -8,7 +8,10 @@ from clip.steps import with_gradients
 from torch import nn
 from torch.nn.utils import parametrizations
 
-from unitygain import clip
+from unitygain import Case, clip
+from unitygain._case import reseed
+
+PARAMETERS = ["0.weight", "0.bias", "3.weight", "3.bias"]
 
 
 @pytest.mark.parametrize("turn", [0.0, 1.0])
@@ -51,29 +54,163 @@ def shrunk(make, steps: int) -> tuple[float, clip.Decay]:
     return (1 - weight.detach().mean().item()) / steps, found
 
 
+# What coupled decay takes over η·λ: the mean of 1 and 1/4, twice with a momentum of 1/2; of 1/1.1 and 1/4.1
+# where the largest sum divides. None where it is decoupled.
 OPTIMIZERS = {
-    "Adam": (lambda p: torch.optim.Adam(p, 1e-3, betas=(0.5, 0.999), weight_decay=0.1), True),
-    "RMSprop": (lambda p: torch.optim.RMSprop(p, 1e-3, weight_decay=0.1), True),
-    "AdamW": (lambda p: torch.optim.AdamW(p, 1e-3, betas=(0.5, 0.999), weight_decay=0.1), False),
+    "Adam": (lambda p: torch.optim.Adam(p, 1e-3, betas=(0.5, 0.999), weight_decay=0.1), 0.625),
+    "RMSprop": (lambda p: torch.optim.RMSprop(p, 1e-3, weight_decay=0.1), 0.625),
+    "AdamW": (lambda p: torch.optim.AdamW(p, 1e-3, betas=(0.5, 0.999), weight_decay=0.1), None),
     "decoupled NAdam": (
         lambda p: torch.optim.NAdam(p, 1e-3, weight_decay=0.1, decoupled_weight_decay=True),
-        False,
+        None,
     ),
-    "SGD": (lambda p: torch.optim.SGD(p, 1e-3, weight_decay=0.1), False),
-    "SGD with momentum": (lambda p: torch.optim.SGD(p, 1e-3, momentum=0.5, weight_decay=0.1), False),
+    "Adam amsgrad": (
+        lambda p: torch.optim.Adam(p, 1e-3, betas=(0.5, 0.999), weight_decay=0.1, amsgrad=True),
+        0.625,
+    ),
+    "RAdam": (lambda p: torch.optim.RAdam(p, 1e-3, betas=(0.5, 0.99), weight_decay=0.1), 0.625),
+    "RMSprop with momentum, centred": (
+        lambda p: torch.optim.RMSprop(p, 5e-4, momentum=0.5, centered=True, weight_decay=0.2),
+        1.25,
+    ),
+    "Adamax": (lambda p: torch.optim.Adamax(p, 1e-3, betas=(0.5, 0.999), weight_decay=0.1), 0.577),
+}
+AS_IT_IS = {
+    "SGD": (lambda p: torch.optim.SGD(p, 1e-3, weight_decay=0.1), 1e-4),
+    "SGD with momentum": (lambda p: torch.optim.SGD(p, 1e-3, momentum=0.5, weight_decay=0.1), 2e-4),
+    "SGD with dampening": (
+        lambda p: torch.optim.SGD(p, 1e-3, momentum=0.8, dampening=0.4, weight_decay=0.1),
+        3e-4,
+    ),
 }
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_the_effective_decay_is_what_weights_lose(name):
-    make, coupled = OPTIMIZERS[name]
+    make, share = OPTIMIZERS[name]
     lost, found = shrunk(make, 400)
-    assert found.coupled == coupled
+    assert found.coupled == (share is not None)
     assert found.declared == pytest.approx(1e-4)
     # Gradients that cancel leave a ripple of one step in 400, and the weight itself shrinks by a few percent.
     assert lost == pytest.approx(found.effective, rel=0.06)
-    if coupled:
-        assert found.effective == pytest.approx(1e-4 * (1 + 1 / 4) / 2, rel=0.06)
+    assert found.effective == pytest.approx(1e-4 * (share or 1), rel=0.06)
+
+
+@pytest.mark.parametrize("name", AS_IT_IS)
+def test_the_decay_of_sgd_is_coupled_and_divided_by_nothing(name):
+    make, expected = AS_IT_IS[name]
+    lost, found = shrunk(make, 400)
+    assert found.coupled
+    assert found.declared == pytest.approx(1e-4)
+    assert found.effective == pytest.approx(expected)
+    assert lost == pytest.approx(found.effective, rel=0.08)  # the weight itself shrinks by up to 12 %
+    assert "added to the gradient: SGD divides it by nothing" in str(found)
+
+
+def test_the_decay_of_adagrad_fades_with_its_sum():
+    lost, found = shrunk(lambda p: torch.optim.Adagrad(p, 0.1, lr_decay=1e-3, weight_decay=0.1), 20)
+    assert found.coupled
+    assert lost == pytest.approx(found.effective, rel=0.06)
+    assert found.effective == pytest.approx(0.01 / math.sqrt(220) / 1.219 * (1 + 1 / 4) / 2, rel=0.01)
+
+
+def test_a_clip_that_cuts_gradients_makes_the_coupled_decay_of_adam_larger():
+    effective = []
+    for c in (math.inf, 0.05):
+        weight = nn.Parameter(torch.ones(2))
+        adam = torch.optim.Adam([weight], 1e-3, weight_decay=1e-4)
+        for _ in range(20):
+            weight.grad = torch.tensor([3.0, 4.0])
+            clip.clip_grad_norm_([weight], c)
+            adam.step()
+        effective.append(clip.effective_decay(adam)[0].effective)
+    assert effective[1] / effective[0] == pytest.approx(100, rel=0.01)
+
+
+def test_an_optimizer_whose_decay_is_not_known_says_so():
+    weight = nn.Parameter(torch.ones(2))
+    adadelta = torch.optim.Adadelta([weight], weight_decay=0.1)
+    weight.grad = torch.ones(2)
+    adadelta.step()
+    (found,) = clip.effective_decay(adadelta)
+    assert math.isnan(found.effective)
+    assert "what Adadelta makes of it is not known here" in str(found)
+
+
+def penalised(model: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    return model(x).square().mean() + 0.05 * model[0].weight.square().sum()
+
+
+def plain(model: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    return model(x).square().mean()
+
+
+def adds_before_clip(case: Case, batch: torch.Tensor) -> torch.Tensor:
+    """A loop that adds λθ to every gradient, and clips then."""
+    case.optimizer.zero_grad()
+    loss = case.compute_loss(batch)
+    loss.backward()
+    for parameter in case.model.parameters():
+        parameter.grad.add_(parameter.detach(), alpha=0.1)
+    case.clip(case.model.parameters())
+    case.optimizer.step()
+    return loss
+
+
+@pytest.mark.parametrize(
+    ("loss", "step", "who"),
+    [(penalised, None, {"0.weight": "loss"}), (plain, adds_before_clip, dict.fromkeys(PARAMETERS, "step"))],
+    ids=["loss", "step"],
+)
+@pytest.mark.parametrize("dropout", [0.0, 0.5])
+def test_decay_that_is_added_before_the_clip_is_found_and_cut_with_it(loss, step, who, dropout):
+    model = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Dropout(dropout), nn.Linear(4, 2))
+    case = Case(
+        model,
+        loss,
+        data=[torch.randn(5, 3)],
+        optimizer=lambda p: torch.optim.SGD(p, 0.5, momentum=0.5),
+        step=step,
+        clip=clip.by_global_norm(1e-3),
+    )
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    random = torch.get_rng_state()
+    found = clip.added_decay(case)
+    assert torch.equal(random, torch.get_rng_state())
+    assert all(torch.equal(before[name], p) and p.grad is None for name, p in model.named_parameters())
+    assert [one.place for one in found] == [(0, PARAMETERS.index(name)) for name in who]
+    reseed(0)
+    case.compute_loss(case.batches[0]).backward()
+    if step is not None:
+        for p in model.parameters():
+            p.grad.add_(p.detach(), alpha=0.1)
+    coefficient = clip.by_global_norm(1e-3)(model).coefficient
+    for one, name in zip(found, who, strict=True):
+        assert one.coupled
+        assert one.declared == pytest.approx(0.5 * 0.1, rel=1e-4)
+        assert one.effective == pytest.approx(0.5 * 0.1 * coefficient * 2, rel=1e-4)
+        assert f"the {who[name]} adds 0.1·θ to {name}, the clip leaves {coefficient:.3g} of it" in str(one)
+
+
+@pytest.mark.parametrize("loss", [plain, lambda m, x: plain(m, x) + m[0].weight.abs().sum()])
+def test_a_gradient_without_such_a_term_has_none(loss):
+    model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Tanh(), nn.Linear(4, 2))
+    case = Case(
+        model,
+        loss,
+        data=[torch.randn(5, 3)],
+        optimizer=lambda p: torch.optim.SGD(p, 0.5, weight_decay=0.1),
+        clip=clip.by_global_norm(1e-3),
+    )
+    assert clip.added_decay(case) == ()
+
+
+def test_added_decay_says_what_it_misses():
+    with pytest.raises(ValueError, match="declares no optimizer, so there is no rate"):
+        clip.added_decay(Case(nn.Linear(2, 1), plain, data=[torch.ones(1, 2)]))
+    case = Case(nn.Linear(2, 1), plain, [torch.ones(1, 2)], lambda p: torch.optim.SGD(p, 0.1))
+    with pytest.raises(ValueError, match="batch is 1; the case has 1 drawn batches"):
+        clip.added_decay(case, 1)
 
 
 def test_a_decay_explains_itself():
@@ -82,7 +219,7 @@ def test_a_decay_explains_itself():
     (found,) = clip.effective_decay(adam)
     assert math.isnan(found.effective)
     assert "coupled" in str(found)
-    assert "for η·λ use its decoupled form" in str(found)
+    assert "Adam divides it by the size of the gradient, and has taken no step" in str(found)
     assert clip.effective_decay(torch.optim.SGD([weight], 0.1)) == ()
 
 

@@ -16,6 +16,7 @@ from unitygain.clip._suggest import suggest as suggest
 from unitygain.clip.activation_gradients import EdgeClip as EdgeClip
 from unitygain.clip.activation_gradients import activation_gradients as activation_gradients
 from unitygain.clip.adaptive_value import adaptive_value as adaptive_value
+from unitygain.clip.added_decay import added_decay as added_decay
 from unitygain.clip.agc import agc as agc
 from unitygain.clip.by_global_norm import by_global_norm as by_global_norm
 from unitygain.clip.by_group import by_group as by_group

@@ -1,16 +1,19 @@
 """How fast weight decay shrinks weights: steps to a spectral radius, and what an optimizer really does."""
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from unitygain.stats import absmax, rms
 from unitygain.theory import steps_to_radius
 
-# Where the optimizers of torch keep the mean of squared gradients that they divide by.
-_SECOND_MOMENTS = ("exp_avg_sq", "square_avg")
+# What shrinks the weight by η·λ besides its step, whatever its groups say.
+_BESIDE = {"AdamW", "Adafactor", "AdamWScheduleFree", "Lion", "Muon"}
+_AS_IT_IS = {"SGD", "ASGD"}
+_BY_ITS_SIZE = {"Adagrad", "Adam", "Adamax", "NAdam", "RAdam", "RMSprop"}
 
 
 def steps_to_spectral_radius(
@@ -60,7 +63,7 @@ class Decay:
         place: Number of the parameter group, and of the parameter in it.
         declared: η·λ, the fraction of the weight that is said to go at every step.
         effective: The fraction that does go, from the optimizer's state now; NaN before the first step.
-        coupled: Whether λθ is added to the gradient and then rescaled with it.
+        coupled: Whether λθ is added to the gradient, so that what becomes of the sum becomes of it.
         why: A sentence.
     """
 
@@ -82,21 +85,26 @@ class Decay:
 def effective_decay(optimizer: torch.optim.Optimizer) -> tuple[Decay, ...]:
     """Return what the weight decay of an optimizer really does, for every parameter that it decays.
 
-    `torch.optim.Adam(weight_decay=...)` adds λθ to the gradient and divides the sum by √v: a weight with
-    large gradients decays less than one with small ones, and none by η·λ. The effective decay is the
-    component of that step along the weight, η·λ·Σθ²/(√v̂ + ε) over Σθ², at the v of now. AdamW decays by
-    η·λ. SGD adds λθ as well, but divides by nothing: its decay is η·λ, over 1 - μ with momentum μ.
+    Coupled decay adds λθ to the gradient. `torch.optim.Adam(weight_decay=...)` divides the sum by √v: a
+    weight with large gradients decays less than one with small ones, and none by η·λ. The effective decay is
+    the component of that step along the weight, η·λ·Σθ²/(√v̂ + ε) over Σθ², at the v of now; a clip that
+    cuts every gradient to a hundredth makes √v small, and this decay up to a hundred times larger.
+    `torch.optim.SGD` divides by nothing: its decay is η·λ, over 1 - μ with momentum μ. AdamW, decoupled,
+    decays by η·λ.
 
-    A clip stands between backward and step and so never cuts λθ, which the optimizer adds later. A loop
-    that adds λθ to the gradient by itself and then clips cuts the decay by the clip's coefficient.
+    A clip stands between backward and step and so never cuts λθ, which the optimizer adds later. A loss or
+    a loop that adds λθ to the gradient by itself is not seen here: `added_decay` finds it, and what the
+    clip leaves of it.
 
     Cost: two passes over the weights. Reads only; waits for the device.
 
     Args:
-        optimizer: SGD, Adam, AdamW, NAdam, RAdam or RMSprop of torch, or one with the same state.
+        optimizer: SGD, ASGD, Adagrad, Adam, Adamax, AdamW, NAdam, RAdam or RMSprop of torch, or one with
+            Adam's state.
 
     Returns:
-        One entry for each parameter with a weight decay above 0.
+        One entry for each parameter with a weight decay above 0. The effective decay is NaN before the
+        first step of an optimizer that divides, and where what it does is not known; `why` says which.
 
     Example:
         >>> import torch
@@ -119,30 +127,59 @@ def effective_decay(optimizer: torch.optim.Optimizer) -> tuple[Decay, ...]:
     )
 
 
+def follow(optimizer: torch.optim.Optimizer, group: dict[str, Any], parameter: Tensor) -> tuple[float, str]:
+    """Return what a step takes of a weight θ for λθ in its gradient, over η·λ, and why, in words.
+
+    Momentum has built up. NaN before the first step of an optimizer that divides, and where it is not known.
+    """
+    name, kinds = type(optimizer).__name__, {kind.__name__ for kind in type(optimizer).__mro__}
+    if kinds & _AS_IT_IS:
+        momentum = float(group.get("momentum", 0))
+        built_up = (1 - float(group.get("dampening", 0))) / (1 - momentum) if 0 < momentum < 1 else 1.0
+        why = f"{name} divides it by nothing, whatever the clip did to the gradient"
+        return built_up, why + (f", and momentum makes it {built_up:.3g} times as much" if momentum else "")
+    weight, state = parameter.detach(), optimizer.state.get(parameter, {})
+    divisor = _divisor(state, group, kinds)
+    divides = f"{name} divides it by the size of the gradient"
+    if divisor is None:
+        unknown = f"what {name} makes of it is not known here"
+        return math.nan, f"{divides}, and has taken no step" if kinds & _BY_ITS_SIZE else unknown
+    shrunk = float((rms(weight.abs() / divisor.sqrt()) / rms(weight)) ** 2)
+    return shrunk, f"{divides}; AdamW takes η·λ"
+
+
 def _decay(
-    optimizer: torch.optim.Optimizer, group: dict[str, Any], parameter: nn.Parameter, place: tuple[int, int]
+    optimizer: torch.optim.Optimizer, group: dict[str, Any], parameter: Tensor, place: tuple[int, int]
 ) -> Decay:
     declared = float(group["lr"]) * float(group["weight_decay"])
     name = type(optimizer).__name__
-    if group.get("decoupled_weight_decay") or name in {"AdamW", "Muon", "Adafactor"}:
+    if group.get("decoupled_weight_decay") or name in _BESIDE:
         return Decay(place, declared, declared, False, f"{name} multiplies the weight by 1 - η·λ")
-    if name == "SGD":
-        momentum = float(group.get("momentum", 0)) if not group.get("dampening") else 0.0
-        effective = declared / (1 - momentum)
-        why = "SGD adds λθ to the gradient, which is the same" + (" over 1 - momentum" if momentum else "")
-        return Decay(place, declared, effective, False, why)
-    shrunk = _component(optimizer.state.get(parameter, {}), group, parameter)
-    why = f"{name} divides λθ by the root of the mean squared gradient; for η·λ use its decoupled form"
-    return Decay(place, declared, declared * shrunk, True, why)
+    kept, why = follow(optimizer, group, parameter)
+    return Decay(place, declared, declared * kept, True, f"λθ is added to the gradient: {why}")
 
 
-def _component(state: dict[str, Any], group: dict[str, Any], parameter: nn.Parameter) -> float:
-    """Return Σθ²/(√v̂ + ε) over Σθ²; NaN where there is no second moment yet."""
-    moment = next((state[key] for key in _SECOND_MOMENTS if key in state), None)
-    if moment is None:
-        return float("nan")
-    if "betas" in group:
-        moment = moment / (1 - group["betas"][1] ** float(state["step"]))
-    weight = parameter.detach()
-    divided = weight.abs() / (moment.sqrt() + group["eps"]).sqrt()
-    return float((rms(divided) / rms(weight)) ** 2)
+def _divisor(state: dict[str, Any], group: dict[str, Any], kinds: set[str]) -> Tensor | None:
+    """Return what the optimizer divides every entry of the gradient by; None where it has none yet."""
+    step = float(state.get("step", 0))
+    if "exp_avg_sq" in state and "betas" in group:
+        mean = state.get("max_exp_avg_sq", state["exp_avg_sq"]) / (1 - group["betas"][1] ** step)
+        root = mean.sqrt() + group["eps"]
+        return _rectified(root, step, group["betas"][1]) if "RAdam" in kinds else root
+    if "RMSprop" in kinds and "square_avg" in state:
+        centre = state["grad_avg"].square() if "grad_avg" in state else 0.0
+        return ((state["square_avg"] - centre).sqrt() + group["eps"]) * (1 - group["momentum"])
+    if "Adagrad" in kinds and step:
+        return (state["sum"].sqrt() + group["eps"]) * (1 + (step - 1) * group["lr_decay"])
+    if "Adamax" in kinds and "exp_inf" in state:
+        return state["exp_inf"]
+    return None
+
+
+def _rectified(root: Tensor, step: float, beta: float) -> Tensor:
+    """Divide by RAdam's factor; in its first steps, of too short a mean, it divides by nothing."""
+    limit = 2 / (1 - beta) - 1
+    length = limit - 2 * step * beta**step / (1 - beta**step)
+    if length <= 5:
+        return torch.ones_like(root)
+    return root / math.sqrt((length - 4) * (length - 2) * limit / ((limit - 4) * (limit - 2) * length))
