@@ -76,16 +76,17 @@ def test_the_page_holds_the_table_the_code_and_the_charts() -> None:
 
 def test_before_and_after_are_the_gains_of_both() -> None:
     charts = before_after(TREATED.trials, TREATED.profiles)
-    before, after = charts[0].panels[0].series
+    assert list(charts) == [1, 2]
+    before, after = charts[1].panels[0].series
     gains = TREATED.profiles["backward_gain"].values
     assert list(before.values) == [20 * math.log10(value) for value in gains]
     assert list(after.values) == pytest.approx([-0.175 + 0.0864 * (k % 3 - 1) for k in range(24)], abs=1e-3)
-    assert [len(chart.panels) for chart in charts] == [2, 2]
+    assert [len(chart.panels) for chart in charts.values()] == [2, 2]
     fewer = dataclasses.replace(TREATED.trials[1], profiles=sample_trials.gains(10, 0.9, 0.9))
-    (chart,) = before_after([fewer], TREATED.profiles)
+    (chart,) = before_after([fewer], TREATED.profiles).values()
     assert math.isnan(chart.panels[0].series[1].values[10])
     more = dataclasses.replace(TREATED.trials[1], profiles=sample_trials.gains(30, 0.9, 0.9))
-    (chart,) = before_after([more], TREATED.profiles)
+    (chart,) = before_after([more], TREATED.profiles).values()
     assert (len(chart.names), chart.names[29]) == (30, "block 29")
 
 

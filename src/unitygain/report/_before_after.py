@@ -15,15 +15,15 @@ MOST = 6
 _WORDS = {"backward_gain": "backward", "forward_gain": "forward"}
 
 
-def before_after(trials: Sequence[Trial], profiles: Mapping[str, Profile]) -> list[Chart]:
-    """Return a chart for each of the best changes whose gains were measured.
+def before_after(trials: Sequence[Trial], profiles: Mapping[str, Profile]) -> dict[int, Chart]:
+    """Return a chart for each of the best changes whose gains were measured, by the index of the trial.
 
     Args:
         trials: The trials, best first.
         profiles: Those of the untreated case.
     """
-    charts = []
-    for place, trial in enumerate(trials, start=1):
+    charts: dict[int, Chart] = {}
+    for index, trial in enumerate(trials):
         panels = [
             panel
             for name, word in _WORDS.items()
@@ -31,21 +31,22 @@ def before_after(trials: Sequence[Trial], profiles: Mapping[str, Profile]) -> li
             if (panel := _panel(word, profiles[name], trial.profiles[name])) is not None
         ]
         if panels and len(charts) < MOST:
-            charts.append(_chart(place, trial, panels, profiles))
+            charts[index] = _chart(index, trial, panels, profiles)
     return charts
 
 
-def _chart(place: int, trial: Trial, panels: list[Panel], profiles: Mapping[str, Profile]) -> Chart:
+def _chart(index: int, trial: Trial, panels: list[Panel], profiles: Mapping[str, Profile]) -> Chart:
     sites = next(profiles[name].sites for name in _WORDS if name in profiles)
     count = max(len(series.values) for panel in panels for series in panel.series)
     names = [*names_of(sites), *(f"block {k}" for k in range(len(sites), count))]
-    about = f"Trial {place}: {show(brief(trial), 200)}. Zero is unity gain; both before any training."
+    title = f"Before and after: {show(brief(trial), 200)}"
+    about = "Zero is unity gain; both before any training."
     notes = () if count == len(sites) and all(_alike(trial, sites)) else (
         "The change moves or renames blocks: they are compared in their order.",
     )  # fmt: skip
     ticks = ticks_of(sites) if count == len(sites) else None
     return Chart(
-        f"trial{place}", f"Before and after, trial {place}", about, "block", names, tuple(panels), ticks,
+        f"trial{index + 1}", title, about, "block", names, tuple(panels), ticks,
         wide=True, notes=notes,
     )  # fmt: skip
 

@@ -17,7 +17,7 @@ from unitygain.report._ruler import Ruler, ruler
 from unitygain.report._show import number, places, probability, show, show_text, signed
 from unitygain.report._svg import draw
 from unitygain.report._tables import pack, tables
-from unitygain.report._text import duration, letter, outcome, split_skipped
+from unitygain.report._text import duration, letter, outcome, split_skipped, unseen
 from unitygain.report._trials import HEADS, rows_of
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def render_page(report: "Report") -> str:
     painted = heats(report.profiles)
     staged = before_after(report.trials, report.profiles)
     script = asset("report.js")
-    data = shared({item.key: item.payload() for item in (*drawn, *painted, *staged)})
+    data = shared({item.key: item.payload() for item in (*drawn, *painted, *staged.values())})
     listed = tables(report.profiles)
     return template("report.html.j2").render(
         style=asset("report.css"),
@@ -62,6 +62,7 @@ def render_page(report: "Report") -> str:
         tables=listed,
         rows=pack(listed),
         skipped=_skipped(report),
+        unseen=", ".join(unseen(report.skipped)),
         seconds=duration(report.seconds),
         profiles=len(report.profiles),
     )

@@ -169,12 +169,16 @@ def split_skipped(skipped: Sequence[Skipped]) -> tuple[list[Skipped], tuple[str,
     return others, (f"{len(silent)} rule{'s' * (len(silent) > 1)} not judged", "; ".join(phrases))
 
 
+def unseen(skipped: Sequence[Skipped]) -> list[str]:
+    """Return how many things were not looked at and how many rules not judged, a phrase each."""
+    others, silent = split_skipped(skipped)
+    return [*([f"{len(others)} not looked at"] if others else []), *([silent[0]] if silent else [])]
+
+
 def _summary(report: "Report", width: int) -> list[Line]:
     count = len(report.profiles)
     looked = f" from {count} profile{'s' * (count != 1)} in {duration(report.seconds)}"
-    others, silent = split_skipped(report.skipped)
-    looked += f", {len(others)} not looked at" if others else ""
-    looked += f", {silent[0]}" if silent else ""
+    looked = ", ".join([looked, *unseen(report.skipped)])
     count, style = report.count(), report.worst or "fine"
     if len(count) + len(looked) <= width:
         return [[(count, style), (looked, "")]]
