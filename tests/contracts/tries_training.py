@@ -105,7 +105,7 @@ TRIES: dict[str, tuple[Try, ...]] = {
         Try("rnn-cell-default-120", {"iterations": 15, "steps": 20}, cures=("UG401",)),
         Try("rnn-lstm-28", {"iterations": 2, "steps": 8}),
     ),
-    "r1": (Try("game-judge", {}), Try("game-judge-images", {"gamma": 1.0})),
+    "r1": (Try("game-judge", {}), Try("game-judge-images", {"gamma": 1.0, "every": 16})),
     "gradient_penalty": (Try("game-judge", {}), Try("game-judge-images", {})),
     "sequence_warmup": (
         Try("rnn-tanh-default-150", {}),

@@ -63,6 +63,30 @@ def test_r1_is_half_gamma_times_the_squared_slope_at_real_points():
     assert case.loss is judge_loss
 
 
+def test_a_lazy_r1_is_paid_at_one_step_of_four_and_is_the_same_on_average():
+    """At weights that stand still: 4 times the penalty of every step, then three losses without any."""
+    case = judging()
+    batch, twin = case.batches[0], case.copy()
+    before = case.compute_loss(batch)
+    undo = r1(case, gamma=4.0)
+    often = case.compute_loss(batch) - before
+    undo()
+    r1(case, gamma=4.0, every=4)
+    extra = []
+    for _ in range(9):
+        case.compute_loss(batch)  # read, and not stepped
+        loss = case.compute_loss(batch)
+        extra.append((loss - before).detach())
+        loss.backward()
+    # Losses and their penalties are rounded to float32 of a few units.
+    torch.testing.assert_close(torch.stack(extra[::4]), (4 * often).detach().expand(3), atol=1e-5, rtol=1e-5)
+    assert all(float(one) == 0 for index, one in enumerate(extra) if index % 4)
+    case.loss(twin.model, batch).backward()  # Another model's steps are its own: its first one pays.
+    assert case.loss(twin.model, batch).item() == before.item()
+    with pytest.raises(ValueError, match="every is 0"):
+        r1(case, every=0)
+
+
 def test_the_penalty_is_the_squared_distance_of_the_slope_from_one_between_the_points():
     case = judging(critic_loss)
     real, noise = case.batches[0]

@@ -13,6 +13,7 @@ from unitygain.probe.adversary import find_discriminators, is_logit
 from unitygain.probe.hooks import Hooks
 from unitygain.probe.junctions import first_floating
 from unitygain.probe.leaves import unwrap
+from unitygain.remedies._counted import Steps
 from unitygain.remedies._snapshot import Undo
 
 
@@ -52,13 +53,14 @@ class Shown:
 Penalty = Callable[[list[Shown]], Tensor]
 
 
-def penalise(case: Case, penalty: Penalty, *, fakes: bool) -> Undo:
+def penalise(case: Case, penalty: Penalty, *, fakes: bool, every: int = 1) -> Undo:
     """Add a penalty on the discriminator to the loss of a case.
 
     Args:
         case: The case; its loss is wrapped.
         penalty: From what the loss showed to the discriminator to a number.
         fakes: Whether it needs generated samples too.
+        every: At which of its steps the model pays the penalty: at the first, and each so many later.
 
     Raises:
         ValueError: If no part of the model is called a discriminator, or the loss does not show it what is
@@ -81,10 +83,16 @@ def penalise(case: Case, penalty: Penalty, *, fakes: bool) -> Undo:
             f"{' and generated ones beside them' if fakes else ''}"
         )
 
+    steps = Steps()
+
     def loss(model: nn.Module, batch: Batch) -> Tensor:
-        value, shown = _watch(given, model, batch)
         # Without a graph, as where a loss is only read, there is no slope to punish.
-        return value + penalty(shown) if torch.is_grad_enabled() else value
+        if not torch.is_grad_enabled():
+            return given(model, batch)
+        if steps.of(model) % every:
+            return steps.count(model, given(model, batch))
+        value, shown = _watch(given, model, batch)
+        return steps.count(model, value + penalty(shown))
 
     case.loss = loss
 
