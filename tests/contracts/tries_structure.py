@@ -39,9 +39,9 @@ TRIES: dict[str, tuple[Try, ...]] = {
         Try("transformer-loud-attention-torch", {}),
     ),
     "concat_skip": (
-        Try("cnn-default-20", {}),
+        Try("cnn-default-20", {}, cures=("UG101", "UG205")),
         Try("cnn-skip-no-norm-30", {}),
-        Try("mlp-relu-default-24", {}),
+        Try("mlp-relu-default-24", {}, cures=("UG101", "UG205")),
     ),
     "gated_recurrence": (),  # a suggestion: it changes nothing, and says what to write
 }

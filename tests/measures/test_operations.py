@@ -425,6 +425,30 @@ def test_a_hinge_of_the_loss_is_no_activation_of_the_model() -> None:
     assert by_name(measured(case, "act_frac_dead")["act_frac_dead"]).keys() == {"1"}
 
 
+class Gated(nn.Module):
+    """A map with a learned gate of one number without a dimension."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.map, self.gate = nn.Linear(6, 6), nn.Parameter(torch.tensor(0.3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.tanh(self.gate) * torch.relu(self.map(x))
+
+
+def test_an_activation_without_a_dimension_has_no_units_and_the_profile_says_so() -> None:
+    profile = measured(squares(Gated(), 8, 6), "act_frac_dead")["act_frac_dead"]
+    assert dict(zip(profile.labels, map(math.isnan, profile.values), strict=True)) == {
+        "tanh (output)": True,
+        "relu": False,
+    }
+    assert profile.note.startswith("NaN where an activation gives one number")
+    relu = measured(squares(nn.Sequential(nn.Linear(6, 6), nn.ReLU()), 8, 6), "act_frac_dead")[
+        "act_frac_dead"
+    ]
+    assert relu.note == ""
+
+
 def test_a_function_between_two_calls_of_the_loss_is_one_of_the_model() -> None:
     model = nn.ModuleDict({"low": nn.Linear(6, 6), "high": nn.Linear(6, 1)}).double()
 

@@ -182,6 +182,14 @@ def test_an_output_that_is_bounded_in_itself_does_not_show_that_inputs_are_scale
     assert finding.severity == severity
 
 
+def test_a_shrunk_tanh_is_not_bounded():
+    """A large x less tanh(x) is as large as x: an output of unit size comes from an input of unit size."""
+    inputs = profile("input_rms", {"(input 0)": 10.5})
+    for kind, severity in (("Tanhshrink", "info"), ("Tanh", "warning")):
+        [finding] = judged("UG607", inputs, profile("act_rms", {"0": 0.99}, labels=(kind,)))
+        assert finding.severity == severity
+
+
 @pytest.mark.parametrize(
     ("shares", "threshold"),
     [

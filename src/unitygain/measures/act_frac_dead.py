@@ -1,11 +1,15 @@
 """act_frac_dead: how many units of an activation are zero and flat for the whole batch."""
 
+import dataclasses
+import math
+
 from unitygain._case import Case
 from unitygain._registry import measure
 from unitygain._types import Profile
 from unitygain.probe.record import Record
 
 UNIT = "units that are zero for the whole batch, over units"
+NOTE = "NaN where an activation gives one number without a dimension, which has no units"
 
 
 @measure(unit=UNIT, needs=("activation.frac_dead",))
@@ -23,8 +27,9 @@ def act_frac_dead(case: Case, record: Record) -> Profile | None:
         record: A record with `activation.frac_dead`.
 
     Returns:
-        From 0 to 1 per activation, in the order in which they ran; labels name the function. None where
-        the model has no activation.
+        From 0 to 1 per activation, in the order in which they ran; labels name the function. NaN, with a
+        note, for one of a single number without a dimension, such as a learned gate. None where the model has
+        no activation.
 
     Example:
         >>> import torch
@@ -36,4 +41,6 @@ def act_frac_dead(case: Case, record: Record) -> Profile | None:
         >>> act_frac_dead(case, observe(case, ["activation.frac_dead"])).values
         (1.0,)
     """
-    return record.profile("activation.frac_dead", name="act_frac_dead", unit=UNIT) or None
+    profile = record.profile("activation.frac_dead", name="act_frac_dead", unit=UNIT)
+    noted = dataclasses.replace(profile, note=NOTE if any(map(math.isnan, profile.values)) else "")
+    return noted or None

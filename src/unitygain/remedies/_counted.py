@@ -8,7 +8,7 @@ from unitygain.probe.hooks import Hooks
 
 
 class Steps:
-    """Steps of each model that a loss is asked of; a copy begins at 0, and a loss that is only read is none."""
+    """Steps of each model that a loss is asked of: a copy begins at 0, a loss that is only read is none."""
 
     def __init__(self) -> None:
         self._taken = WeakKeyDictionary[nn.Module, int]()

@@ -13,8 +13,9 @@ Why it helps:
     or turn the branch, feature by feature, where branches outweigh the stream.
 
 When it does not help:
-    Where blocks have a gain above 1 that is not the branch's share. At the start a block that was a sum
-    has the very gains that it had: what is cured is cured by training.
+    In a chain of bare layers the activation stands behind the projection and still shrinks what passes,
+    which sigmoids do by four. Where blocks have a gain above 1 that is not the branch's share. At the start a
+    block that was a sum has the very gains that it had: what is cured is cured by training.
 
 What it costs:
     A map from twice the width to the width per block. The block's parameters are saved under
@@ -41,7 +42,7 @@ from unitygain.remedies._trunk import find_spine, has_skip, keeps_shape
 from unitygain.remedies.gated_skip import make_map
 
 
-@remedy(treats=("UG101", "UG103", "UG205"), changes="architecture")
+@remedy(treats=("UG101", "UG103", "UG205"), changes="architecture", instead_of=("swap_activation",))
 def concat_skip(case: Case, *, sites: Select = None, scale: float = 1.0) -> Undo:
     """Put projections of input and branch in the place of sums, or of no skip path at all.
 

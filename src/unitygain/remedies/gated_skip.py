@@ -41,7 +41,11 @@ from unitygain.remedies._trunk import find_spine, has_skip, keeps_shape
 CONVOLUTIONS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 
 
-@remedy(treats=("UG101", "UG103", "UG202", "UG205"), changes="architecture")
+@remedy(
+    treats=("UG101", "UG103", "UG202", "UG205"),
+    changes="architecture",
+    instead_of=("rescale_weights", "swap_activation"),
+)
 def gated_skip(case: Case, *, sites: Select = None, bias: float = -2.0) -> Undo:
     """Put the blocks of the trunk that have no skip path behind highway gates.
 

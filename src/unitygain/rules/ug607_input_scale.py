@@ -44,8 +44,9 @@ from unitygain._types import Cause, Finding, Profile, Severity
 from unitygain.rules._numbers import spell
 
 LARGE = 10.0
-# What these give is at most 1, however far their inputs lie on the flat side of tanh.
+# What these give is at most 1, however far their inputs lie on the flat side of tanh; x - tanh(x) is not.
 BOUNDED = ("RNN", "LSTM", "GRU", "Tanh", "Sigmoid")
+UNBOUNDED = ("Tanhshrink",)
 SMALL = 1e-3
 NORMS = ("BatchNorm", "LayerNorm", "GroupNorm", "InstanceNorm", "RMSNorm", "SyncBatchNorm")
 
@@ -102,7 +103,8 @@ def _handled(profiles: Mapping[str, Profile], size: float) -> str:
     if outputs.labels and outputs.labels[0].startswith(NORMS):
         return f"the {outputs.labels[0]} at {outputs.sites[0]} normalises it"
     early = outputs.values[: len(profiles["input_rms"]) + 1]
-    if outputs.labels and outputs.labels[0].startswith(BOUNDED):
+    first = outputs.labels[0] if outputs.labels else ""
+    if first.startswith(BOUNDED) and not first.startswith(UNBOUNDED):
         return ""
     if size > LARGE and all(value <= LARGE for value in early):
         return f"the model's first outputs have an rms of {spell(max(early))}"
