@@ -15,6 +15,7 @@ from unitygain.remedies import (
     gated_recurrence,
     gated_skip,
     insert_norm,
+    sum_skip,
     swap_to_relu,
 )
 
@@ -236,6 +237,77 @@ def test_a_projection_begins_as_the_sum_and_weighs_what_it_joins(skip):
     torch.testing.assert_close(model.blocks[0](x, factor=0.5)[0], expected, atol=1e-5, rtol=1e-5)
     undo()
     assert torch.equal(model(X), before)
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_a_sum_in_the_place_of_a_projection_passes_the_earlier_one_whole(turned):
+    """There and back: a projection that begins as x + 0.5·f becomes x + f, and x + 0.25·f when asked."""
+
+    class Joined(Block):
+        def __init__(self) -> None:
+            super().__init__()
+            self.project = nn.Linear(2 * WIDTH, WIDTH)
+
+        def forward(self, x: Tensor, *, factor: float = 1.0) -> tuple[Tensor, float]:
+            both = (x, super().forward(x, factor=factor)[0])
+            return self.project(torch.cat(both[::-1] if turned else both, -1)), factor
+
+    model = Blocks()
+    model.blocks = nn.ModuleList(Joined() for _ in range(DEPTH))
+    before, case = model(X), case_of(model)
+    undo = sum_skip(case, scale=0.25)
+    x = model.stem(X)
+    for block in model.blocks:
+        x = x + 0.25 * 0.5 * block.down(torch.tanh(block.up(x)))
+    torch.testing.assert_close(model(X), model.head(x), atol=1e-6, rtol=1e-5)
+    assert isinstance(case.copy().model.blocks[0].project, type(model.blocks[0].project))
+    undo()
+    assert torch.equal(model(X), before)
+
+
+def test_what_concat_skip_projects_sum_skip_adds():
+    case = case_of(Blocks())
+    concat_skip(case, scale=1.0)
+    before = case.model(X)
+    sum_skip(case)
+    assert not [name for name, _ in case.model.named_parameters() if "project" in name]
+    torch.testing.assert_close(case.model(X), before, atol=1e-6, rtol=1e-5)
+
+
+class Mapped(nn.Module):
+    """A map of what a function makes."""
+
+    def __init__(self, project: nn.Module, join) -> None:
+        super().__init__()
+        self.project, self.join = project, join
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.project(self.join(x))
+
+
+@pytest.mark.parametrize(
+    ("project", "join"),
+    [
+        (nn.Linear(WIDTH, WIDTH // 2), lambda x: torch.cat((x, 2 * x), 0)),
+        (nn.Linear(2 * WIDTH, 3), lambda x: torch.cat((x, 2 * x), -1)),
+        (nn.Linear(2 * WIDTH, WIDTH), lambda x: torch.cat((x, x[:, :3], x[:, :5]), -1)),
+        (nn.Linear(2 * WIDTH, WIDTH), lambda x: torch.cat((x, x[:, :5], x[:, :3]), -1)),
+        (nn.Linear(2 * WIDTH, WIDTH), lambda x: x.repeat(1, 2)),
+        (nn.Linear(WIDTH, WIDTH // 2), lambda x: torch.cat((x[:, :3], x[:, 3:]), -1)),
+        (nn.Conv1d(2 * WIDTH, WIDTH, 3), lambda x: torch.cat((x.T, x.T), 0)[None]),
+    ],
+    ids=["along the batch", "another width", "three", "three again", "repeated", "unequal", "kernel of 3"],
+)
+def test_what_is_no_pair_of_the_outputs_width_stays(project, join):
+    case = case_of(Mapped(project, join))
+    with pytest.raises(ValueError, match="reads the concatenation of two tensors that are as wide"):
+        sum_skip(case)
+    assert case.model.project is project
+
+
+def test_a_scale_that_is_no_number_is_refused():
+    with pytest.raises(ValueError, match="scale is nan"):
+        sum_skip(case_of(Blocks()), scale=float("nan"))
 
 
 def test_a_recurrence_without_gates_is_told_what_to_write():

@@ -50,6 +50,7 @@ from unitygain.remedies.skip_init import skip_init as skip_init
 from unitygain.remedies.soft_cap import soft_cap as soft_cap
 from unitygain.remedies.spectral_cap import spectral_cap as spectral_cap
 from unitygain.remedies.spectral_norm import spectral_norm as spectral_norm
+from unitygain.remedies.sum_skip import sum_skip as sum_skip
 from unitygain.remedies.swap_activation import swap_activation as swap_activation
 from unitygain.remedies.swap_loss import swap_loss as swap_loss
 from unitygain.remedies.swap_to_relu import swap_to_relu as swap_to_relu

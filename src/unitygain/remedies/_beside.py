@@ -138,6 +138,27 @@ class Concatenated(nn.Module):
         return read_through(self, "block", name)
 
 
+class Summed(nn.Module):
+    """A sum in the place of a map of two tensors that stand side by side.
+
+    Args:
+        width: Of each.
+        across: The dimension of the features.
+        scales: What each is multiplied by.
+    """
+
+    def __init__(self, width: int, across: int, scales: tuple[float, float]) -> None:
+        super().__init__()
+        self.width = width
+        self.across = across
+        self.scales = scales
+
+    def forward(self, both: Tensor) -> Tensor:
+        """Return the sum."""
+        one, other = both.split(self.width, self.across)
+        return self.scales[0] * one + self.scales[1] * other
+
+
 class Followed(nn.Module):
     """A linear map and what was put behind it, under the map's own path.
 
