@@ -10,12 +10,14 @@ from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils import parametrizations
 
 import unitygain as ug
 import unitygain._treat
 from unitygain._arena import Arena
 from unitygain._candidates import Arm
-from unitygain._crew import Away, digest_of, hired
+from unitygain._case import CaseFailure
+from unitygain._crew import Away, _origin_of, digest_of, hired
 from unitygain._job import Task
 from unitygain.report import Report
 
@@ -122,6 +124,15 @@ def test_a_case_that_is_another_one_when_it_is_built_again_is_noticed(pool):
     trials, note = compare(case, pool)
     assert len(trials) == 1 + len(ARMS)
     assert note.endswith("its weights or batches differ; seed what it draws")
+
+
+def test_a_parametrised_model_is_named_where_torch_does_not_pickle_it():
+    case = make_case()
+    case._model = nn.Sequential(parametrizations.weight_norm(nn.Linear(2, 2)))
+    with pytest.raises(
+        CaseFailure, match=r"cannot be pickled \(module '0' is parametrised, .* set case.rebuild"
+    ):
+        _origin_of(case)
 
 
 def test_the_note_is_in_the_report(monkeypatch):

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn.utils.parametrize import is_parametrized
 from torch.utils import _pytree as pytree
 
 from unitygain._case import Case, CaseFailure
@@ -170,8 +171,12 @@ def _origin_of(case: Case) -> Origin:
     try:
         return Origin(None, pickle.dumps(case), digest)
     except Exception as error:
+        made = next((path for path, m in case.model.named_modules() if is_parametrized(m)), None)
+        why = str(error) or type(error).__name__
+        if made is not None:
+            why = f"module {made!r} is parametrised, and torch pickles no such module"
         raise CaseFailure(
-            f"the case cannot be pickled ({str(error) or type(error).__name__}); give functions that a "
+            f"the case cannot be pickled ({why}); give functions that a "
             "module holds, or set case.rebuild to one that returns the case"
         ) from error
 

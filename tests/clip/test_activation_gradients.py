@@ -1,6 +1,7 @@
 """Gradients cut on their way: at the chosen place alone, and not at all after the undo."""
 
 import math
+import pickle
 
 import pytest
 import torch
@@ -106,3 +107,19 @@ def test_wrong_arguments_say_what_to_do():
         clip.activation_gradients(chain(), 1.0, sites="*", by="sum")  # pyright: ignore[reportArgumentType]
     with pytest.raises(ValueError, match="c is -1"):
         clip.activation_gradients(chain(), -1, sites="*")
+
+
+def test_a_model_that_is_clipped_inside_pickles_with_its_clip():
+    model = nn.Sequential(nn.Linear(1, 1, bias=False), nn.Identity())
+    edges = clip.activation_gradients(model, 0.5, sites="1")
+    twin, its_edges = pickle.loads(pickle.dumps((model, edges)))
+    for one in (model, twin):
+        (3 * one(torch.ones(1, 1))).sum().backward()
+        assert one[0].weight.grad.item() == 0.5
+    assert edges.frac_clipped == its_edges.frac_clipped == {"1": 1.0}
+    its_edges()
+    twin.zero_grad()
+    (3 * twin(torch.ones(1, 1))).sum().backward()
+    assert twin[0].weight.grad.item() == 3.0
+    assert not twin[1]._forward_hooks
+    assert model[1]._forward_hooks

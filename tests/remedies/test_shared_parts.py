@@ -1,5 +1,7 @@
 """Modules that stand in several places, and parameters and rates that came before or after a change."""
 
+import pickle
+
 import pytest
 import torch
 from torch import nn
@@ -122,3 +124,85 @@ def test_a_time_outside_the_weights_is_refused(time):
     case.compute_loss(case.batches[0]).backward()
     with pytest.raises(ValueError, match="time"):
         case.clip(case.model.parameters())
+
+
+WEIGHTS = [1.0, 2.0, 3.0, 4.0]
+
+
+def mirrored_case(model: nn.Module, loss) -> Case:
+    """A case whose loss is large, clipped at 0.1 at a time of the mean weight."""
+    case = Case(model, loss, [(torch.ones(2, 1), torch.tensor([0, 0]))])
+    mirrored_diffusion_clip(case, weights=WEIGHTS, c=0.1)
+    return case
+
+
+def clipped(case: Case) -> float:
+    case.model.zero_grad()
+    (100 * case.compute_loss(case.batches[0])).backward()
+    return case.clip(case.model.parameters()).norm_after
+
+
+def test_a_step_that_tells_no_time_is_not_clipped_at_the_last_one():
+    class Optional(Timed):
+        def forward(self, x: torch.Tensor, t: torch.Tensor | None = None) -> torch.Tensor:
+            return nn.Linear.forward(self, x)
+
+    case = mirrored_case(Optional(1, 1), lambda m, b: m(*b).sum())
+    assert clipped(case) == pytest.approx(0.1 * 2.5 / 1)
+    case.loss = lambda m, b: m(b[0]).sum()
+    with pytest.raises(ValueError, match="no module was told a time in this step"):
+        clipped(case)
+
+
+def test_a_time_that_is_a_number_is_a_time():
+    times = iter([3, 0.5])
+    case = mirrored_case(Timed(1, 1), lambda m, b: m(b[0], next(times)).sum())
+    assert clipped(case) == pytest.approx(0.1 * 2.5 / 4)
+    assert clipped(case) == pytest.approx(0.1 * 2.5 / 3)
+
+
+def test_a_call_that_does_not_train_tells_no_time():
+    def with_teacher(model: nn.Module, batch: tuple) -> torch.Tensor:
+        student = model(*batch)
+        with torch.no_grad():
+            teacher = model(batch[0], torch.tensor([3, 3]))
+        return (student - teacher + 1).sum()
+
+    case = mirrored_case(Timed(1, 1), with_teacher)
+    assert clipped(case) == pytest.approx(0.1 * 2.5 / 1)
+    case.loss = lambda m, b: m(*b).sum()
+    (100 * case.compute_loss(case.batches[0])).backward()
+    with torch.no_grad():
+        case.model(torch.ones(2, 1), torch.tensor([3, 3]))
+    assert case.clip(case.model.parameters()).norm_after == pytest.approx(0.1 * 2.5 / 1)
+
+
+def test_the_outermost_module_tells_the_time():
+    class Outer(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = Timed(1, 1)
+
+        def forward(self, x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+            if bool((t > 2).all()):
+                raise RuntimeError("too late")
+            return self.inner(x, torch.sin(t.float())[:, None] * torch.ones(2, 8))
+
+    case = mirrored_case(Outer(), lambda m, b: m(*b).sum())
+    assert clipped(case) == pytest.approx(0.1 * 2.5 / 1)
+    with pytest.raises(RuntimeError, match="too late"):
+        case.model(torch.ones(2, 1), torch.tensor([3, 3]))
+    assert clipped(case) == pytest.approx(0.1 * 2.5 / 1)
+
+
+def whole(model: nn.Module, batch: tuple) -> torch.Tensor:
+    return model(*batch).sum()
+
+
+def test_a_case_with_a_mirrored_clip_pickles_and_keeps_its_own_times():
+    case = mirrored_case(Timed(1, 1), whole)
+    twin = pickle.loads(pickle.dumps(case))
+    twin._batches = ((torch.ones(2, 1), torch.tensor([3, 3])),)
+    assert clipped(case) == pytest.approx(0.1 * 2.5 / 1)
+    assert clipped(twin) == pytest.approx(0.1 * 2.5 / 4)
+    assert clipped(case.copy()) == pytest.approx(0.1 * 2.5 / 1)

@@ -1,6 +1,7 @@
 """activation_gradients: what flows back through chosen places of a model, cut on its way."""
 
 from dataclasses import dataclass
+from functools import partial
 from types import TracebackType
 from typing import Any, Literal, get_args
 
@@ -40,7 +41,7 @@ class EdgeClip:
         self._hooks = Hooks()
         self._active = True
         for path, module in places.items():
-            self._watch(path, module)
+            self._hooks.on_call(module, _stay, partial(self._leave, path))
 
     def __call__(self) -> None:
         """Stop clipping, also in graphs that wait for their backward pass; calling it again does nothing."""
@@ -60,19 +61,15 @@ class EdgeClip:
         """Fraction of the gradients so far that were cut, by site; sites that saw none are left out."""
         return {path: float(counts.clipped) / float(counts.seen) for path, counts in self._counts.items()}
 
-    def _watch(self, path: str, module: nn.Module) -> None:
-        def before(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            return None
+    def _leave(
+        self, path: str, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any
+    ) -> None:
+        def change(gradient: Tensor) -> Tensor | None:
+            return self._clip(path, gradient) if self._active else None
 
-        def after(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
-            def change(gradient: Tensor) -> Tensor | None:
-                return self._clip(path, gradient) if self._active else None
-
-            for tensor in pytree.tree_leaves(output):
-                if observable(tensor) and tensor.requires_grad:
-                    self._hooks.change_gradient(tensor, change)
-
-        self._hooks.on_call(module, before, after)
+        for tensor in pytree.tree_leaves(output):
+            if observable(tensor) and tensor.requires_grad:
+                self._hooks.change_gradient(tensor, change)
 
     def _clip(self, path: str, gradient: Tensor) -> Tensor | None:
         size = absmax(gradient) if self._way == "value" else norm(gradient)
@@ -146,3 +143,7 @@ def activation_gradients(model: nn.Module, c: float, sites: Select, *, by: Way =
             f"{refusing[0]!r} is a TorchScript module, which takes no hooks; choose one around it"
         )
     return EdgeClip(places, bound, by)
+
+
+def _stay(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    """Leave what enters as it is."""

@@ -29,6 +29,19 @@ def _hookable(module: nn.Module) -> nn.Module:
     return module
 
 
+class _Leave:
+    """Calls `after`, whose answer replaces nothing; a copy of the module has the same one."""
+
+    def __init__(self, after: After) -> None:
+        self._after = after
+
+    def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+        self._after(module, args, kwargs, output)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "_Leave":
+        return self
+
+
 class Hooks:
     """Hooks on modules and tensors, removed together.
 
@@ -42,16 +55,13 @@ class Hooks:
     def on_call(self, module: nn.Module, before: Before, after: After) -> None:
         """Call `before` and `after` around each forward of `module`; `before` may replace its inputs.
 
-        A module that takes no hooks is left alone.
+        A module that takes no hooks is left alone. Where hooks stay, `before` and `after` are to be objects
+        that pickle, so that the module does.
         """
         if not takes_hooks(module):
             return
-
-        def leave(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
-            after(module, args, kwargs, output)
-
         self._handles.append(module.register_forward_pre_hook(before, with_kwargs=True))
-        self._handles.append(module.register_forward_hook(leave, with_kwargs=True))
+        self._handles.append(module.register_forward_hook(_Leave(after), with_kwargs=True))
 
     def change_input(self, module: nn.Module, change: Before) -> None:
         """Let `change` replace the arguments of every forward of `module`; copies of it carry `change` along.

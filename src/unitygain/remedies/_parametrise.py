@@ -86,7 +86,7 @@ def parametrise(case: Case, weights: Sequence[Weight], register: Callable[[Weigh
                 register(weight)
         for module in modules:
             if isinstance(module, nn.RNNBase):
-                hooks.on_call(module, lambda *_: None, _forget_flat)
+                hooks.on_call(module, _stay, _forget_flat)
         new = [parameter for parameter in case.model.parameters() if id(parameter) not in known]
         let_go = hold(case, new)
     except BaseException:
@@ -123,3 +123,7 @@ def _forget_flat(module: nn.Module, *_: Any) -> None:
     """Drop what a recurrent module keeps of computed weights: it holds a graph, and cannot be copied."""
     flat = [module._parameters.get(name) for name in vars(module)["_flat_weights_names"]]
     vars(module)["_flat_weights"] = flat
+
+
+def _stay(*_: Any) -> None:
+    """Leave what enters as it is."""

@@ -1,7 +1,8 @@
 """mirrored_diffusion_clip: clip a diffusion model's gradient at what mirrors the weight of its time.
 
 The threshold at time t is c · mean weight / weight of t, so that the weighted step is no longer at one time
-than at another. The times of a step are read from the call of the module that is told them.
+than at another. The times of a step are read from the last call of the outermost module that is told them;
+calls without gradients (a teacher, an evaluation) do not count.
 
 What it changes:
     The clip of the case, in whose place it stands; hooks on the modules that take a time note it.
@@ -13,8 +14,8 @@ Why it helps:
 When it does not help:
     It is for gradients of the unweighted loss, whose weights come after, in the step or the learning rate;
     where the loss weighs its samples itself, a constant threshold is the mirrored one: clip_gradients. A
-    batch of many times is cut at the mean of their thresholds, which is nearly one number. What is weighed
-    wrongly stays so: min_snr.
+    batch of many times is cut at the mean of their thresholds, which is nearly one number. Of micro-batches
+    that are added up the last one's times count. What is weighed wrongly stays so: min_snr.
 
 What it costs:
     One pass over the gradients per step.
@@ -35,9 +36,10 @@ from torch import Tensor, nn
 
 from unitygain._case import Case
 from unitygain._registry import remedy
-from unitygain.clip import mirrored
+from unitygain.clip import Clip, ClipReport, mirrored
 from unitygain.probe.clock import find_clocks
 from unitygain.probe.hooks import Hooks
+from unitygain.probe.leaves import in_backward
 from unitygain.remedies._snapshot import Undo
 
 
@@ -84,18 +86,12 @@ def mirrored_diffusion_clip(case: Case, *, weights: ArrayLike | None = None, c: 
         raise ValueError(
             "no module's forward takes a time (t, timestep, sigma, ...); call mirrored in the step"
         )
-    cut, given = mirrored(c, weights), case.clip
-    count, told, hooks = len(list(torch.as_tensor(weights))), [], Hooks()
+    given, times, hooks = case.clip, _Times(), Hooks()
     modules = dict(case.model.named_modules())
     for path, name in clocks.items():
-        hooks.on_call(modules[path], _noting(told, name), lambda *_: None)
-
-    def clip(parameters: Iterable[nn.Parameter]) -> Any:
-        if not told:
-            raise ValueError("no module was told a time in this step; the clip does not know its threshold")
-        return cut(list(parameters), timestep=_index(told[-1], count))
-
-    case.clip = clip
+        note = _Note(times, path, name)
+        hooks.on_call(modules[path], note, note.leave)
+    case.clip = _AtTheirTimes(mirrored(c, weights), times, len(list(torch.as_tensor(weights))))
 
     def undo() -> None:
         hooks.remove()
@@ -104,13 +100,58 @@ def mirrored_diffusion_clip(case: Case, *, weights: ArrayLike | None = None, c: 
     return undo
 
 
-def _noting(told: list[Tensor], name: str) -> Any:
-    def note(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        time = inspect.signature(module.forward).bind_partial(*args, **kwargs).arguments.get(name)
-        if isinstance(time, Tensor):
-            told[:] = [time.detach()]
+class _Times:
+    """What the outermost module of the last call was told; None where that call told it no time.
 
-    return note
+    A copy of the case shares it, as it shares the clip that reads it.
+    """
+
+    def __init__(self) -> None:
+        self.told: Tensor | None = None
+        self.inside: str | None = None
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "_Times":
+        return self
+
+
+class _Note:
+    """Notes the time of a call, if it is the outermost one, trains, and is no recomputation.
+
+    Args:
+        times: Where to note it.
+        path: Of the module.
+        name: Of the argument.
+    """
+
+    def __init__(self, times: _Times, path: str, name: str) -> None:
+        self.times, self.path, self.name = times, path, name
+
+    def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        # A call that raised never left: the module's next one is outermost again.
+        if in_backward() or not torch.is_grad_enabled() or self.times.inside not in {None, self.path}:
+            return
+        self.times.inside = self.path
+        time = inspect.signature(module.forward).bind_partial(*args, **kwargs).arguments.get(self.name)
+        known = isinstance(time, (Tensor, int, float)) and not isinstance(time, bool)
+        self.times.told = torch.as_tensor(time).detach() if known else None
+
+    def leave(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+        """Let the next call be an outermost one."""
+        if self.times.inside == self.path and not in_backward():
+            self.times.inside = None
+
+
+class _AtTheirTimes:
+    """The clip: at the threshold of the times that were told."""
+
+    def __init__(self, cut: Clip, times: _Times, count: int) -> None:
+        self.cut, self.times, self.count = cut, times, count
+
+    def __call__(self, parameters: Iterable[nn.Parameter]) -> ClipReport:
+        told = self.times.told
+        if told is None:
+            raise ValueError("no module was told a time in this step; the clip does not know its threshold")
+        return self.cut(list(parameters), timestep=_index(told, self.count))
 
 
 def _index(times: Tensor, count: int) -> Tensor:
