@@ -44,6 +44,17 @@ def test_without_skip_it_is_the_plain_network():
         np.testing.assert_allclose(getattr(mine, key), getattr(plain, key), rtol=1e-13)
 
 
+def test_one_block_of_any_scale_by_arc_cosines():
+    """Skip and branch of sizes that are not one: relu keeps half, and of what two share the arc-cosine."""
+    path = residual("relu", 1.7, 0.3, q=2.0, c=0.2, branch_scale=-0.6, skip=0.5)
+    after = 0.25 * 2.0 + 0.36 * (1.7 * 1.0 + 0.3)
+    assert path.q[1] == pytest.approx(after, rel=1e-12)
+    cross = 2.0 * (math.sqrt(0.96) + 0.2 * (math.pi - math.acos(0.2))) / (2 * math.pi)
+    shared = 0.25 * 0.2 * 2.0 + 0.36 * (1.7 * cross + 0.3)
+    assert path.c[1] == pytest.approx(shared / after, rel=1e-12)
+    assert path.chi[0] == pytest.approx(0.25 + 0.36 * 1.7 / 2, rel=1e-12)
+
+
 def test_tanh_residual_networks_of_finite_width_behave_as_predicted():
     width, depth, scale = 300, 8, 0.7
     generator, found = np.random.default_rng(1), []

@@ -6,6 +6,7 @@ from itertools import combinations
 import numpy as np
 import pytest
 import torch
+from scipy import integrate, special
 from torch import nn
 
 from unitygain.theory.convolution import boundary_share, convolution_gain, depthwise_separable_gain, fans
@@ -90,8 +91,16 @@ def test_dense_paths_are_counted_one_by_one():
     assert dense_connections(layers) == sum(range(1, layers + 1))
 
 
-def test_unet_paths():
-    assert unet_path_lengths(4) == [2, 4, 6, 8, 9]
+@pytest.mark.parametrize(("levels", "blocks"), [(4, 1), (3, 2)])
+def test_unet_paths(levels, blocks):
+    """Every way through the graph: down or over the skip at each level, from the bottom only up."""
+
+    def walk(level: int) -> list[int]:
+        if level > levels:
+            return [blocks]
+        return [2 * blocks + more for more in (0, *walk(level + 1))]
+
+    assert unet_path_lengths(levels, blocks) == walk(1)
 
 
 @pytest.mark.parametrize(
@@ -133,6 +142,35 @@ def test_condition_of_a_gaussian_matrix():
         found.append(math.log(np.linalg.cond(generator.normal(size=(40, 40)))))
     # Four standard errors, and the limit's own error at width 40, of order 1/40.
     assert np.mean(found) == pytest.approx(gaussian_log_condition(40), abs=0.2 + 1 / 40)
+
+
+def test_the_constant_of_the_condition_is_an_integral():
+    """σ_max tends to 2·√n, and n·σ_min² to a law with the density (1 + √x)/(2√x)·exp(-x/2 - √x) (Edelman)."""
+
+    def part(root: float) -> float:
+        return 2 * math.log(root) * (1 + root) * math.exp(-root * root / 2 - root)
+
+    # In √x = root: the density's 1/(2√x)·dx is d root.
+    mean_log = integrate.quad(part, 0, math.inf, limit=200)[0]
+    assert gaussian_log_condition(1) == pytest.approx(math.log(2) - mean_log / 2, abs=5e-4)
+
+
+def test_the_edge_is_the_growth_of_fuss_and_catalan_s_numbers():
+    """The moments of the squared singular values are C(Lk + k, k)/(Lk + 1): their ratio tends to the edge."""
+    for depth in (1, 2, 7):
+        k = 4000
+        moments = [
+            special.gammaln((depth + 1) * n + 1)
+            - special.gammaln(n + 1)
+            - special.gammaln(depth * n + 1)
+            - math.log(depth * n + 1)
+            for n in (k, k + 1)
+        ]
+        # The k-th moment falls as k^(-3/2) below edge^k.
+        ratio = math.exp(moments[1] - moments[0]) * ((k + 1) / k) ** 1.5
+        assert gaussian_product_edge(depth) == pytest.approx(ratio, rel=1e-4)
+    # No difference of large numbers: (L + 1)·(1 + 1/L)^L.
+    assert gaussian_product_edge(10**12) == pytest.approx(math.e * (10**12 + 0.5), rel=1e-12)
 
 
 def test_bad_input_is_a_sentence():

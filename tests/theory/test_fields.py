@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from scipy import integrate
+from scipy import integrate, stats
 
 from unitygain.theory.adversarial import (
     gaussian_divergences,
@@ -166,6 +166,12 @@ def test_only_wasserstein_shows_the_way():
     apart = parallel_lines(-0.3)
     assert (apart.jensen_shannon, apart.kullback_leibler) == (math.log(2), math.inf)
     assert (apart.wasserstein, apart.wasserstein_slope) == (0.3, -1.0)
+    # By transport of samples: every point goes straight over.
+    points = np.random.default_rng(0).normal(size=50)
+    assert stats.wasserstein_distance(np.zeros(9), np.full(9, -0.3)) == pytest.approx(0.3)
+    assert stats.wasserstein_distance(points, points - 1.7) == pytest.approx(
+        gaussian_divergences(-1.7).wasserstein, rel=1e-12
+    )
     assert parallel_lines(0.0).wasserstein == 0.0
     assert value_at_optimal_discriminator(math.log(2)) == 0.0
     # Two coins: the value E log D* + E log(1 - D*) at D* = p/(p + q), summed directly.
@@ -304,6 +310,23 @@ def test_underflow_share_matches_a_cast(name, rms):
     assert share == pytest.approx(underflow_share(rms, name), abs=0.0125)
 
 
+def test_flushed_share_matches_a_count():
+    """With subnormal numbers flushed, what is below the smallest normal number is gone."""
+    sample = np.random.default_rng(1).normal(size=100_000) * 5e-5
+    share = float((np.abs(sample) < float(np.finfo(np.float16).smallest_normal)).mean())
+    assert share == pytest.approx(underflow_share(5e-5, "float16", flush=True), abs=5 * 0.0016)
+
+
+@pytest.mark.parametrize("theta", [81.0, 1e6, 1e200])
+def test_laws_that_have_parted_are_ln_2_apart_and_pull_no_more(theta):
+    found = gaussian_divergences(-theta)
+    assert (found.jensen_shannon, found.jensen_shannon_slope) == (math.log(2), 0.0)
+    assert (found.wasserstein, found.wasserstein_slope) == (theta, -1.0)
+    # Just before, the grid says the same.
+    assert gaussian_divergences(79.9).jensen_shannon == pytest.approx(math.log(2), rel=1e-12)
+    assert gaussian_divergences(79.9).jensen_shannon_slope == 0.0
+
+
 def test_gradient_noise_is_unbiased():
     generator = np.random.default_rng(0)
     mean, width = np.full(20, 0.3), 20
@@ -317,6 +340,8 @@ def test_gradient_noise_is_unbiased():
     assert found.noise == pytest.approx(80.0, rel=0.01)
     assert found.scale == pytest.approx(80 / 1.8, rel=0.05)
     assert gradient_noise(4, 64, 20.0, 1.0).scale is None
+    # Squares near the largest number do not become infinite and then no number.
+    assert gradient_noise(2, 4, 1e308, 1e308).signal == pytest.approx(1e308, rel=1e-12)
 
 
 def test_bad_input_is_a_sentence():

@@ -71,6 +71,16 @@ def test_fixed_correlation_matches_an_independent_root(name, sigma_w2, sigma_b2)
     assert field.xi_c == pytest.approx(-1 / math.log(rate), rel=1e-7)
 
 
+@pytest.mark.parametrize("name", ["tanh", "sigmoid", "gelu"])
+def test_both_maps_match_double_sums(name):
+    """Variance and correlation one layer on, biases and all, from sums that share no code with these."""
+    a, q, c, sigma_w2, sigma_b2 = ACTIVATIONS[name], 1.7, 0.35, 2.3, 0.4
+    after = sigma_w2 * quadrature.gaussian(lambda x: scalar(a.value)(x) ** 2, q) + sigma_b2
+    assert variance_map(name, q, sigma_w2, sigma_b2) == pytest.approx(after, rel=1e-9)
+    shared = sigma_w2 * quadrature.pair(a.value, q, c) + sigma_b2
+    assert correlation_map(name, c, q, sigma_w2, sigma_b2) == pytest.approx(shared / after, rel=1e-9)
+
+
 def test_erf_is_solved_by_arc_sines():
     field = mean_field("erf", 2.0, 0.3)
     q, c = field.q_star, field.c_star

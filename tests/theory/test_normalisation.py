@@ -50,6 +50,47 @@ def test_layer_norm_rate_matches_simulated_networks(name):
     assert error < 0.02
 
 
+def one_block(block, variance: float, width: int) -> tuple[float, float, float]:
+    """Squared gain of one block back and mean square of what leaves it, and the former's standard error."""
+    gains, squares = [], []
+    while len(gains) < 30 or np.std(gains) / math.sqrt(len(gains)) > 0.006 * np.mean(gains):
+        x = (math.sqrt(variance) * torch.randn(8, width, dtype=torch.float64)).requires_grad_()
+        y = block(x)
+        weights = torch.randn_like(y)
+        (gradient,) = torch.autograd.grad((y * weights).sum(), x)
+        gains.append(float(gradient.square().sum() / weights.square().sum()))
+        squares.append(float(y.detach().square().mean()))
+    return float(np.mean(gains)), float(np.mean(squares)), float(np.std(gains) / math.sqrt(len(gains)))
+
+
+def test_one_layer_behind_a_norm_with_scale_and_bias():
+    """tanh(1.6·LN(z)), weights of gain 1.4 and biases of variance 0.3, at the variance that it settles at."""
+
+    def layer(x: Tensor) -> Tensor:
+        z = torch.tanh(1.6 * normalise(x, 1)) @ (math.sqrt(1.4) * gaussian(150))
+        return z + math.sqrt(0.3) * torch.randn(150, dtype=torch.float64)
+
+    settled = one_block(layer, 1.0, 150)[1]
+    gain, _, error = one_block(layer, settled, 150)
+    # Four standard errors, and the two directions of 150 that the norm projects out.
+    assert abs(gain / layer_norm_rate("tanh", 1.4, 0.3, 1.6) - 1) < 4 * error / gain + 2 / 150
+
+
+@pytest.mark.parametrize("name", ["relu", "tanh"])
+def test_one_block_of_either_order_with_weights_of_any_gain(name):
+    inner, outer, variance = 2.0, 0.4, 1.5
+
+    def branch(x: Tensor) -> Tensor:
+        return PHI[name](x @ (math.sqrt(inner) * gaussian(150))) @ (math.sqrt(outer) * gaussian(150))
+
+    gain, square, error = one_block(lambda x: x + branch(normalise(x, 1)), variance, 150)
+    path = pre_norm(name, inner, outer, q=variance)
+    assert abs(gain - path.chi[0]) < 4 * error + 2 / 150
+    assert square == pytest.approx(path.q[1], rel=0.02)
+    gain, _, error = one_block(lambda x: normalise(x + branch(normalise(x, 1)), 1), 1.0, 150)
+    assert abs(gain - post_norm_rate(name, inner, outer)) < 4 * error + 2 / 150
+
+
 def test_layer_norm_rate_ignores_the_weights_without_bias():
     assert layer_norm_rate("tanh", sigma_w2=7.0) == pytest.approx(layer_norm_rate("tanh"), rel=1e-12)
     assert layer_norm_rate("tanh", sigma_b2=1.0) < layer_norm_rate("tanh")
@@ -137,6 +178,8 @@ def test_pre_norm_telescopes_for_relu_and_not_for_tanh():
     # One block by hand: covariance 0.2 and the arc-cosine of 0.2, over variance 1 + 1/2.
     cross = (math.sqrt(0.96) + 0.2 * (math.pi - math.acos(0.2))) / (2 * math.pi)
     assert pre_norm("relu", c=0.2).c[1] == pytest.approx((0.2 + cross) / 1.5, rel=1e-12)
+    shared, after = 1.5 * 0.2 + 0.4 * 2.0 * cross, 1.5 + 0.4 * 2.0 / 2
+    assert pre_norm("relu", 2.0, 0.4, q=1.5, c=0.2).c[1] == pytest.approx(shared / after, rel=1e-12)
 
 
 @pytest.mark.parametrize("name", ["relu", "tanh"])

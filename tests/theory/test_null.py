@@ -142,6 +142,34 @@ def test_averages_over_probes_and_inputs_wobble_less(direction):
     assert abs(gains.mean() - 1) < 5 * gains.std() / math.sqrt(300)
 
 
+@pytest.mark.parametrize("direction", ["forward", "backward"])
+def test_simulated_laws_are_those_of_explicit_jacobians(direction):
+    """Uniform weights, three inputs, two probes: each network's Jacobian as a product of matrices."""
+    widths, generator, logs = [8, 16, 12], np.random.default_rng(7), []
+    for _ in range(1000):
+        weights = [
+            generator.uniform(-1, 1, (b, a)) * math.sqrt(3 * 2 * 0.9 / a)
+            for a, b in itertools.pairwise(widths)
+        ]
+        square = start = 0.0
+        for _ in range(3):
+            x, jacobian = generator.normal(size=8), np.eye(8)
+            for weight in weights:
+                x = weight @ x
+                jacobian = (x > 0)[:, None] * (weight @ jacobian)
+                x = np.maximum(x, 0)
+            matrix = jacobian if direction == "forward" else jacobian.T
+            for _ in range(2):
+                probe = generator.normal(size=matrix.shape[1])
+                square, start = square + np.mean((matrix @ probe) ** 2), start + np.mean(probe**2)
+        logs.append(math.log(square / start))
+    law = simulate_relu_gain(widths, "uniform", direction, gain=0.9, probes=2, batch=3, draws=1000)
+    error = math.sqrt(2 * law.variance_log / 1000)
+    assert abs(law.mean_log - np.mean(logs)) < 5 * error
+    # Relative error of each variance: some 5 %, and the logarithm's tail is longer than normal.
+    assert law.variance_log == pytest.approx(np.var(logs), rel=0.3)
+
+
 @pytest.mark.parametrize("weights", ["uniform", "orthogonal"])
 @pytest.mark.parametrize("widths", [[24, 24, 24], [10, 30, 12]])
 def test_other_weights_keep_the_mean_square(weights, widths):
@@ -165,6 +193,12 @@ def test_simulated_p_values_stop_at_a_tenth_of_a_draw():
     assert not beyond.bound
     inside = law.p_value(math.exp(float(np.quantile(law.logs, 0.01))))
     assert inside.value == pytest.approx(0.02, rel=0.15)
+
+
+def test_draws_that_all_agree_have_no_tail():
+    law = simulated_law([0.0] * 30)
+    assert law.p_value(1.0).value == 1.0
+    assert law.p_value(2.0) == PValue(1 / 300, True)
 
 
 def test_simulated_p_values_count_draws():

@@ -232,6 +232,32 @@ def test_origin_growth_is_the_spectral_radius_of_torch_s_cells():
     )
 
 
+def test_origin_growth_with_every_bias_is_that_of_torch_s_cells():
+    """Recurrent weights √sigma_w2·I have the circular law's edge as their only eigenvalue."""
+    width, sigma_w2, eye = 5, 0.7, math.sqrt(0.7) * torch.eye(5, dtype=torch.float64)
+    lstm, gru = (cell(1, width).double() for cell in (torch.nn.LSTMCell, torch.nn.GRUCell))
+    with torch.no_grad():
+        for cell in (lstm, gru):
+            cell.weight_hh.copy_(eye.repeat(cell.weight_hh.shape[0] // width, 1))
+            for bias in (cell.bias_ih, cell.bias_hh):
+                bias.zero_()
+        i, f, _, o = lstm.bias_hh.chunk(4)
+        r, z, _ = gru.bias_hh.chunk(3)
+        for part, value in ((i, -0.4), (f, 1.3), (o, 0.9), (r, -1.1), (z, 0.6)):
+            part.fill_(value)
+    x = torch.zeros(1, dtype=torch.float64)
+    steps = {
+        lstm_growth_at_origin(sigma_w2, 1.3, -0.4, 0.9): (
+            lambda s: torch.cat(lstm(x, (s[:width], s[width:]))),
+            2 * width,
+        ),
+        gru_growth_at_origin(sigma_w2, 0.6, -1.1): (lambda h: gru(x, h), width),
+    }
+    for growth, (step, size) in steps.items():
+        jacobian = torch.autograd.functional.jacobian(step, torch.zeros(size, dtype=torch.float64))
+        assert max(abs(np.linalg.eigvals(jacobian.numpy()))) == pytest.approx(growth, rel=1e-7)
+
+
 def test_origin_growth_in_the_wide_limit():
     # The circular law puts the largest real part at √sigma_w2, to about √(ln n/n)/2 at n = 250.
     weights = np.random.default_rng(0).normal(size=(250, 250)) / math.sqrt(250)
@@ -266,6 +292,32 @@ def test_rnn_growth_at_known_points():
     assert driven.lyapunov < rnn_growth("tanh", 2.25).lyapunov
 
 
+def test_driven_rnn_by_arc_sines_and_by_a_simulated_cell():
+    growth = rnn_growth("erf", 2.25, input_variance=0.6)
+    q = 2.25 * growth.hidden_variance + 0.6
+    assert growth.hidden_variance == pytest.approx(2 / math.pi * math.asin(2 * q / (1 + 2 * q)), rel=1e-9)
+    assert growth.per_step == pytest.approx(math.sqrt(2.25 * 4 / math.pi / math.sqrt(1 + 4 * q)), rel=1e-9)
+    assert growth.horizon == pytest.approx(-1 / math.log(growth.per_step), rel=1e-12)
+    runs = []
+    for seed in (0, 1):
+        generator = np.random.default_rng(seed)
+        weights, now = generator.normal(size=(WIDTH, WIDTH)) * math.sqrt(2.25 / WIDTH), np.zeros(WIDTH)
+
+        def step(tangent, weights=weights, generator=generator):
+            nonlocal now
+            now = np.tanh(weights @ now + generator.normal(size=WIDTH) * math.sqrt(0.6))
+            return now, (1 - now**2)[:, None] * (weights @ tangent)
+
+        runs.append(exponent(step, (WIDTH, 3), generator))
+    agree(rnn_growth("tanh", 2.25, input_variance=0.6), runs, 0.05)
+
+
+def test_gates_that_are_shut_for_good_let_nothing_pass():
+    assert lstm_growth(1.0, 0.5, forget_bias=-1e4, input_bias=-1e4).per_step < 1e-100
+    assert rnn_growth(lambda x: 0 * x, 1.0).lyapunov == -math.inf
+    assert rnn_growth(lambda x: 0 * x, 1.0).horizon == 0
+
+
 def test_gate_moments_match_a_sum():
     z = np.arange(-9, 9, 0.01)
     weight = 0.01 * np.exp(-0.5 * z * z) / math.sqrt(2 * math.pi)
@@ -281,8 +333,10 @@ def test_bad_input_is_a_sentence():
         lstm_growth(5.0, 1.0)
     with pytest.raises(ValueError, match="sigma_w2 is 9; above 4"):
         gru_growth(9.0, 1.0)
-    with pytest.raises(ValueError, match="bias is nan"):
+    with pytest.raises(ValueError, match="forget_bias is nan"):
         lstm_growth_at_origin(1.0, math.nan)
+    with pytest.raises(ValueError, match=r"variance passes 10000 and settles nowhere.*lower forget_bias"):
+        lstm_growth(1.0, 0.5, forget_bias=20.0)
     with pytest.raises(ValueError, match="input_variance is -1"):
         minimal_rnn_growth(1.0, -1.0)
     with pytest.raises(ValueError, match="sigma_w2 is 0; give a finite number above 0"):

@@ -154,10 +154,16 @@ def test_the_scalar_recursion_is_too_low():
 
 def test_rank_collapse_leaves_one_over_n():
     assert rank_collapse_floor(32) == 1 / 32
-    gradient = torch.randn(32, 4000, dtype=torch.float64)
-    through_mean = gradient.mean(0, keepdim=True).expand(32, -1)
-    # The mean of 32 has 1/32 of the square, to √(2/4000)·3.
-    assert float(through_mean.square().mean() / gradient.square().mean()) == pytest.approx(1 / 32, rel=0.07)
+    # Softmax attention over 32 equal tokens, its own derivative with it.
+    tokens = torch.randn(200, dtype=torch.float64).expand(32, -1).clone().requires_grad_()
+    attention = torch.softmax(tokens @ gaussian(200) @ tokens.T / math.sqrt(200), -1)
+    found = []
+    for _ in range(20):
+        loss = torch.randn(32, 200, dtype=torch.float64)
+        (gradient,) = torch.autograd.grad((attention @ tokens * loss).sum(), tokens, retain_graph=True)
+        found.append(float(gradient.square().sum() / loss.square().sum()))
+    # A mean of 20·200 squares: √(2/4000) = 2.2 %, three of them.
+    assert np.mean(found) == pytest.approx(rank_collapse_floor(32), rel=0.07)
 
 
 @pytest.mark.parametrize("scaled", [True, False])
@@ -187,6 +193,16 @@ def test_unscaled_logits_condense():
 def test_bad_input_is_a_sentence():
     with pytest.raises(ValueError, match="tokens is 1; give a whole number of at least 2"):
         Transformer(1, 2)
+    with pytest.raises(
+        ValueError, match=r"the state has 3 places and the stack 7; give what transformer_tok"
+    ):
+        transformer_gradient(Transformer(4, 3), transformer_tokens(Transformer(4, 1)))
+    with pytest.raises(
+        ValueError, match=r"variance leaves float64 at sublayer 2 of 4: 5e\+299; lower sigma_ov2"
+    ):
+        transformer_tokens(Transformer(4, 2, sigma_mlp2=1e300))
+    with pytest.raises(ValueError, match=r"alpha is 1e\+200; above 1e\+70 its square leaves float64"):
+        Transformer(4, 2, norm="erf", alpha=1e200)
     with pytest.raises(ValueError, match="norm is 'batch'; use 'layer' or 'erf'"):
         Transformer(4, 2, norm="batch")  # pyright: ignore[reportArgumentType]
     with pytest.raises(ValueError, match=r"p is 2; .* lies in \[0, 1\]"):

@@ -8,6 +8,9 @@ from scipy import special
 
 from unitygain.theory._given import require_finite, require_variance
 
+# From here on exp(-theta²/8) is zero in float64.
+PARTED = 80.0
+
 
 @dataclass(frozen=True)
 class GeneratorGradient:
@@ -130,8 +133,11 @@ def gaussian_divergences(theta: float) -> GaussianDivergences:
         JSD = (1/2)·∫p·ln(2p/(p+q)) + (1/2)·∫q·ln(2q/(p+q)), and its slope is (1/2)·∫(∂q/∂theta)·ln(2q/(p+q)).
     """
     apart = abs(require_finite("theta", theta))
+    sign = math.copysign(1.0, theta)
     if apart == 0:
         return GaussianDivergences(0.0, 0.0, 0.0, 0.0)
+    if apart > PARTED:
+        return GaussianDivergences(math.log(2), sign * 0.0, apart, sign)
     # Both laws from the middle: beyond 12 standard deviations of it and of both means nothing is left.
     half = apart / 2
     x = np.linspace(-half - 12, half + 12, 8001)
@@ -142,5 +148,4 @@ def gaussian_divergences(theta: float) -> GaussianDivergences:
     value = step * float(np.sum(p * (log_p - log_sum) + q * (log_q - log_sum))) / 2 + math.log(2)
     # By parts, with ∂q/∂theta = -∂q/∂x and d/dx ln(2q/(p+q)) = theta·p/(p+q): nothing cancels.
     slope = step * float(np.sum(np.exp(log_p + log_q - log_sum))) * apart / (2 * math.sqrt(2 * math.pi))
-    sign = math.copysign(1.0, theta)
     return GaussianDivergences(max(0.0, value), sign * slope, apart, sign)

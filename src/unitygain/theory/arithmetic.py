@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from scipy import special
 
-from unitygain.theory._given import require_positive
+from unitygain.theory._given import require_finite, require_positive
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def layers_to_underflow(factor: float, dtype: str, start: float = 1.0, flush: bo
     References:
         IEEE 754: to nearest, ties to even, what is at most half the smallest subnormal is zero.
     """
-    if not 0 < factor < 1:
+    if not 0 < require_finite("factor", factor) < 1:
         raise ValueError(f"factor is {factor!r}; a number falls for factors between 0 and 1")
     bounds = dtype_range(dtype)
     # log2 keeps powers of two exact, at which the comparison is a tie.
@@ -84,8 +84,8 @@ def layers_to_overflow(factor: float, dtype: str, start: float = 1.0) -> int:
         >>> [layers_to_overflow(10, d) for d in ("float16", "bfloat16", "float32", "float64")]
         [5, 39, 39, 309]
     """
-    if not (factor > 1 and math.isfinite(factor)):
-        raise ValueError(f"factor is {factor!r}; a number grows for finite factors above 1")
+    if not require_finite("factor", factor) > 1:
+        raise ValueError(f"factor is {factor!r}; a number grows for factors above 1")
     largest = math.log2(dtype_range(dtype).largest)
     return max(0, math.floor((largest - math.log2(require_positive("start", start))) / math.log2(factor)) + 1)
 

@@ -101,7 +101,9 @@ def softmax_gain(probabilities: Sequence[float]) -> float:
         0.5
     """
     p = np.asarray(probabilities, dtype=np.float64)
-    if p.ndim != 1 or not (p >= 0).all() or not abs(p.sum() - 1) < 1e-6:
+    if p.ndim != 1 or not p.size:
+        raise ValueError(f"probabilities have shape {p.shape}; give at least one, in a row")
+    if not (p >= 0).all() or not abs(p.sum() - 1) < 1e-6:
         raise ValueError(f"probabilities sum to {p.sum():g} with least {p.min():g}; give a distribution")
     return float(np.linalg.eigvalsh(np.diag(p) - np.outer(p, p))[-1])
 
@@ -122,9 +124,8 @@ def attention_gain_at(radius: float, width: int) -> float:
         Kim, Papamakarios and Mnih, The Lipschitz constant of self-attention, 2021, theorem 3.1; the value
         derived here for identity projections.
     """
-    return 1 / 3 + 2 * require_variance("radius", radius) ** 2 / (
-        3 * math.sqrt(require_count("width", width))
-    )
+    length = require_variance("radius", radius)
+    return 1 / 3 + 2 * length * length / (3 * math.sqrt(require_count("width", width)))
 
 
 def decayed_radius(radius: float, learning_rate: float, weight_decay: float, steps: int) -> float:

@@ -108,6 +108,7 @@ def _symbols(kernel: Kernel, size: tuple[int, ...]) -> NDArray[np.complex128]:
     """The matrix (channels out x channels in) of every frequency, frequencies first."""
     checked = _kernel(kernel, len(size))
     taps = checked.shape[2:]
+    size = tuple(require_count("size", n) for n in size)
     if any(n < k for n, k in itertools.zip_longest(size, taps, fillvalue=0)):
         raise ValueError(f"size is {size} and the kernel has taps {taps}; the input must hold the kernel")
     spectrum = np.fft.fftn(checked, s=size, axes=tuple(range(2, checked.ndim)))
@@ -115,8 +116,11 @@ def _symbols(kernel: Kernel, size: tuple[int, ...]) -> NDArray[np.complex128]:
 
 
 def _kernel(kernel: Kernel, dimensions: int) -> Kernel:
+    if np.iscomplexobj(kernel):
+        raise ValueError("the kernel is complex; give real weights")
     checked = np.asarray(kernel, dtype=np.float64)
-    if checked.ndim != 2 + dimensions or dimensions < 1 or not np.isfinite(checked).all():
+    shaped = checked.ndim == 2 + dimensions and dimensions >= 1 and checked.size > 0
+    if not shaped or not np.isfinite(checked).all():
         raise ValueError(
             f"the kernel has shape {checked.shape}; give finite weights (channels out, channels in, taps) "
             f"with {max(dimensions, 1)} dimensions of taps"

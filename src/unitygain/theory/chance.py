@@ -57,7 +57,7 @@ class ChanceLaw:
         Raises:
             ValueError: If the level is not inside (0, 1).
         """
-        if not 0 < level < 1:
+        if not 0 < require_finite("level", level) < 1:
             raise ValueError(f"level is {level!r}; give a number between 0 and 1")
         reach = float(stats.t.ppf(0.5 * (1 + level), self._freedom)) * self._deviation
         return self.mean_log - reach, self.mean_log + reach

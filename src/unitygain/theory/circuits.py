@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from unitygain.theory._given import require_count, require_positive
+from unitygain.theory._given import require_count, require_finite, require_positive
 
 Array = NDArray[np.float64]
 FEWEST, MOST = 100, 100_000
@@ -92,7 +92,8 @@ def sampled_variance(
         seed: Seed of the angles.
 
     Raises:
-        ValueError: If a number is out of range, or the precision is not met after 100,000 draws.
+        ValueError: If a number is out of range, a cost not finite, or the precision is not met after 100,000
+            draws.
 
     Cost: two evaluations per draw.
 
@@ -108,6 +109,7 @@ def sampled_variance(
         gradients on quantum hardware, 2019. Variance over random circuits: McClean et al. 2018.
     """
     require_count("angles", angles)
+    require_count("index", index, 0)
     require_positive("precision", precision)
     if not 0 <= index < angles:
         raise ValueError(f"index is {index}; there are {angles} angles, from 0 on")
@@ -115,7 +117,8 @@ def sampled_variance(
     while len(squares) < MOST:
         theta, shift = source.uniform(0, 2 * math.pi, angles), np.zeros(angles)
         shift[index] = math.pi / 2
-        squares.append(((float(cost(theta + shift)) - float(cost(theta - shift))) / 2) ** 2)
+        after, before = float(cost(theta + shift)), float(cost(theta - shift))
+        squares.append(((require_finite("the cost", after) - require_finite("the cost", before)) / 2) ** 2)
         if len(squares) >= FEWEST and len(squares) % 10 == 0:
             mean, error = float(np.mean(squares)), float(np.std(squares, ddof=1)) / math.sqrt(len(squares))
             if error <= precision * mean:

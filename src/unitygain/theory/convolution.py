@@ -66,6 +66,7 @@ def convolution_gain(
     """
     require_variance("weight_variance", weight_variance)
     fan_in, fan_out = fans(channels_in, channels_out, kernel, groups)
+    _require_dimensions(len(kernel), stride=stride)
     skipped = math.prod(require_count("stride", step) for step in stride) if stride is not None else 1
     return fan_in * weight_variance, fan_out * weight_variance / skipped
 
@@ -148,6 +149,7 @@ def _tap_shares(
     """Per dimension and tap, the share of positions at which the tap lies on the input."""
     found = []
     ones = [1] * len(size)
+    _require_dimensions(len(size), kernel=kernel, padding=padding, stride=stride, dilation=dilation)
     for n, k, p, s, d in zip(size, kernel, padding, stride or ones, dilation or ones, strict=True):
         for name, count in (("size", n), ("kernel", k), ("stride", s), ("dilation", d)):
             require_count(name, count)
@@ -157,6 +159,14 @@ def _tap_shares(
             raise ValueError(f"a kernel of {k} taps at dilation {d} is longer than {n} + 2·{p} entries")
         found.append([sum(0 <= at + d * tap < n for at in starts) / len(starts) for tap in range(k)])
     return found
+
+
+def _require_dimensions(dimensions: int, **given: Sequence[int] | None) -> None:
+    for name, numbers in given.items():
+        if numbers is not None and len(numbers) != dimensions:
+            raise ValueError(
+                f"{name} has {len(numbers)} numbers for {dimensions} dimensions; give one for each"
+            )
 
 
 def depthwise_separable_gain(

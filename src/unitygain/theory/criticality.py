@@ -85,7 +85,10 @@ def critical(phi: Phi, sigma_b2: float | None = None) -> CriticalPoint:
         return CriticalPoint(a.name, 1 / float(a.slope(np.zeros(1))[0]) ** 2, 0.0, 0.0)
     q_star = _first_root(lambda q: _bias_on_curve(a, q) - sigma_b2)
     if q_star is None:
-        raise ValueError(f"{a.name} has no critical point with sigma_b2 = {sigma_b2:g}")
+        raise ValueError(
+            f"{a.name} has no critical point with sigma_b2 = {sigma_b2:g}: no fixed point from 1e-06 to "
+            "10000 has chi_1 = 1 there; choose another sigma_b2, or another activation"
+        )
     return _checked(a, q_star, sigma_b2, False)
 
 

@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from unitygain.theory._given import require_count, require_positive, require_variance
+from unitygain.theory._given import require_count, require_finite, require_positive, require_variance
 
 Array = NDArray[np.float64]
 Target = Literal["epsilon", "x0", "v"]
@@ -21,14 +21,16 @@ class Schedule:
         beta: Noise variances, shape (T,).
 
     Raises:
-        ValueError: If a variance is not inside (0, 1).
+        ValueError: If a variance is not inside (0, 1) or there is none.
     """
 
     beta: Array
 
     def __post_init__(self) -> None:
         beta = np.asarray(self.beta, dtype=np.float64)
-        if beta.ndim != 1 or not beta.size or not ((beta > 0) & (beta < 1)).all():
+        if beta.ndim != 1 or not beta.size:
+            raise ValueError(f"beta has shape {beta.shape}; give one variance per step")
+        if not ((beta > 0) & (beta < 1)).all():
             raise ValueError(f"beta lies in [{beta.min():g}, {beta.max():g}]; give variances inside (0, 1)")
         object.__setattr__(self, "beta", beta)
 
@@ -58,7 +60,8 @@ def linear_schedule(steps: int = 1000, first: float = 1e-4, last: float = 0.02) 
     References:
         Ho, Jain and Abbeel, Denoising diffusion probabilistic models, 2020, section 4.
     """
-    return Schedule(np.linspace(first, last, require_count("steps", steps)))
+    ends = require_finite("first", first), require_finite("last", last)
+    return Schedule(np.linspace(*ends, require_count("steps", steps)))
 
 
 def cosine_schedule(steps: int = 1000, offset: float = 0.008) -> Schedule:
@@ -117,13 +120,15 @@ def mirrored_clip(clip: float, weights: ArrayLike, reference: float | None = Non
         reference: Weight at which nothing changes; the mean where left out.
 
     Raises:
-        ValueError: If a weight is not above 0.
+        ValueError: If a weight is not above 0 or there is none.
 
     References:
         Derived: the gradient of w·loss is w times the gradient of the loss.
     """
     given = np.asarray(weights, dtype=np.float64)
-    if not (np.isfinite(given) & (given > 0)).all() or not given.size:
+    if not given.size:
+        raise ValueError("weights is empty; give the loss weight of at least one step")
+    if not (np.isfinite(given) & (given > 0)).all():
         raise ValueError(f"weights lie in [{given.min():g}, {given.max():g}]; give finite numbers above 0")
     base = float(given.mean()) if reference is None else require_positive("reference", reference)
     return require_positive("clip", clip) * base / given

@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from unitygain.theory._given import require_variance
+from unitygain.theory._given import require_finite, require_variance
 from unitygain.theory.gates import GateMoments, gate_moments, tanh_moments
 from unitygain.theory.recurrent import RecurrentGrowth, combined_growth
 from unitygain.theory.variance import find_root
@@ -34,7 +34,8 @@ def lstm_growth(
         output_bias: Sum of the biases of the output gate.
 
     Raises:
-        ValueError: If a number is out of range, or sigma_w2 above 4, where the formula stops to hold.
+        ValueError: If a number is out of range, sigma_w2 above 4, where the formula stops to hold, or the
+            cell's variance settles nowhere below 10,000.
 
     References:
         Derived, with gates taken as independent of each other and over time and the cell state as
@@ -42,7 +43,11 @@ def lstm_growth(
     """
     _require_weights(sigma_w2)
     require_variance("input_variance", input_variance)
-    biases = (forget_bias, input_bias, output_bias)
+    biases = (
+        require_finite("forget_bias", forget_bias),
+        require_finite("input_bias", input_bias),
+        require_finite("output_bias", output_bias),
+    )
 
     def at(cell: float) -> _LstmState:
         return _lstm_state(cell, sigma_w2, input_variance, biases)
@@ -53,7 +58,9 @@ def lstm_growth(
     square, scattered = state.keep**2, state.through
     for _ in range(100):
         # The output gate's own path takes one more step, so its weight depends on the growth.
-        scattered = max(0.0, state.spread + state.through / (1 - min(0.99, lingering / square)))
+        # Gates that are shut for good keep a square of zero, by which nothing is divided.
+        again = min(0.99, lingering / max(square, 1e-300))
+        scattered = max(0.0, state.spread + state.through / (1 - again))
         square = combined_growth(state.keep, state.gain, scattered) ** 2
     return RecurrentGrowth(math.sqrt(square), state.hidden, state.keep + state.gain, scattered)
 
@@ -77,6 +84,8 @@ def gru_growth(
     """
     _require_weights(sigma_w2)
     require_variance("input_variance", input_variance)
+    require_finite("update_bias", update_bias)
+    require_finite("reset_bias", reset_bias)
 
     def at(hidden: float) -> tuple[float, float, float, float]:
         spread = sigma_w2 * hidden + input_variance
@@ -105,6 +114,11 @@ def _settle(lack: Callable[[float], float], largest: float) -> float:
     """The variance at which `lack` is zero: from an unstable origin the first one above it."""
     if lack(1e-9) > 0:
         return 0.0
+    if lack(largest) < 0:
+        raise ValueError(
+            f"the state's variance passes {largest:g} and settles nowhere below: the cell forgets too little "
+            "for its inputs; give a lower forget_bias, or less input_variance"
+        )
     return find_root(lack, 1e-9, largest)
 
 

@@ -18,7 +18,7 @@ def spectral_variance(phi: Phi, q: float, depth: int, orthogonal: bool) -> float
         orthogonal: Whether the weights are scaled orthogonal, not Gaussian.
 
     Raises:
-        ValueError: If a number is out of range.
+        ValueError: If a number is out of range, or φ has no slope.
 
     Example:
         >>> round(spectral_variance("relu", 1.0, 4, orthogonal=False), 6)
@@ -32,7 +32,10 @@ def spectral_variance(phi: Phi, q: float, depth: int, orthogonal: bool) -> float
     """
     require_variance("q", q)
     require_count("depth", depth)
-    spread = slope_moment(phi, q, 2) / slope_moment(phi, q) ** 2 - 1
+    square = slope_moment(phi, q)
+    if not square > 0:
+        raise ValueError(f"the slope of phi is zero everywhere at q = {q:g}; no direction passes")
+    spread = slope_moment(phi, q, 2) / square**2 - 1
     return depth * (spread + (0.0 if orthogonal else 1.0))
 
 
@@ -53,7 +56,7 @@ def gaussian_product_edge(depth: int) -> float:
         and Zyczkowski, Product of Ginibre matrices: Fuss-Catalan and Raney distributions, 2011.
     """
     require_count("depth", depth)
-    return math.exp((depth + 1) * math.log(depth + 1) - depth * math.log(depth))
+    return (depth + 1) * math.exp(depth * math.log1p(1 / depth))
 
 
 def gaussian_log_condition(width: int) -> float:

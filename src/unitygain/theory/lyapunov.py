@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import stdtrit
 
-from unitygain.theory._given import require_count, require_positive
+from unitygain.theory._given import require_count, require_finite, require_positive
 from unitygain.theory.orthogonal import orthogonalise
 
 Matrix = NDArray[np.float64]
@@ -132,7 +132,7 @@ def lyapunov_spectrum(
     aside = len(factors) // ALIGNING if transient is None else require_count("transient", transient, 0)
     if aside >= len(factors):
         raise ValueError(f"there are {len(factors)} factors and {aside} set aside; give more than that")
-    if not 0 < confidence < 1:
+    if not 0 < require_finite("confidence", confidence) < 1:
         raise ValueError(f"confidence is {confidence!r}; give a number between 0 and 1, such as 0.95")
     if require_positive("tolerance", tolerance) <= eps:
         raise ValueError(f"tolerance is {tolerance:g}, below the precision {eps:g}; give a larger one")
@@ -204,7 +204,10 @@ def _spread(logs: Matrix) -> float:
 
 def _apply(factor: Matrix | Map, columns: Matrix, index: int) -> Matrix:
     with np.errstate(over="ignore", invalid="ignore"):
-        image = factor(columns) if callable(factor) else np.asarray(factor, dtype=np.float64) @ columns
+        given = np.asarray(factor(columns) if callable(factor) else factor)
+        if given.dtype.kind not in "fiu":
+            raise ValueError(f"factor {index} is or makes {given.dtype}; give real matrices, or maps to them")
+        image = given if callable(factor) else given @ columns
     if image.shape != columns.shape:
         raise ValueError(
             f"factor {index} makes columns of shape {image.shape} of {columns.shape}; give square factors"

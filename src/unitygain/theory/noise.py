@@ -48,6 +48,7 @@ def gradient_noise(
         raise ValueError(f"large_batch is {large_batch:g} and small_batch {small_batch:g}; it must be larger")
     require_variance("small_square", small_square)
     require_variance("large_square", large_square)
-    signal = (large_batch * large_square - small_batch * small_square) / (large_batch - small_batch)
+    share = small_batch / large_batch
+    signal = (large_square - share * small_square) / (1 - share)
     noise = (small_square - large_square) / (1 / small_batch - 1 / large_batch)
     return GradientNoise(signal, noise, noise / signal if min(signal, noise) > 0 else None)

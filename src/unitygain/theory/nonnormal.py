@@ -129,6 +129,8 @@ def kreiss_constant(matrix: ArrayLike, angles: int = 64, radii: int = 40) -> flo
         Kreiss 1962; Trefethen and Embree 2005, chapter 18; the upper bound e·n: Spijker 1991.
     """
     a = _square(matrix)
+    require_count("angles", angles)
+    require_count("radii", radii, 2)
     radius = _radius(a)
     if radius > 1 + 1e-12:
         raise ValueError(f"the spectral radius is {radius:.6g}; above 1 powers grow without bound")

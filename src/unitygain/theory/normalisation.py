@@ -63,7 +63,8 @@ def layer_norm_rate(phi: Phi, sigma_w2: float = 1.0, sigma_b2: float = 0.0, gamm
     require_positive("sigma_w2", sigma_w2)
     require_variance("sigma_b2", sigma_b2)
     scale = require_positive("gamma", gamma) ** 2
-    return sigma_w2 * scale * slope_moment(phi, scale) / (sigma_w2 * second_moment(phi, scale) + sigma_b2)
+    variance = require_positive("the variance behind phi", sigma_w2 * second_moment(phi, scale) + sigma_b2)
+    return sigma_w2 * scale * slope_moment(phi, scale) / variance
 
 
 def batch_norm_stability(phi: Phi) -> float:

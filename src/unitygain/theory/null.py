@@ -71,7 +71,7 @@ class GainLaw:
         Raises:
             ValueError: If the gain is not a number of at least 0.
         """
-        if not gain >= 0:
+        if not (gain == math.inf or require_finite("the gain", gain) >= 0):
             raise ValueError(f"the gain is {gain!r}; give a squared gain, a number of at least 0")
         least = 1 / (10 * self.draws) if self.draws else LEAST_EXACT
         if gain == 0 or math.isinf(gain):
@@ -86,7 +86,7 @@ class GainLaw:
         Raises:
             ValueError: If the level is not inside (0, 1), or the draws do not reach its tails.
         """
-        if not 0 < level < 1:
+        if not 0 < require_finite("level", level) < 1:
             raise ValueError(f"level is {level!r}; give a number between 0 and 1")
         tail = 0.5 * (1 - level)
         if self.draws and tail * self.draws < 2:
@@ -106,7 +106,9 @@ class GainLaw:
         over = self.draws - int(np.searchsorted(self.logs, log_gain, side="left"))
         if min(under, over) > 0:
             return min(1.0, 2 * (min(under, over) + 1) / (self.draws + 1))
-        distance = abs(log_gain - self.mean_log) / math.sqrt(self.variance_log)
+        # Draws that all agree leave no tail: what is not one of them is as far as can be.
+        away = abs(log_gain - self.mean_log)
+        distance = away / math.sqrt(self.variance_log) if self.variance_log else math.inf
         return min(2 / (self.draws + 1), float(special.erfc(distance / math.sqrt(2))))
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from unitygain.theory._given import require_positive, require_variance
+from unitygain.theory._given import require_count, require_positive, require_variance
 from unitygain.theory.activations import find_activation
 from unitygain.theory.gaussian import AGREEMENT, ORDER
 from unitygain.theory.grid import Settled, lengths, moments, phases, settle_points
@@ -92,8 +92,7 @@ def phase_diagram(
         Poole et al. 2016, section 2 and figure 2; Schoenholz et al. 2017, figure 1.
     """
     a = find_activation(phi)
-    weights = np.array([require_variance("sigma_w2", float(value)) for value in sigma_w2])
-    biases = np.array([require_variance("sigma_b2", float(value)) for value in sigma_b2])
+    weights, biases = _axis("sigma_w2", sigma_w2), _axis("sigma_b2", sigma_b2)
     if not (len(weights) and len(biases)):
         raise ValueError(
             f"sigma_w2 has {len(weights)} values and sigma_b2 {len(biases)}; give at least one of each"
@@ -128,7 +127,7 @@ def critical_line(phi: Phi, points: int = 200, chi_1: float = 1.0) -> tuple[Arra
         line is nowhere stable. Left out is where two quadratures disagree by more than 1e-8.
 
     Raises:
-        ValueError: If chi_1 is not above 0.
+        ValueError: If chi_1 is not above 0 or `points` no count.
 
     Example:
         >>> sigma_w2, sigma_b2 = critical_line("tanh")
@@ -140,6 +139,7 @@ def critical_line(phi: Phi, points: int = 200, chi_1: float = 1.0) -> tuple[Arra
     """
     a = find_activation(phi)
     require_positive("chi_1", chi_1)
+    require_count("points", points)
     if a.rays is not None:
         weight = 2 * chi_1 / (a.rays[0] ** 2 + a.rays[1] ** 2)
         ends = [0.0, LARGEST_Q] if chi_1 < 1 else [0.0] if chi_1 == 1 else []
@@ -177,6 +177,12 @@ def largest_bounded(phi: Phi) -> float:
         far = np.array([-FAR, FAR])
         square = 0.5 * float(np.sum((a.value(far) / FAR) ** 2))
     return 1 / square if square > FAR**-1.5 else math.inf
+
+
+def _axis(name: str, values: Sequence[float] | Array) -> Array:
+    if np.ndim(values) != 1:
+        raise ValueError(f"{name} has {np.ndim(values)} dimensions; give a sequence of variances")
+    return np.array([require_variance(name, value) for value in values])
 
 
 def _handed_out(

@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import qr
 
+from unitygain.theory._given import require_count, require_finite, require_variance
+
 Matrix = NDArray[np.float64]
 Map = Callable[[Matrix], Matrix]
 
@@ -54,7 +56,7 @@ def log_singular_values(
         min(nₖ) logarithms, those of exact zeros last.
 
     Raises:
-        ValueError: If there is no factor, neighbours do not fit, or an entry is not finite.
+        ValueError: If there is no factor, neighbours do not fit, or a number is not finite.
 
     Cost: about 5·n³ flops per factor and sweep.
 
@@ -70,10 +72,12 @@ def log_singular_values(
         structure: G. W. Stewart, Electron. Trans. Numer. Anal. 3 (1995). The limit of the sums per
         factor: V. Oseledets, Trans. Moscow Math. Soc. 19 (1968).
     """
-    _require_chain(factors)
-    eps = float(np.finfo(np.float64).eps) if precision is None else precision
-    dimension = min(min(factor.shape) for factor in factors)
-    reduced, rank = _compressed([np.asarray(factor, dtype=np.float64) for factor in factors], eps)
+    matrices = _chain(factors)
+    eps = float(np.finfo(np.float64).eps) if precision is None else require_variance("precision", precision)
+    require_finite("tolerance", tolerance)
+    require_count("sweeps", sweeps)
+    dimension = min(min(matrix.shape) for matrix in matrices)
+    reduced, rank = _compressed(matrices, eps)
     logs = np.full(dimension, -np.inf)
     if rank == 0:
         return ProductSpectrum(logs, 0, 0.0, 1)
@@ -124,18 +128,25 @@ def leading_log_singular_values(
     return ProductSpectrum(current, int(np.isfinite(current).sum()), change, count)
 
 
-def _require_chain(factors: Sequence[Matrix]) -> None:
-    if not factors:
+def _chain(factors: Sequence[Matrix]) -> list[Matrix]:
+    if not len(factors):
         raise ValueError("there are 0 factors; give at least 1")
-    for index, factor in enumerate(factors):
+    matrices = [np.asarray(factor) for factor in factors]
+    for index, factor in enumerate(matrices):
+        if factor.ndim != 2 or not factor.size or factor.dtype.kind not in "fiu":
+            raise ValueError(
+                f"factor {index} has shape {factor.shape} and dtype {factor.dtype}; give real matrices with "
+                "at least one row and column"
+            )
         if not np.all(np.isfinite(factor)):
             raise ValueError(f"factor {index} holds NaN or infinity; its product has no singular values")
-    for index, (first, second) in enumerate(itertools.pairwise(factors)):
+    for index, (first, second) in enumerate(itertools.pairwise(matrices)):
         if second.shape[1] != first.shape[0]:
             raise ValueError(
                 f"factor {index + 1} has {second.shape[1]} columns and factor {index} has {first.shape[0]} "
                 "rows; they must agree"
             )
+    return [matrix.astype(np.float64, copy=False) for matrix in matrices]
 
 
 def _compressed(factors: list[Matrix], eps: float) -> tuple[list[Matrix], int]:

@@ -33,13 +33,13 @@ class RecurrentGrowth:
 
     @property
     def lyapunov(self) -> float:
-        """The largest Lyapunov exponent, nat per step."""
-        return math.log(self.per_step)
+        """The largest Lyapunov exponent, nat per step; minus infinity where nothing passes."""
+        return math.log(self.per_step) if self.per_step else -math.inf
 
     @property
     def horizon(self) -> float:
         """Steps in which a perturbation falls by a factor e; infinite where it does not fall."""
-        return -1 / math.log(self.per_step) if self.per_step < 1 else math.inf
+        return -1 / self.lyapunov if self.per_step < 1 else math.inf
 
 
 def combined_growth(keep: float, gain: float, scattered: float) -> float:
@@ -155,7 +155,9 @@ def lstm_growth_at_origin(
         Derived; Can, Krishnamurthy and Schwab, Gating creates slow modes, 2020.
     """
     require_variance("sigma_w2", sigma_w2)
-    f, i, o = (special.expit(require_finite("bias", b)) for b in (forget_bias, input_bias, output_bias))
+    f = special.expit(require_finite("forget_bias", forget_bias))
+    i = special.expit(require_finite("input_bias", input_bias))
+    o = special.expit(require_finite("output_bias", output_bias))
     return float(f + i * o * math.sqrt(sigma_w2))
 
 
@@ -174,5 +176,6 @@ def gru_growth_at_origin(sigma_w2: float, update_bias: float = 0.0, reset_bias: 
         Derived; Can, Krishnamurthy and Schwab 2020.
     """
     require_variance("sigma_w2", sigma_w2)
-    z, r = (special.expit(require_finite("bias", b)) for b in (update_bias, reset_bias))
+    z = special.expit(require_finite("update_bias", update_bias))
+    r = special.expit(require_finite("reset_bias", reset_bias))
     return float(z + (1 - z) * r * math.sqrt(sigma_w2))

@@ -11,10 +11,12 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from unitygain.theory._given import require_count, require_positive, require_variance
+from unitygain.theory._given import require_count, require_finite, require_positive, require_variance
 
 Norm = Literal["layer", "erf"]
 WEAK_ATTENTION = 0.1
+# Above it squares leave float64.
+LARGEST, STEEPEST = 1e150, 1e70
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,8 @@ class Transformer:
         require_count("depth", self.depth)
         for name in ("sigma_ov2", "sigma_qk2", "sigma_mlp2"):
             require_variance(name, getattr(self, name))
-        require_positive("alpha", self.alpha)
+        if require_positive("alpha", self.alpha) > STEEPEST:
+            raise ValueError(f"alpha is {self.alpha:g}; above {STEEPEST:g} its square leaves float64")
         if self.norm not in {"layer", "erf"}:
             raise ValueError(f"norm is {self.norm!r}; use 'layer' or 'erf'")
 
@@ -79,7 +82,7 @@ def transformer_tokens(stack: Transformer, q: float = 1.0, p: float = 0.0) -> To
         p: Covariance of two tokens there, from 0 to q.
 
     Raises:
-        ValueError: If p is no covariance of tokens with variance q.
+        ValueError: If p is no covariance of tokens with variance q, or the variance leaves float64.
 
     Example:
         >>> state = transformer_tokens(Transformer(tokens=32, depth=24), p=0.1)
@@ -91,7 +94,7 @@ def transformer_tokens(stack: Transformer, q: float = 1.0, p: float = 0.0) -> To
         Alekseev, 2026, arXiv 2604.11890. Feed-forward: Cho and Saul 2009, eq. 6.
     """
     require_positive("q", q)
-    if not 0 <= p <= q:
+    if not 0 <= require_finite("p", p) <= q:
         raise ValueError(f"p is {p!r}; the covariance of two tokens of variance {q:g} lies in [0, {q:g}]")
     variances, covariances = [q], [p]
     for sublayer in range(2 * stack.depth):
@@ -99,6 +102,11 @@ def transformer_tokens(stack: Transformer, q: float = 1.0, p: float = 0.0) -> To
         added = _mix(stack, qt, pt) if sublayer % 2 == 0 else _feed_forward(stack, qt, pt)
         variances.append(variances[-1] + added[0])
         covariances.append(covariances[-1] + added[1])
+        if not variances[-1] < LARGEST:
+            raise ValueError(
+                f"the variance leaves float64 at sublayer {sublayer + 1} of {2 * stack.depth}: "
+                f"{variances[-1]:.3g}; lower sigma_ov2 or sigma_mlp2"
+            )
     return TokenState(np.array(variances), np.array(covariances))
 
 
@@ -114,8 +122,8 @@ def transformer_gradient(stack: Transformer, state: TokenState) -> TokenState:
         state: What `transformer_tokens` gives for it.
 
     Raises:
-        ValueError: If sigma_qk2 is above 0.1: the derivative of the attention weights, dropped here,
-            then adds tens of per cent.
+        ValueError: If the state is of another depth, or sigma_qk2 is above 0.1: the derivative of the
+            attention weights, dropped here, then adds tens of per cent.
 
     Example:
         >>> stack = Transformer(tokens=32, depth=24)
@@ -129,6 +137,11 @@ def transformer_gradient(stack: Transformer, state: TokenState) -> TokenState:
         raise ValueError(
             f"sigma_qk2 is {stack.sigma_qk2:g}; the gradient recursion leaves out the derivative of the "
             f"attention weights and holds up to {WEAK_ATTENTION:g}; measure instead"
+        )
+    if len(state.q) != 2 * stack.depth + 1:
+        raise ValueError(
+            f"the state has {len(state.q)} places and the stack {2 * stack.depth + 1}; give what "
+            "transformer_tokens returns for this stack"
         )
     g, r = 1.0, 0.0
     own, shared = [g], [r]

@@ -16,7 +16,8 @@ def least_sigma_max(log_det: float, dimension: int) -> float:
     References:
         |det| is the product of the singular values, at most σ_max^dimension.
     """
-    return math.exp(require_finite("log_det", log_det) / require_count("dimension", dimension))
+    log = require_finite("log_det", log_det) / require_count("dimension", dimension)
+    return math.exp(log) if log < 700 else math.inf
 
 
 def least_condition(log_sigma_max: float, log_det: float, dimension: int) -> float:
