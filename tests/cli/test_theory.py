@@ -165,3 +165,12 @@ def test_no_torch_is_imported(command: str) -> None:
         f"code = invoke(['theory', {command!r}, '--phi', 'gelu']); sys.exit(code or 'torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", script], capture_output=True, check=False).returncode == 0
+
+
+@pytest.mark.parametrize("more", [["sigmoid"], ["softplus", "--sigma-b2", "0.1"]])
+def test_a_fix_names_the_option_and_not_the_argument(
+    more: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    err = run(capsys, "critical", "--phi", *more)[2]
+    assert " --sigma-b2" in err.partition("fix: ")[2]
+    assert " sigma_b2" not in err.partition("fix: ")[2]

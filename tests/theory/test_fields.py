@@ -15,6 +15,7 @@ from unitygain.theory.adversarial import (
 )
 from unitygain.theory.arithmetic import (
     DTYPES,
+    dtype_range,
     layers_to_overflow,
     layers_to_underflow,
     underflow_share,
@@ -273,7 +274,7 @@ def test_mirrored_clip_bounds_every_weighted_step():
 @pytest.mark.parametrize("name", DTYPES)
 def test_ranges_are_torch_s(name):
     info = torch.finfo(getattr(torch, name))
-    assert (DTYPES[name].normal, DTYPES[name].largest) == (info.smallest_normal, info.max)
+    assert (dtype_range(name).normal, dtype_range(name).largest) == (info.smallest_normal, info.max)
     smallest = torch.tensor(DTYPES[name].smallest, dtype=torch.float64).to(getattr(torch, name))
     assert float(smallest) == DTYPES[name].smallest
     assert float((smallest.double() / 2).to(getattr(torch, name))) == 0.0

@@ -49,7 +49,10 @@ def command(phi: str | None, on: str | None, html: str | None, points: str, quie
     layers, used = _layers(on, voice)
     name = phi or used
     if name is None:
-        raise usage("--phi or --on is missing", fix="unitygain theory phase --phi tanh")
+        raise usage(
+            "--phi or --on is missing",
+            fix="unitygain theory phase --phi tanh, or --on TARGET for the layers of a model",
+        )
     if name not in theory.ACTIVATIONS:
         raise Fault(
             f"the model's activation {plain(name)} has no name in the theory", name="E-NO-PREDICTION",

@@ -158,4 +158,6 @@ def _asked(question: Callable[[], Answer]) -> Answer:
         return question()
     except ValueError as error:
         fact, _, fix = str(error).partition("; ")
+        # The library's argument is the option here.
+        fix = fix.replace("sigma_b2", "--sigma-b2").replace("sigma_w2", "--sigma-w2")
         raise Fault(fact, name="E-NO-PREDICTION", exit_code=ExitCode.INPUT, fix=fix) from error
