@@ -54,7 +54,9 @@ def test_gamma_scales_the_bound_and_bounds_what_it_cannot_equal():
     x = torch.randn(8, dtype=torch.float64)
     gamma = float(layer.weight.detach().abs().max())
     assert jacobian_norm(layer, x) <= layer_norm_bound(float(x.var(unbiased=False)), 8, gamma).here
-    assert layer_norm_bound(0.0, 8).here == pytest.approx(1 / math.sqrt(1e-5), rel=1e-12)
+    for at_rest in (layer_norm_bound(0.0, 8, gamma), rms_norm_bound(0.0, 8, gamma, eps=1e-5)):
+        assert at_rest.here == pytest.approx(gamma / math.sqrt(1e-5), rel=1e-12)
+        assert at_rest.supremum == at_rest.here
 
 
 def test_softmax_never_exceeds_a_half():

@@ -235,6 +235,8 @@ def test_ddpm_schedule_against_plain_products():
     weights = min_snr_weights(schedule)
     np.testing.assert_allclose(weights, np.minimum(schedule.snr, 5) / schedule.snr, rtol=1e-12)
     assert weights.mean() == pytest.approx(0.91307, abs=5e-6)
+    np.testing.assert_allclose(min_snr_weights(schedule, 2.0, "x0"), np.minimum(schedule.snr, 2), rtol=1e-12)
+    np.testing.assert_allclose(linear_schedule(3, 0.1, 0.3).beta, [0.1, 0.2, 0.3], rtol=1e-12)
     np.testing.assert_allclose(
         min_snr_weights(schedule, target="v") * (schedule.snr + 1),
         min_snr_weights(schedule, target="x0"),
@@ -254,10 +256,12 @@ def test_the_variational_weight_is_the_quotient_of_the_two_losses():
     assert bound_weights(schedule)[t] * error**2 == pytest.approx(mean_error**2 / (2 * beta), rel=1e-12)
 
 
-def test_cosine_schedule_follows_its_cosine():
-    schedule = cosine_schedule(1000)
+@pytest.mark.parametrize("offset", [0.008, 0.05])
+def test_cosine_schedule_follows_its_cosine(offset):
+    schedule = cosine_schedule(1000, offset)
     t = np.arange(1, 1000) / 1000
-    f = np.cos((t + 0.008) / 1.008 * math.pi / 2) ** 2 / math.cos(0.008 / 1.008 * math.pi / 2) ** 2
+    f = np.cos((t + offset) / (1 + offset) * math.pi / 2) ** 2
+    f /= math.cos(offset / (1 + offset) * math.pi / 2) ** 2
     np.testing.assert_allclose(schedule.alpha_bar[:-1], f, rtol=1e-9)
     assert schedule.beta.max() == 0.999
 

@@ -183,6 +183,23 @@ def test_participation_matches_a_softmax_of_gaussian_logits():
     assert float(1 / attention.square().sum(1).mean()) == pytest.approx(found, rel=5e-3)
 
 
+def test_the_formula_for_participation_ends_where_few_keys_take_all():
+    """Up to variance (ln n)/2, Σ A² is the ratio of means; beyond it the few largest keys make it up."""
+    tokens = 20_000
+    draws = torch.randn(60, tokens, dtype=torch.float64)
+    for share, holds in ((0.15, True), (0.45, True), (0.55, False), (1.0, False)):
+        variance = share * math.log(tokens)
+        found = attention_logits(1, tokens, query_variance=variance).participation
+        assert (found is not None) == holds
+        attention = torch.softmax(math.sqrt(variance) * draws, 1)
+        ratio = float((1 / attention.square().sum(1)).median()) / (tokens * math.exp(-variance))
+        # Near the end it comes slowly in the number of keys; well within, to some per cent; beyond, never.
+        if share == 0.15:
+            assert ratio == pytest.approx(1.0, rel=0.1)
+        if share == 1.0:
+            assert ratio > 3
+
+
 def test_unscaled_logits_condense():
     found = attention_logits(64, 1024, scaled=False)
     assert found.participation is None
