@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from unitygain import Case
+from unitygain._rehearsal import train
 from unitygain.remedies import (
     decay_to_radius,
     insert_norm,
@@ -206,3 +207,27 @@ def test_a_case_with_a_mirrored_clip_pickles_and_keeps_its_own_times():
     assert clipped(case) == pytest.approx(0.1 * 2.5 / 1)
     assert clipped(twin) == pytest.approx(0.1 * 2.5 / 4)
     assert clipped(case.copy()) == pytest.approx(0.1 * 2.5 / 1)
+
+
+def test_parameters_that_a_change_adds_are_trained_by_lbfgs():
+    layers = [nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, 1)]
+    model = nn.Sequential(*layers)
+    optimizer = torch.optim.LBFGS(model.parameters(), lr=0.1, max_iter=2)
+    case = Case(model, total, [torch.randn(3, 4)], optimizer)
+    train(case, 2)
+    params = list(optimizer.param_groups[0]["params"])
+    remembered = dict(optimizer.state[params[0]])
+    assert remembered["old_dirs"]
+    undo = insert_norm(case)
+    added = [p for p in model.parameters() if all(p is not other for other in params)]
+    before = [p.detach().clone() for p in added]
+    assert added
+    assert len(optimizer.param_groups) == 1
+    train(case, 2)
+    assert not any(map(torch.equal, before, added))
+    undo()
+    assert all(one is other for one, other in zip(optimizer.param_groups[0]["params"], params, strict=True))
+    after = optimizer.state[params[0]]
+    assert after.keys() == remembered.keys()
+    assert all(after[key] is value for key, value in remembered.items())
+    train(case, 1)

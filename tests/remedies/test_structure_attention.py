@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from unitygain._case import Case
-from unitygain.remedies import qk_norm, restore_logit_scale, soft_cap
+from unitygain.remedies import calm_attention, qk_norm, restore_logit_scale, soft_cap
 from unitygain.remedies._attend import OpenAttention
 from unitygain.remedies._capped import attend
 
@@ -63,6 +63,33 @@ class Interleaved(Packed):
         return self.qkv(x).unflatten(-1, (HEADS, 3, -1)).transpose(1, 2).unbind(-2)
 
 
+class Grouped(Packed):
+    """One map for all three, with half as many heads of keys and values, each read by two of queries."""
+
+    def __init__(self, scale: float = 1.0) -> None:
+        super().__init__(scale)
+        self.qkv = nn.Linear(WIDTH, 2 * WIDTH)
+
+    def maps(self, x: Tensor) -> tuple[Tensor, ...]:
+        return self.qkv(x).split((WIDTH, WIDTH // 2, WIDTH // 2), -1)
+
+    def heads(self, x: Tensor) -> tuple[Tensor, ...]:
+        q, k, v = (y.unflatten(-1, (-1, WIDTH // HEADS)).transpose(1, 2) for y in self.maps(x))
+        return q, k.repeat_interleave(2, 1), v.repeat_interleave(2, 1)
+
+
+class GroupedAtOnce(Grouped):
+    """The same, where torch's fused attention repeats the keys."""
+
+    def heads(self, x: Tensor) -> tuple[Tensor, ...]:
+        return tuple(y.unflatten(-1, (-1, WIDTH // HEADS)).transpose(1, 2) for y in self.maps(x))
+
+    def mix(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        return nn.functional.scaled_dot_product_attention(
+            q, k, v, is_causal=True, scale=self.scale, enable_gqa=True
+        )
+
+
 def case_of(make, *given: float) -> Case:
     torch.manual_seed(0)
     return Case(nn.Sequential(make(*given), make(*given)).double(), lambda m, x: m(x).square().sum(), [X])
@@ -75,10 +102,12 @@ def turned(first, second) -> Tensor:
         y = x
         if isinstance(attention, Packed):
             maps = attention.qkv if isinstance(attention.qkv, nn.Linear) else innermost(attention.qkv)
-            q, k, v = maps(y).chunk(3, -1)
+            sizes = (WIDTH, *2 * ((innermost(maps).out_features - WIDTH) // 2,))
+            q, k, v = maps(y).split(sizes, -1)
         else:
             q, k, v = (innermost(part)(y) for part in (attention.q, attention.k, attention.v))
-        q, k, v = (part.unflatten(-1, (HEADS, -1)).transpose(1, 2) for part in (q, k, v))
+        q, k, v = (part.unflatten(-1, (-1, WIDTH // HEADS)).transpose(1, 2) for part in (q, k, v))
+        k, v = (part.repeat_interleave(HEADS // part.shape[1], 1) for part in (k, v))
         logits = second(first(q) @ first(k).mT * attention.scale)
         logits = logits.masked_fill(torch.ones(LENGTH, LENGTH).triu(1).bool(), -math.inf)
         return x + (torch.softmax(logits, -1) @ v).transpose(1, 2).flatten(-2)
@@ -99,7 +128,31 @@ def by_hand(model: nn.Sequential, first=lambda x: x, second=lambda x: x) -> Tens
     return x
 
 
-@pytest.mark.parametrize("make", [Separate, Packed])
+@pytest.mark.parametrize("make", [Packed, Grouped, GroupedAtOnce])
+def test_queries_in_a_packed_map_are_multiplied_and_nothing_else(make):
+    case = case_of(make)
+    before = case.model(X)
+    undo = calm_attention(case, factor=0.25)
+    changed = case.model(X)
+    undo()
+    assert torch.equal(case.model(X), before)
+    expected = by_hand(case.model, second=lambda logits: 0.25 * logits)
+    torch.testing.assert_close(changed, expected, atol=0, rtol=1e-9)
+
+
+def test_packed_queries_that_are_not_in_front_or_never_ran_are_refused():
+    case = case_of(Interleaved)
+    before = case.model(X)
+    with pytest.raises(ValueError, match=r"the first part of what 0\.qkv returns does not scale its logits"):
+        calm_attention(case, factor=0.25)
+    assert torch.equal(case.model(X), before)
+    case.loss = lambda m, x: sum(p.sum() for p in m.parameters())
+    case.model[1].qkv = nn.Linear(WIDTH, 2 * WIDTH).double()
+    with pytest.raises(ValueError, match=r"1\.qkv packs queries .* 32 numbers of 16, and no pass showed"):
+        calm_attention(case, factor=0.25)
+
+
+@pytest.mark.parametrize("make", [Separate, Packed, Grouped])
 def test_logits_without_their_scale_get_it(make):
     case = case_of(make)
     before = case.model(X)
@@ -116,7 +169,7 @@ def test_logits_with_their_scale_are_left(make):
         restore_logit_scale(case_of(make, 1 / ROOT))
 
 
-@pytest.mark.parametrize("make", [Separate, Packed])
+@pytest.mark.parametrize("make", [Separate, Packed, Grouped, GroupedAtOnce])
 def test_queries_and_keys_of_every_head_are_normalised(make):
     case = case_of(make)
     case.optimizer = torch.optim.SGD(case.model.parameters(), lr=0.1)
@@ -132,7 +185,7 @@ def test_queries_and_keys_of_every_head_are_normalised(make):
 def test_heads_that_are_interleaved_are_refused_and_left():
     for change, message in (
         (qk_norm, "the heads of 0 could not be told apart in what its maps return"),
-        (restore_logit_scale, "the queries of 0 are not the first third of what one map returns"),
+        (restore_logit_scale, "the queries of 0 are not the first part of what one map returns"),
     ):
         case = case_of(Interleaved)
         before = case.model(X)

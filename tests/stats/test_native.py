@@ -1,10 +1,12 @@
 """The compiled kernel: every bit pattern, any number of threads, a fork; and what happens without it."""
 
+import ctypes
 import importlib.util
 import itertools
 import logging
 import math
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -266,3 +268,53 @@ def test_a_build_that_fails_says_why_and_stops_nothing(
     for name, value in settings.items():
         monkeypatch.setenv(name, value)
     assert said in build.compile_kernel(ROOT / build.SOURCE, tmp_path / "kernel.so")
+
+
+@needs_kernel
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_products_are_those_of_a_thread_that_flushes(dtype: torch.dtype) -> None:
+    """Over several pieces, so that threads which the kernel starts multiply too."""
+    small = torch.finfo(dtype).smallest_normal
+    tensors = [torch.linspace(1, 1000, 300_000, dtype=dtype) * small]
+    threads = torch.get_num_threads()
+    if not torch.set_flush_denormal(True):
+        pytest.skip("this processor cannot flush")
+    try:
+        torch.set_num_threads(1)
+        expected = tensors[0] * 2**-5
+        torch.set_num_threads(2)
+        (found,) = multiplied(tensors, [2**-5])
+        kept = torch.full((1,), 2 * small, dtype=dtype).mul_(0.25).item()
+    finally:
+        torch.set_flush_denormal(False)
+        torch.set_num_threads(threads)
+    assert kept == 0.0, "the thread's own setting stays"
+    assert torch.equal(found, expected)
+    assert 0 < (found == 0).sum() < found.numel()
+
+
+@needs_kernel
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads the environment through glibc")
+def test_the_floating_point_environment_stays() -> None:
+    libm = ctypes.CDLL("libm.so.6")
+
+    def environment() -> bytes:
+        memory = ctypes.create_string_buffer(256)
+        assert libm.fegetenv(memory) == 0
+        return memory.raw
+
+    downward = {"x86_64": 0x400, "aarch64": 0x800000}.get(platform.machine())
+    if downward is None:
+        pytest.skip("the name of a rounding direction is not known here")
+    tensors = [torch.randn(200_000), torch.randn(5, dtype=torch.float64), torch.full((3,), 1e-40)]
+    for direction in (0, downward):
+        libm.fesetround(direction)
+        try:
+            before = environment()
+            read(tensors)
+            multiplied(tensors, [0.5, 1e-300, 0.5])
+            after, kept = environment(), libm.fegetround()
+        finally:
+            libm.fesetround(0)
+        assert kept == direction
+        assert after == before

@@ -20,12 +20,15 @@ MASKED = -1e3
 REACH = 200
 
 
+Columns = tuple[int, int] | None
+
+
 @dataclass(frozen=True)
 class Side:
-    """Queries or keys: path of the map that makes them, and which third of its output; -1 is all of it."""
+    """Queries or keys: path of the map that makes them, and which columns of its output; None is all."""
 
     path: str
-    third: int
+    columns: Columns = None
 
 
 @dataclass(frozen=True)
@@ -81,18 +84,34 @@ def _read(wiring: Wiring, softmax: Step, inside: Wire, maps: dict[Key, Wire]) ->
     queries, keys = (_sources(wiring, read, maps) for read in product.reads[-2:])
     if len(queries) != 1 or len(keys) != 1 or q.shape[-1] < 2:
         return None
-    packed = queries[0] is keys[0]
-    query, key = Side(queries[0].path, 0 if packed else -1), Side(keys[0].path, 1 if packed else -1)
+    first, second = None, None
+    if queries[0] is keys[0]:
+        first, second = _packing(wiring.tensors[queries[0].made[0]], q)
+    query, key = Side(queries[0].path, first), Side(keys[0].path, second)
     scale = _ratio(softmax.held[0], out)
     for side, used, source in ((query, q, queries[0]), (key, k, keys[0])):
-        made = part(wiring.tensors[source.made[0]], side.third)
+        made = part(wiring.tensors[source.made[0]], side.columns)
         scale *= _over(float(rms(used)), float(rms(made)))
     return Attends(inside.path, query, key, int(q.shape[-1]), scale, max(_spread(q), _spread(k.mT)))
 
 
-def part(tensor: Tensor, third: int) -> Tensor:
-    """Return a third of the last dimension, or all of it for -1."""
-    return tensor if third < 0 else tensor.chunk(3, -1)[third]
+def part(tensor: Tensor, columns: Columns) -> Tensor:
+    """Return these columns of the last dimension, or all of it for None."""
+    return tensor if columns is None else tensor[..., slice(*columns)]
+
+
+def _packing(made: Tensor, query: Tensor) -> tuple[Columns, Columns]:
+    """Where queries and keys lie in what one map makes of both, before its values.
+
+    The queries that are used tell how many numbers of a row are theirs; keys and values, of as many heads or
+    fewer, share the rest.
+    """
+    width, rows = made.shape[-1], made.numel() // made.shape[-1]
+    whole, over = divmod(query.numel(), rows)
+    of_keys = (width - whole) // 2
+    if over or not 0 < of_keys <= whole or of_keys % query.shape[-1] or whole + 2 * of_keys != width:
+        whole = of_keys = -(-width // 3)
+    return (0, whole), (whole, whole + of_keys)
 
 
 def is_map(module: nn.Module) -> bool:

@@ -1,11 +1,13 @@
 """The parts that change attention: they travel with copies and pickles of a model."""
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from unitygain.probe.attention import Columns
 from unitygain.remedies._ahead import read_through
 
 
@@ -14,21 +16,17 @@ class Times(nn.Module):
 
     Args:
         factor: The factor.
-        third: Which third; all for -1.
+        columns: From where to where; all for None.
     """
 
-    def __init__(self, factor: float, third: int) -> None:
+    def __init__(self, factor: float, columns: Columns) -> None:
         super().__init__()
         self.factor = factor
-        self.third = third
+        self.columns = columns
 
     def forward(self, x: Tensor) -> Tensor:
         """Return x with that part multiplied."""
-        if self.third < 0:
-            return x * self.factor
-        parts = list(x.chunk(3, -1))
-        parts[self.third] = parts[self.third] * self.factor
-        return torch.cat(parts, -1)
+        return changed(x, self.columns, lambda part: part * self.factor)
 
 
 class HeadNorm(nn.Module):
@@ -37,25 +35,30 @@ class HeadNorm(nn.Module):
     Args:
         norm: The norm over the numbers of one head.
         width: Numbers per head.
-        third: Which third; all for -1.
+        columns: From where to where; all for None.
     """
 
-    def __init__(self, norm: nn.Module, width: int, third: int) -> None:
+    def __init__(self, norm: nn.Module, width: int, columns: Columns) -> None:
         super().__init__()
         self.each = norm
         self.width = width
-        self.third = third
+        self.columns = columns
 
     def forward(self, x: Tensor) -> Tensor:
         """Return x with that part normalised."""
-        if self.third < 0:
-            return self._normal(x)
-        parts = list(x.chunk(3, -1))
-        parts[self.third] = self._normal(parts[self.third])
-        return torch.cat(parts, -1)
+        return changed(x, self.columns, self._normal)
 
     def _normal(self, x: Tensor) -> Tensor:
         return self.each(x.unflatten(-1, (-1, self.width))).flatten(-2)
+
+
+def changed(x: Tensor, columns: Columns, change: Callable[[Tensor], Tensor]) -> Tensor:
+    """Return x with a change of these columns of its last dimension, or of all of it for None."""
+    if columns is None:
+        return change(x)
+    start, stop = columns
+    parts = [x[..., :start], change(x[..., start:stop]), x[..., stop:]]
+    return torch.cat([part for part in parts if part.shape[-1]], -1)
 
 
 class OpenAttention(nn.Module):

@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import nn
@@ -14,7 +15,8 @@ def hold(case: Case, parameters: Iterable[nn.Parameter], like: nn.Parameter | No
     """Let the optimizer of a case hold new parameters; a factory is handed them by itself, later.
 
     Args:
-        case: The case; an optimizer instance gets one more group.
+        case: The case; an optimizer instance gets one more group. LBFGS, which looks at its first group
+            alone, gets them there, and begins its history anew.
         parameters: The new parameters; those that it holds already are left out.
         like: A parameter whose group lends its settings (rate, weight decay); else the first group does.
 
@@ -29,6 +31,8 @@ def hold(case: Case, parameters: Iterable[nn.Parameter], like: nn.Parameter | No
     new = [parameter for parameter in parameters if id(parameter) not in held]
     if not new:
         return _nothing
+    if isinstance(optimizer, torch.optim.LBFGS):
+        return _join(optimizer, new)
     mine = next((group for group in groups if any(p is like for p in group["params"])), groups[0])
     settings = {name: copy.deepcopy(value) for name, value in mine.items() if name != "params"}
     settings.pop("param_names", None)
@@ -44,6 +48,25 @@ def hold(case: Case, parameters: Iterable[nn.Parameter], like: nn.Parameter | No
         for parameter in new:
             optimizer.state.pop(parameter, None)
 
+    return undo
+
+
+def _join(optimizer: torch.optim.LBFGS, new: list[nn.Parameter]) -> Undo:
+    """Put parameters into the one group of LBFGS, whose history is of vectors of another length."""
+    params, state = optimizer.param_groups[0]["params"], dict(optimizer.state)
+
+    def begin(remembered: dict[Any, Any]) -> None:
+        optimizer._numel_cache = None
+        optimizer.state.clear()
+        optimizer.state.update(remembered)
+
+    def undo() -> None:
+        added = set(map(id, new))
+        params[:] = [parameter for parameter in params if id(parameter) not in added]
+        begin(state)
+
+    params.extend(new)
+    begin({})
     return undo
 
 

@@ -75,12 +75,12 @@ def qk_norm(case: Case, *, sites: Select = None) -> Undo:
     whole = [m for path, m in model.named_modules() if path and can_open(m) and selects(sites, path, m)]
     if not found and not whole:
         raise ValueError("no chosen module attends with queries and keys from linear maps that are modules")
-    sides = {(side.path, side.third): one for one in found for side in (one.query, one.key)}
+    sides = {side: one for one in found for side in (one.query, one.key)}
     with all_or_nothing() as undos:
         for module in whole:
             undos += _open(case, module)
-        for (path, third), one in sides.items():
-            undos += _behind(case, Side(path, third), one)
+        for side, one in sides.items():
+            undos += _behind(case, side, one)
         uneven = [one.path for one in find_attention(case, sites) if one.spread > EVEN]
         if found and uneven:
             raise ValueError(f"the heads of {uneven[0]} could not be told apart in what its maps return")
@@ -104,5 +104,5 @@ def _behind(case: Case, side: Side, one: Attends) -> list[Undo]:
         map_ = map_.held
     weight = next(map_.parameters())
     norm = nn.RMSNorm(one.width, device=weight.device, dtype=weight.dtype)
-    new = Followed(module, HeadNorm(norm, one.width, side.third)).train(module.training)
+    new = Followed(module, HeadNorm(norm, one.width, side.columns)).train(module.training)
     return [hold(case, norm.parameters()), put(case.model, module, new)]

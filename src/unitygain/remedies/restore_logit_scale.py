@@ -85,7 +85,7 @@ def restore_logit_scale(case: Case, *, sites: Select = None) -> Undo:
         scaled = {one.query.path for one in find_attention(case, sites) if abs(_missing(one) - 1) < AGREE}
         wrong = [one.path for path, one in lacking.items() if f"{path}.held" not in scaled]
         if wrong:
-            raise ValueError(f"the queries of {wrong[0]} are not the first third of what one map returns")
+            raise ValueError(f"the queries of {wrong[0]} are not the first part of what one map returns")
     return backwards(undos)
 
 
@@ -96,5 +96,5 @@ def _missing(one: Attends) -> float:
 
 def _scale(case: Case, one: Attends) -> Undo:
     held = case.model.get_submodule(one.query.path)
-    times = Times(1 / _missing(one), one.query.third)
+    times = Times(1 / _missing(one), one.query.columns)
     return put(case.model, held, Followed(held, times).train(held.training))

@@ -193,7 +193,7 @@ int unitygain_reduce(int64_t tensors, const uint64_t *address, const int64_t *le
     if (todo.first) todo.found = malloc((size_t)(todo.first[tensors] + 1) * sizeof *todo.found);
     int status = todo.found ? 0 : -1;
     if (todo.found) {
-        /* torch may have set this thread to flush subnormal numbers to zero. */
+        /* torch may have set this thread to flush subnormal numbers to zero; it is left as it was. */
         fenv_t before;
         fegetenv(&before);
         fesetenv(FE_DFL_ENV);
@@ -207,6 +207,7 @@ int unitygain_reduce(int64_t tensors, const uint64_t *address, const int64_t *le
 }
 
 /* Multiply each tensor by its factor, in place and in its own dtype; one whose factor is 1 is not written to.
+ * Rounds, and flushes subnormal products, as the calling thread does; new threads inherit that from it.
  * Returns 0, or -1, with nothing written, where there is no memory to count the pieces. */
 int unitygain_multiply(int64_t tensors, const uint64_t *address, const int64_t *length, const int32_t *dtype,
                        int64_t threads, const double *factor) {
@@ -215,7 +216,6 @@ int unitygain_multiply(int64_t tensors, const uint64_t *address, const int64_t *
     if (!todo.first) return -1;
     fenv_t before;
     fegetenv(&before);
-    fesetenv(FE_DFL_ENV);
     work_together(&todo, threads);
     fesetenv(&before);
     free(todo.first);
