@@ -19,16 +19,20 @@ SMALL_BYTES = 256 * 2**20
 
 
 class CaseFailure(RuntimeError):
-    """The user's own code failed or cannot be diagnosed: a RuntimeError to users. ``module`` is where."""
+    """The user's own code failed or cannot be diagnosed: a RuntimeError to users.
+
+    ``raised`` says whether it failed in running, and ``module`` where.
+    """
 
     module: str = ""
+    raised: bool = False
 
     @classmethod
     def during(cls, error: BaseException, module: str, batch: int) -> "CaseFailure":
         """Describe an exception of the user's code that was raised inside `module`."""
         where = f" in module {module!r}" if module else ""
         failure = cls(f"the model or loss raised on batch {batch}{where}: {type(error).__name__}: {error}")
-        failure.module = module
+        failure.module, failure.raised = module, True
         return failure
 
 

@@ -11,6 +11,7 @@ import pytest
 from unitygain.report import Report
 
 PROGRAM = """
+import threading
 import torch
 from torch import nn
 from unitygain import Case
@@ -24,6 +25,11 @@ def make_case(optimizer=lambda params: torch.optim.Adam(params, 1e-2)):
 
 def untrainable():
     return make_case(optimizer=None)
+
+def holding_a_lock():
+    case = make_case()
+    case.model.lock = threading.Lock()
+    return Case(case.model, case.loss, case.batches, case.optimizer)
 """
 
 
@@ -82,7 +88,16 @@ def test_a_case_without_an_optimizer_is_invalid_input(call, program):
     assert "declares no optimizer" in done.err.splitlines()[-1] + done.err
 
 
-# Sleeps in the second training: its step is beyond those of the diagnosis and of the untreated case.
+def test_a_case_that_cannot_be_copied_is_no_model_that_raised(call, program):
+    done = call("treat", "sick.py:holding_a_lock")
+    assert done.code == 3
+    assert (
+        "error: the case cannot be copied, so nothing can be tried on it: TypeError: cannot pickle"
+        in done.err
+    )
+
+
+# Sleeps in the second training of a process; the diagnosis takes at most 24 steps with one optimizer.
 ENDLESS = """
 import time
 import torch
@@ -90,11 +105,12 @@ from torch import nn
 from unitygain import Case
 
 class Counting(torch.optim.SGD):
-    steps = 0
+    trainings = 0
 
     def step(self, closure=None):
-        Counting.steps += 1
-        if Counting.steps == 30:
+        self.taken = getattr(self, "taken", 0) + 1
+        Counting.trainings += self.taken == 30
+        if self.taken == 30 and Counting.trainings == 2:
             open("second", "w").close()
             time.sleep(300)
         return super().step(closure)
@@ -115,7 +131,7 @@ def make_case():
 @pytest.mark.parametrize("workers", [1, 2])
 def test_ctrl_c_keeps_what_is_done_and_writes_it(tmp_path, workers):
     (tmp_path / "endless.py").write_text(ENDLESS)
-    words = ["treat", "endless.py:make_case", "--steps", "20", "--workers", str(workers), "--json", "r.json"]
+    words = ["treat", "endless.py:make_case", "--steps", "40", "--workers", str(workers), "--json", "r.json"]
     process = subprocess.Popen(
         [sys.executable, "-m", "unitygain", *words],
         cwd=tmp_path,
@@ -133,7 +149,7 @@ def test_ctrl_c_keeps_what_is_done_and_writes_it(tmp_path, workers):
     assert process.returncode == 130, err
     assert "Traceback" not in err
     report = Report.from_json((tmp_path / "r.json").read_bytes())
-    assert (report.trials[0].verdict, report.trials[0].seeds, report.trials[0].steps) == ("untreated", 1, 20)
+    assert (report.trials[0].verdict, report.trials[0].seeds, report.trials[0].steps) == ("untreated", 1, 40)
     assert report.trials[1].profiles["backward_gain"].facts["depth"] == 12
     assert report.conclusion.startswith("interrupted: ")
     assert report.conclusion in " ".join(out.split())

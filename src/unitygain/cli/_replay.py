@@ -46,7 +46,7 @@ def failure(
     """
     if isinstance(error, CaseFailure):
         cause = error.__cause__
-        if cause is None:
+        if cause is None or not error.raised:
             return Fault(plain_message(error), name="E-CASE")
         return model_fault(cause, case, owned, error.module)
     found = blame(error, owned=owned, doing="the model or the loss")
