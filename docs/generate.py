@@ -3,9 +3,12 @@
 Run ``make docs`` after a change to one of them; a test compares.
 """
 
+import inspect
 import re
+import sys
 import textwrap
 from pathlib import Path
+from types import ModuleType
 
 import unitygain
 from unitygain._registry import MEASURES, REMEDIES, RULES, Measure, Remedy, Rule
@@ -77,7 +80,37 @@ def remedy_page(remedy: Remedy) -> str:
     parts = [MADE + f"# {remedy.name}", prose(first[:1].upper() + first[1:]), " · ".join(facts)]
     for heading, body in zip(sections[::2], sections[1::2], strict=True):
         parts += [f"## {heading}", prose(body)]
+    parts += ["## In code", *in_code(remedy)]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def in_code(remedy: Remedy) -> list[str]:
+    """Return how a remedy is called, what its arguments are, and the example of its docstring."""
+    _, *parameters = inspect.signature(remedy.apply).parameters.values()
+    given = [f"{p.name}={'...' if p.default is p.empty else repr(p.default)}" for p in parameters]
+    line = f"undo = ug.remedies.{remedy.name}({', '.join(['case', *given])})"
+    text = inspect.cleandoc(remedy.apply.__doc__ or "")
+    said = re.findall(r"^    (\w+): (.*(?:\n {8}.*)*)", section(text, "Args"), flags=re.MULTILINE)
+    arguments = [f"* `{name}`: {' '.join(words.split())}" for name, words in said]
+    example = textwrap.dedent(section(text, "Example"))
+    home = sys.modules[remedy.apply.__module__]
+    used = [n for n in dir(home) if n != remedy.name and re.search(rf"\b{n}\(", example) and is_own(home, n)]
+    imports = [">>> from unitygain import Case"] if "Case(" in example else []
+    imports += [f">>> from unitygain.remedies import {remedy.name}"] if f"{remedy.name}(" in example else []
+    imports += [f">>> from {home.__name__} import {n}" for n in used]
+    call = f"```python\nimport unitygain as ug\n\n{line}\n```"
+    return [call, "\n".join(arguments), prose("\n".join([*imports, example]))]
+
+
+def is_own(home: ModuleType, name: str) -> bool:
+    """Whether a file defines a function of that name itself."""
+    return getattr(getattr(home, name), "__module__", "") == home.__name__
+
+
+def section(docstring: str, heading: str) -> str:
+    """Return the indented lines under a heading of a docstring."""
+    found = re.search(rf"^{heading}:\n((?:    .*\n?|\n)+)", docstring, flags=re.MULTILINE)
+    return found[1] if found else ""
 
 
 def remedy_index() -> str:

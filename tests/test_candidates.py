@@ -1,5 +1,6 @@
 """Candidates: by cause, each once, bounded, in the order of how likely and how direct they are."""
 
+import numpy as np
 import pytest
 
 import unitygain as ug
@@ -112,6 +113,13 @@ def test_the_code_runs_and_applies_them_all(monkeypatch):
     exec(paste(calls[:1]), scope)
     assert scope["undo"] is seen
     assert paste(()) == ""
+
+
+def test_an_argument_that_no_code_spells_is_a_variable_of_its_name():
+    code = paste([("wide", {"weights": np.zeros(9), "sites": lambda path: True, "much": float("nan")})])
+    assert 'wide(case, weights=weights, sites=sites, much=float("nan"))' in code
+    assert "# weights is the ndarray that the trial was given.\n# sites is the function that" in code
+    compile(code, "pasted", "exec")
 
 
 def test_a_remedy_of_ones_own_is_imported_from_its_home():

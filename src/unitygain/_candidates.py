@@ -1,5 +1,6 @@
 """Candidates: what is worth trying against the findings, chosen by their causes."""
 
+import ast
 import itertools
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -106,6 +107,8 @@ def pairs_of(helped: Sequence[Arm]) -> list[Arm]:
 def paste(calls: Sequence[Call]) -> str:
     """Return code that applies the remedies to ``case`` and keeps what undoes them.
 
+    An argument that no code can spell, such as an array, is written as a variable of its name, and said.
+
     Example:
         >>> print(paste([("zero_biases", {"sites": ("0",)})]))
         import unitygain as ug
@@ -116,14 +119,18 @@ def paste(calls: Sequence[Call]) -> str:
     if not calls:
         return ""
     imports = {"import unitygain as ug"}
-    written = []
+    written: list[str] = []
+    unspelt: dict[str, str] = {}
     for name, given in calls:
         home = REMEDIES[name].apply.__module__ if name in REMEDIES else "unitygain.remedies"
         ours = home.startswith("unitygain.remedies.") or home == "unitygain.remedies"
         imports |= set() if ours else {f"from {home} import {name}"}
-        arguments = "".join(f", {key}={_literal(value)}" for key, value in given.items())
+        spelt = {key: _literal(value) for key, value in given.items()}
+        unspelt |= {key: type(given[key]).__name__ for key, text in spelt.items() if text is None}
+        arguments = "".join(f", {key}={key if text is None else text}" for key, text in spelt.items())
         written.append(f"{'ug.remedies.' if ours else ''}{name}(case{arguments})")
-    head = "\n".join(sorted(imports, reverse=True))
+    wanted = [f"# {key} is the {kind} that the trial was given." for key, kind in unspelt.items()]
+    head = "\n".join([*sorted(imports, reverse=True), *wanted])
     if len(written) == 1:
         return f"{head}\n\n# Changes the case; undo() puts it back, bit for bit.\nundo = {written[0]}"
     body = "\n".join(f"    {line}," for line in written)
@@ -131,9 +138,14 @@ def paste(calls: Sequence[Call]) -> str:
     return f"{head}\n\n{note}\nundos = [\n{body}\n]"
 
 
-def _literal(value: Any) -> str:
+def _literal(value: Any) -> str | None:
+    """Return code that gives the value, or None where its repr is none."""
     if isinstance(value, float):
         return repr(float(value)) if math.isfinite(value) else f'float("{value}")'
+    try:
+        ast.literal_eval(repr(value))
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return None
     return repr(value)
 
 

@@ -19,10 +19,7 @@ SMALL_BYTES = 256 * 2**20
 
 
 class CaseFailure(RuntimeError):
-    """The user's own code failed or cannot be diagnosed: a RuntimeError to users.
-
-    ``raised`` says whether it failed in running, and ``module`` where.
-    """
+    """The user's own code `raised`, in ``module``, or cannot be diagnosed: a RuntimeError to users."""
 
     module: str = ""
     raised: bool = False

@@ -5,6 +5,7 @@ import itertools
 import re
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from zoo.diagnosis import diagnose
 from zoo.patient import classify, seeded
 
 import unitygain.remedies  # noqa: F401 (fills the table)
+from unitygain._candidates import paste
 from unitygain._case import Case
 from unitygain._diagnose import judge, measure_all
 from unitygain._registry import MEASURES, REMEDIES, RULES
@@ -117,7 +119,10 @@ def test_every_remedy_is_tried():
 def test_undo_is_exact(remedy, patient, given):
     case = BY_NAME[patient]()
     before, state = bits(case), torch.get_rng_state()
-    undo = REMEDIES[remedy].apply(case, **given)
+    # The code that a trial shows is what is applied; arguments that no code spells are its variables.
+    scope: dict[str, Any] = {"case": case, **given}
+    exec(paste([(remedy, given)]), scope)
+    undo = scope["undo"]
     assert differ(before, bits(case)), "the remedy changed nothing"
     undo()
     assert not differ(before, bits(case))

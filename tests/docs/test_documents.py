@@ -1,5 +1,6 @@
 """The documents are there, their links lead somewhere, their code runs, what is generated is current."""
 
+import doctest
 import importlib.util
 import re
 from pathlib import Path
@@ -72,6 +73,14 @@ def test_code_in_a_document_runs(path, tmp_path, monkeypatch):
         if block["unrun"] is None:
             first = text[: block.start("code")].count("\n")
             exec(compile("\n" * first + block["code"], str(path), "exec"), shared)
+
+
+@pytest.mark.cure
+@pytest.mark.parametrize("path", sorted((ROOT / "docs" / "remedies").glob("[a-z]*.md")), ids=name)
+def test_the_example_of_a_remedys_page_runs_by_itself(path):
+    [example] = re.findall(r"^```pycon\n(.*?)^```$", path.read_text("utf-8"), re.MULTILINE | re.DOTALL)
+    parsed = doctest.DocTestParser().get_doctest(example, {"__name__": "__main__"}, path.stem, str(path), 0)
+    assert doctest.DocTestRunner(verbose=False).run(parsed).failed == 0
 
 
 @pytest.mark.parametrize("path", EVERY, ids=name)

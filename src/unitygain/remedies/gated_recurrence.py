@@ -46,7 +46,7 @@ def gated_recurrence(case: Case, *, sites: Select = None, kind: str = "LSTM") ->
         ValueError: Always: with the line to write, or because no plain recurrence is chosen.
 
     Example:
-        >>> import torch
+        >>> from torch import nn
         >>> case = Case(nn.ModuleDict({"cell": nn.RNNCell(4, 8)}), lambda m, x: m["cell"](x).sum(), [])
         >>> gated_recurrence(case, kind="GRU")
         Traceback (most recent call last):

@@ -64,6 +64,7 @@ def swap_to_relu(case: Case, *, sites: Select = None) -> Undo:
         The model's submodules and weights. Costs one pass of a copy of the model, to find them.
 
     Example:
+        >>> import torch
         >>> from torch import nn
         >>> model = nn.Sequential(nn.Linear(8, 8), nn.Sigmoid(), nn.Linear(8, 1), nn.Sigmoid())
         >>> case = Case(model, loss=lambda m, x: m(x).sum(), data=[torch.ones(1, 8)])
