@@ -35,3 +35,22 @@ def test_every_clip_has_a_row_with_its_defaults(name):
 def test_every_public_function_is_on_the_page():
     functions = [name for name, _ in inspect.getmembers(clip, inspect.isfunction)]
     assert not [name for name in functions if f"`{name}" not in PAGE]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *CLIPS,
+        "clip_grad_norm_",
+        "per_sample",
+        "grad_samples",
+        "activation_gradients",
+        "max_norm",
+        "spectral_cap",
+    ],
+)
+def test_every_transform_says_what_changes_direction_and_what_does_not(name):
+    text = " ".join((getattr(clip, name).__doc__ or "").split())
+    assert ("Keeps the direction" in text) != ("Changes the direction" in text)
+    changes = text.partition("Changes the direction")[2].partition("Args:")[0]
+    assert not changes or re.search(r"\bstays?\b", changes)

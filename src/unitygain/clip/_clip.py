@@ -171,7 +171,7 @@ def chain(*clips: Clip) -> Clip:
     Each rule sees what the ones before it left. Rules that only shorten are multiplied into one writing.
     The usual order is from fine to coarse: entries, units, tensors, groups, all.
 
-    Changes the direction: if one of its rules does.
+    Changes the direction if one of its rules does; else it stays.
 
     Args:
         clips: Their rules are taken, not what they remember.

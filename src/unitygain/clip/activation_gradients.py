@@ -93,9 +93,10 @@ def activation_gradients(model: nn.Module, c: float, sites: Select, *, by: Way =
     """Cut ∂L/∂output of chosen modules in every backward pass from now on, before it flows on.
 
     Changes the direction of the gradient of everything before the chosen place, with ``by="norm"`` too:
-    what comes through the place loses weight against what goes past it. It keeps one part, such as the
-    steps of a recurrent cell or a loss head, from flooding the rest, which clipping parameters cannot undo.
-    A gradient that is not finite passes as it is.
+    what comes through the place loses weight against what goes past it. What lies behind the place, between
+    it and the loss, stays, and with ``by="norm"`` the direction of what arrives at it. It keeps one part,
+    such as the steps of a recurrent cell or a loss head, from flooding the rest, which clipping parameters
+    cannot undo. A gradient that is not finite passes as it is.
 
     The threshold is in units of the gradient that arrives, a loss scale included.
 

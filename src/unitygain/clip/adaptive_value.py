@@ -48,10 +48,11 @@ class _AdaptiveValue:
 def adaptive_value(gamma: float = 0.999) -> Clip:
     """Scale the entries above T by T/m, m the largest entry of the tensor and T the running mean of m.
 
-    Changes the direction: a few entries lose weight against the others. Unlike `by_value` it needs no
-    threshold in units of the gradient, and keeps the large entries in proportion to each other. A tensor
-    that is zero says nothing and is left out of T, and so is what is not finite. It is the first half of
-    the gradient's treatment in Stable-SPAM; the second, which sets every norm at every step, is no clip.
+    Changes the direction: a few entries lose weight against the others. Signs stay, and so does a tensor
+    whose largest entry is not above T. Unlike `by_value` it needs no threshold in units of the gradient,
+    and keeps the large entries in proportion to each other. A tensor that is zero says nothing and is left
+    out of T, and so is what is not finite. It is the first half of the gradient's treatment in Stable-SPAM;
+    the second, which sets every norm at every step, is no clip.
 
     Cost: two passes, since the largest entry is looked for; where something is cut, about ten more over
     that tensor, for its cosine.

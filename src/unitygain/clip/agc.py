@@ -95,10 +95,10 @@ def agc(
 ) -> Clip:
     """Scale the gradient of every unit i by min(1, λ·max(‖W_i‖, ε)/‖G_i‖).
 
-    Changes the direction: units are cut by different factors. A step can then move no unit by more than a
-    fraction of its weights, whatever the loss. A unit is what feeds one output: the index of dimension 0 of
-    a weight of torch's layout (out, in, ...), and the whole of a tensor with one dimension, as in the paper.
-    The last layer is left alone, as the paper says and most copies do not.
+    Changes the direction: units are cut by different factors; within a unit it stays. A step can then move
+    no unit by more than a fraction of its weights, whatever the loss. A unit is what feeds one output: the
+    index of dimension 0 of a weight of torch's layout (out, in, ...), and the whole of a tensor with one
+    dimension, as in the paper. The last layer is left alone, as the paper says and most copies do not.
 
     A tensor that starts at zero (a gain of a branch) may move by λε = 1e-5 per step at a learning rate of
     1: leave it out, or give a larger eps. Under an optimizer that divides by the gradient's size (Lion,

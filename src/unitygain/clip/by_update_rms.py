@@ -57,11 +57,11 @@ def _bias(step: float | Tensor, keep: float) -> float | Tensor:
 def by_update_rms(optimizer: torch.optim.Optimizer, d: float = 1.0, eps: float = 1e-8) -> Clip:
     """Scale every gradient by min(1, d/RMS_i), RMS_i the rms of g/√v with Adam's second moment v.
 
-    Changes the direction: every tensor is cut on its own. RMS_i says how large the tensor's update would
-    be without momentum: 1 where the gradient is as it was of late, at most 1/√(1 - β₂) where it is
-    suddenly larger. StableAdamW lowers the learning rate by this factor for one step; here the gradient is
-    scaled before it enters the moments, so that a spike does not stay in them. In the first step, where
-    there is no second moment, nothing is cut.
+    Changes the direction: every tensor is cut on its own; within a tensor it stays. RMS_i says how large
+    the tensor's update would be without momentum: 1 where the gradient is as it was of late, and at most
+    1/√(1 - β₂) where it is suddenly larger. StableAdamW lowers the learning rate by this factor for one step;
+    here the gradient is scaled before it enters the moments, so that a spike does not stay in them. In the
+    first step, where there is no second moment, nothing is cut.
 
     Cost: about eight passes and memory for three copies of the largest gradient, a sparse one filled in.
 

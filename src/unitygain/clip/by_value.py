@@ -34,9 +34,9 @@ class _ByValue(Stateless):
 def by_value(c: float) -> Clip:
     """Cut every entry to a magnitude of at most c; a complex entry keeps its phase.
 
-    Changes the direction: (3, 0.4) at c = 1 turns by 14 degrees, to a cosine of 0.969. The report says
-    what it cost. An infinite entry is not cut to c, which would hide an overflow: as everywhere, a gradient
-    that is not finite is left alone and reported.
+    Changes the direction: (3, 0.4) at c = 1 turns by 14 degrees, to a cosine of 0.969. Signs stay, and so
+    does a tensor without an entry above c. The report says what it cost. An infinite entry is not cut to c,
+    which would hide an overflow: as everywhere, a gradient that is not finite is left alone and reported.
 
     Cost: two passes, since the largest entry is looked for; where something is cut, about ten more over
     that tensor, for its cosine.

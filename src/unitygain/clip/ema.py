@@ -45,8 +45,9 @@ class _Ema(NormsAlone):
 def ema(relative: float = 1.05, absolute: float = 1.0, *, beta: float = 0.98, warmup: int = 100) -> Clip:
     """Scale every gradient by min(1, λ_rel·γ_i/‖g_i‖), γ_i the running mean of its own norm after the cut.
 
-    Changes the direction, between tensors: one that spikes is cut, the others are not. In the first
-    `warmup` steps all are scaled together by min(1, λ_abs/‖g‖), and γ_i is the least norm of each. As γ
+    Changes the direction, between tensors: one that spikes is cut, the others are not; within a tensor it
+    stays. In the first `warmup` steps it stays altogether: all are scaled together by min(1, λ_abs/‖g‖),
+    and γ_i is the least norm of each. As γ
     grows by at most (1 - β)(λ_rel - 1), 0.1 % per step, a gradient that grows for good is held back for
     long.
 

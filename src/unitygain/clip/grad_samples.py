@@ -21,8 +21,8 @@ def grad_samples(
 
     For a model in Opacus's ``GradSampleModule``, whose backward pass leaves the gradients of the samples in
     ``parameter.grad_sample``; Opacus itself is not needed. Changes the direction of the batch's gradient,
-    as `per_sample` does. Adds no noise, and so gives no differential privacy: for that use Opacus's own
-    optimizer.
+    as `per_sample` does; that of each sample's own stays. Adds no noise, and so gives no differential
+    privacy: for that use Opacus's own optimizer.
 
     Cost: about ten passes over the gradients of the samples.
 

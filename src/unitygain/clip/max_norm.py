@@ -14,8 +14,9 @@ from unitygain.stats.units import unit_norms
 def max_norm(weight: Tensor, limit: float, *, units: int | None = 0) -> Callable[[], None]:
     """Scale the weights of every unit by min(1, limit/‖w_i‖): a projection, to be called after the step.
 
-    Scales down only, each unit by a factor of its own; a unit below the limit keeps its bits, and so does
-    one that is not finite. The optimizer's state is left as it is.
+    Changes the direction of the weight, between units: each is scaled down by a factor of its own; within a
+    unit it stays. The gradient stays. A unit below the limit keeps its bits, and so does one that is not
+    finite. The optimizer's state is left as it is.
 
     Cost: about ten passes in float64 over the weight, and a copy of it where something is scaled, for the
     undo.

@@ -67,8 +67,9 @@ def per_sample(
 
     Changes the direction of the batch's gradient, for the better where few samples are far off: nine
     samples of (0.1, 0.1) and one of (100, 0) give a mean along the one; cut at 1 each, the cosine to the
-    nine is 0.942, where cutting the mean leaves 0.713. It takes the place of ``loss.backward()``, and adds
-    to ``.grad`` as that does. Without noise it gives no differential privacy.
+    nine is 0.942, where cutting the mean leaves 0.713. That of each sample's own gradient stays. It takes
+    the place of ``loss.backward()``, and adds to ``.grad`` as that does. Without noise it gives no
+    differential privacy.
 
     Where only linear layers learn, each called once, the norms come from what enters and leaves them and
     no sample's gradient is ever formed; otherwise `torch.func` forms them, `chunk` samples at a time.

@@ -17,10 +17,11 @@ def spectral_cap(
 ) -> Callable[[], None]:
     """Scale a layer's weight by min(1, limit/σ_max): a projection, to be called after the step.
 
-    A cap and no normalisation: a layer below the limit keeps its bits, where `spectral_norm` of torch would
-    lift it to 1. Of a convolution σ_max is that of the map of feature maps, and not that of the reshaped
-    kernel, which may be smaller by a factor of up to the root of the kernel's size: an average over 3 x 3
-    times 3 has a reshaped norm of 1 and maps with a gain of 3.
+    Keeps the direction of the weight, every entry of which is multiplied by the same number; the gradient
+    stays. A cap and no normalisation: a layer below the limit keeps its bits, where `spectral_norm` of
+    torch would lift it to 1. Of a convolution σ_max is that of the map of feature maps, and not that of the
+    reshaped kernel, which may be smaller by a factor of up to the root of the kernel's size: an average
+    over 3 x 3 times 3 has a reshaped norm of 1 and maps with a gain of 3.
 
     Cost: a matrix with a side of at most 256: its singular values; otherwise at most 100 products, which
     find σ_max to 0.1 % (0.01 % for a convolution). What the estimate may be off by is added to it. A copy
