@@ -52,6 +52,8 @@ CASES = {
     "game-judge": lambda: judge(games.points, 2),
     "game-judge-images": lambda: judge(games.images, 1, 8, 8),
     "denoiser-pixels": pixels,
+    "circuit-local": lambda: circuits.all_zero(4, 7),
+    "circuit-local-x": lambda: circuits.all_zero(3, 2, "x"),
     "circuit-y": lambda: circuits.case(4, 7),
     "circuit-x": lambda: circuits.case(3, 10, "x"),
     "soft-decay-recurrent": decayed,
@@ -118,6 +120,7 @@ TRIES: dict[str, tuple[Try, ...]] = {
         Try("circuit-y", {"names": "angles"}),
         Try("circuit-x", {"names": "angles", "size": 5}),
     ),
+    "local_cost": (Try("circuit-local"), Try("circuit-local-x")),
     "min_snr": (
         Try("denoiser-points-sample-unbounded", {}, cures=("UG705",)),
         Try("denoiser-pixels", {}, cures=("UG705",)),

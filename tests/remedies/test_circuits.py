@@ -6,7 +6,8 @@ from torch import nn
 from zoo import circuits
 
 from unitygain._case import Case
-from unitygain.remedies import identity_block_init
+from unitygain._rehearsal import train
+from unitygain.remedies import identity_block_init, local_cost
 from unitygain.theory import two_design_variance
 
 
@@ -51,6 +52,38 @@ def test_the_first_angle_has_the_gradient_of_a_circuit_without_the_rest():
 def test_angles_that_are_not_known_are_refused(given, message):
     with pytest.raises(ValueError, match=message):
         identity_block_init(circuits.case(3, 7), **given)
+
+
+def test_a_local_cost_has_the_gradient_of_its_own_qubit():
+    """Closed form for one layer: sin(angle)/2, over n, or times the odds of 0 of all other qubits."""
+    case = circuits.all_zero(8, 1)
+    angles = case.model.angles
+    odds = (angles.detach() / 2).cos().square()
+    alone = angles.detach().sin() / 2
+    for expected in (alone * odds.prod() / odds, alone / 8):
+        case.model.zero_grad()
+        case.compute_loss(case.batches[0]).backward()
+        torch.testing.assert_close(angles.grad, expected, atol=1e-6, rtol=1e-3)
+        undo = local_cost(case)
+    undo()
+
+
+def test_a_local_cost_leaves_the_plain_where_the_cost_of_all_qubits_is_flat():
+    plain = circuits.all_zero(8, 1)
+    with torch.no_grad():
+        plain.model.angles.copy_(2.6 + 0.05 * torch.arange(8.0))
+    treated = plain.copy()
+    local_cost(treated)
+    for case in (plain, treated):
+        train(case, 30)
+    # Both judged by the cost of all qubits.
+    left = [float(plain.loss(case.model, torch.ones(())).detach()) for case in (plain, treated)]
+    assert left[1] < 0.5 < left[0], left
+
+
+def test_a_local_cost_must_be_declared():
+    with pytest.raises(ValueError, match=r"no variant 'local_cost' \(declared: none\); give Case\(variants="):
+        local_cost(circuits.case(3, 7))
 
 
 def test_nothing_but_the_named_angles_changes():

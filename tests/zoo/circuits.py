@@ -54,6 +54,24 @@ def case(qubits: int, layers: int, turn: str = "y") -> Case:
     return Case(Circuit(qubits, layers, turn), lambda m, x: m(x), [torch.ones(())])
 
 
+def all_zero(qubits: int, layers: int, turn: str = "y") -> Case:
+    """Return the search for |0...0> by a cost of all qubits, and a local one beside it."""
+
+    def odds(model: nn.Module) -> Tensor:
+        return model.state().abs().square()
+
+    def together(model: nn.Module, x: Tensor) -> Tensor:
+        return x - odds(model).flatten()[0]
+
+    def local(model: nn.Module, x: Tensor) -> Tensor:
+        found = odds(model)
+        return x - torch.stack([found.select(qubit, 0).sum() for qubit in range(qubits)]).mean()
+
+    model = Circuit(qubits, layers, turn)
+    adam = torch.optim.Adam(model.parameters(), 0.1)
+    return Case(model, together, [torch.ones(())], adam, variants={"local_cost": local})
+
+
 def signs(qubits: int, pairs: Sequence[tuple[int, int]]) -> Tensor:
     """The diagonal of controlled-Z gates between pairs of qubits."""
     states = torch.arange(2**qubits)

@@ -26,6 +26,7 @@ from unitygain.remedies.identity_block_init import identity_block_init as identi
 from unitygain.remedies.insert_norm import insert_norm as insert_norm
 from unitygain.remedies.irnn import irnn as irnn
 from unitygain.remedies.layer_scale import layer_scale as layer_scale
+from unitygain.remedies.local_cost import local_cost as local_cost
 from unitygain.remedies.log_prior_head_bias import log_prior_head_bias as log_prior_head_bias
 from unitygain.remedies.loss_scale import loss_scale as loss_scale
 from unitygain.remedies.lower_learning_rate import lower_learning_rate as lower_learning_rate

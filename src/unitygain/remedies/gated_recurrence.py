@@ -33,7 +33,7 @@ from unitygain._registry import remedy
 from unitygain.probe.sites import Select, selects
 
 
-@remedy(treats=("UG401", "UG402", "UG404"), changes="architecture")
+@remedy(treats=("UG401", "UG402", "UG404"), changes="architecture", instead_of=("rescale_weights",))
 def gated_recurrence(case: Case, *, sites: Select = None, kind: str = "LSTM") -> NoReturn:
     """Say which line puts an LSTM or GRU in the place of the first chosen plain recurrence.
 

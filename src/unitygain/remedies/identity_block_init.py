@@ -19,7 +19,7 @@ When it does not help:
     half of the circuit is itself written in reverse. Two rotations per qubit and layer in the same order are
     not undone. It shapes the start: training can still walk onto the plateau. A cost that is smallest or
     largest at the identity has no gradient there. A cost of all qubits at once flattens even shallow
-    circuits: declare a local one and use swap_loss.
+    circuits: local_cost.
 
 What it costs:
     Nothing per step.
