@@ -85,7 +85,9 @@ def test_the_example_of_a_remedys_page_runs_by_itself(path):
 
 @pytest.mark.parametrize("path", EVERY, ids=name)
 def test_links_lead_somewhere(path):
-    targets = re.findall(r"\]\((?!https?:|#|mailto:)([^)#\s]+)", path.read_text(encoding="utf-8"))
+    # In code m["critic"](x) is no link.
+    text = re.sub(r"^```.*?^```$", "", path.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    targets = re.findall(r"\]\((?!https?:|#|mailto:)([^)#\s]+)", text)
     assert not [target for target in targets if not (path.parent / target).exists()]
 
 
