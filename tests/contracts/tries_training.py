@@ -95,7 +95,7 @@ TRIES: dict[str, tuple[Try, ...]] = {
         Try("rnn-relu-identity-1.2", {}, cures=("UG402",)),
         Try("rnn-cell-default-120", {}),
         Try("rnn-tanh-every-step-200", {}, cures=("UG404",)),
-        Try("rnn-tanh-chain-16", {}, cures=("UG406",)),
+        Try("rnn-tanh-chain-16", {}, cures=("UG406", "UG401")),
     ),
     "sigma_reparam": (
         Try("transformer-loud-attention", {}, cures=("UG701", "UG702")),
@@ -103,7 +103,7 @@ TRIES: dict[str, tuple[Try, ...]] = {
     ),
     "decay_to_radius": (Try("soft-loop", {"radius": 0.5}), Try("soft-mlp-he", {"radius": 0.5})),
     "gradient_flossing": (
-        Try("rnn-tanh-default-150", {"iterations": 15, "steps": 20}, cures=("UG401",)),
+        Try("rnn-tanh-default-150", {"iterations": 15, "steps": 20}, cures=("UG401", "UG404")),
         Try("rnn-cell-default-120", {"iterations": 15, "steps": 20}, cures=("UG401",)),
         Try("rnn-lstm-28", {"iterations": 2, "steps": 8}),
     ),

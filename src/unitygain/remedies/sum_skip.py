@@ -40,7 +40,7 @@ from unitygain.remedies._norm_order import put
 from unitygain.remedies._snapshot import Undo, all_or_nothing, backwards
 
 
-@remedy(treats=("UG101", "UG103", "UG205"), changes="architecture")
+@remedy(treats=("UG101", "UG205"), changes="architecture")
 def sum_skip(case: Case, *, sites: Select = None, scale: float = 1.0) -> Undo:
     """Put sums in the place of the projections of concatenated pairs.
 
