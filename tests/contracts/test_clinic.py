@@ -17,6 +17,8 @@ FITTED_WELL = [program for program in HEALTHY if not program.kept]
 # A few that are told in a second: one of a kind each.
 QUICK = ("relu-shut-by-bias", "states-detached", "clip-values-too-low", "root-at-zero")
 LEAST, CAUSES, PER_CAUSE = 40, 20, 3
+# The seed of the fitted and the kept half.
+CLINIC = 0
 
 
 def name(program: Program) -> str:
@@ -54,11 +56,7 @@ def test_every_cure_is_a_remedy_or_is_not_there_yet():
     assert known - REMEDIES.keys() <= NOT_YET
 
 
-NOT_YET = {
-    "critical_init",
-    "hold_parameters",
-    "lower_weight_decay",
-}
+NOT_YET = {"hold_parameters"}
 
 
 @pytest.mark.parametrize("program", [p for p in SICK if p.name in QUICK], ids=name)
@@ -97,8 +95,15 @@ def test_the_table_counts():
 @pytest.mark.slow
 @pytest.mark.parametrize("program", SICK, ids=name)
 def test_the_sick_train_much_worse_than_without_their_fault(program):
-    sick, with_fault, without = is_sick(program, SEED)
+    sick, with_fault, without = is_sick(program, CLINIC)
     assert sick, (with_fault, without)
+
+
+@pytest.mark.slow
+def test_nine_in_ten_of_what_another_seed_draws_are_as_sick():
+    """A draw can be mild; the table's redrawn column counts the few that are."""
+    mild = [program.name for program in SICK if not is_sick(program, SEED or 1)[0]]
+    assert len(mild) <= len(SICK) / 10, mild
 
 
 @pytest.mark.slow

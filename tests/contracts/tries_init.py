@@ -6,12 +6,12 @@ TRIES: dict[str, tuple[Try, ...]] = {
     "forget_bias": (
         Try("rnn-lstm-default-150", cures=("UG401",)),
         Try("rnn-gru-shut-12", cures=("UG405",)),
-        Try("rnn-lstm-every-step-250", {"bias": 4.0}, cures=("UG404",)),
+        Try("rnn-lstm-default-zero-300", {"bias": 4.0}, cures=("UG404",)),
     ),
     "chrono": (
         Try("rnn-gru-default-150", cures=("UG401",)),
         Try("rnn-lstm-shut-12", cures=("UG405",)),
-        Try("rnn-gru-every-step-250", cures=("UG404",)),
+        Try("rnn-lstm-default-zero-300", cures=("UG404",)),
     ),
     "activation_init": (
         Try("cnn-default-20", cures=("UG101", "UG205")),
@@ -41,7 +41,7 @@ TRIES: dict[str, tuple[Try, ...]] = {
         Try("rnn-cell-default-120", cures=("UG401",)),
         Try("rnn-relu-identity-1.2", cures=("UG402",)),
         Try("rnn-tanh-chaotic", cures=("UG402", "UG403")),
-        Try("rnn-tanh-every-step-200", cures=("UG404",)),
+        Try("rnn-tanh-default-150", cures=("UG404",)),
         Try("rnn-relu-chain-12", cures=("UG406",)),
     ),
     "lsuv": (

@@ -94,7 +94,7 @@ TRIES: dict[str, tuple[Try, ...]] = {
         Try("rnn-tanh-chaotic", {}, cures=("UG402", "UG403")),
         Try("rnn-relu-identity-1.2", {}, cures=("UG402",)),
         Try("rnn-cell-default-120", {}),
-        Try("rnn-tanh-every-step-200", {}, cures=("UG404",)),
+        Try("rnn-tanh-default-150", {}, cures=("UG404",)),
         Try("rnn-tanh-chain-16", {}, cures=("UG406", "UG401")),
     ),
     "sigma_reparam": (

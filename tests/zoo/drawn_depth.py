@@ -28,7 +28,7 @@ def default_mlp(activation: type[nn.Module], shallowest: int) -> Any:
 
 def default_cnn(dice: Dice) -> Case:
     """Return convolutions of PyTorch's own initialisation."""
-    return cnn.case(cnn.Network(dice.whole(12, 24), dice.whole(6, 13), identity), size=6)
+    return cnn.case(cnn.Network(dice.whole(12, 24), dice.whole(10, 16), identity), size=6)
 
 
 def loud_mlp(dice: Dice) -> Case:

@@ -91,7 +91,7 @@ def judge(profiles: Mapping[str, Profile]) -> Iterable[Finding]:
     entropy = attention_entropy(profiles, [site for site, _ in apart])
     averaged = entropy >= AVERAGING and not offset_by_biases(profiles, [site for site, _ in apart])
     limit, fall = (AVERAGED, AVERAGED_FALL) if averaged else (COLLAPSED, FALL)
-    if last > limit or first < fall * last:
+    if last > limit or first < fall * last or first <= HIDDEN:
         return
     learnt = has_learnt(profiles)
     severity: Severity = "info" if learnt else "error" if last <= FATAL else "warning"
