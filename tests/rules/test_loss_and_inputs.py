@@ -196,9 +196,10 @@ def test_a_shrunk_tanh_is_not_bounded():
         ((0.93, 0.069, 1e-3, 2e-5, 6e-7, 1e-9, 2e-10, 4e-12), 0.8),
         ((0.79, 0.209, 1e-3, 2e-5, 6e-7, 1e-9, 2e-10, 4e-12), None),
         ((0.93, 0.06, 5e-3, 2e-3, 1e-4, 5e-5, 1e-5, 1e-6), None),
-        ((0.992, 0.005, 1e-3, 1e-3, 3e-4, 2e-4, 1e-4, 1e-4), 0.99),
+        ((0.972, 0.025, 1e-3, 1e-3, 3e-4, 2e-4, 1e-4, 1e-4), 0.97),
+        ((0.968, 0.029, 1e-3, 1e-3, 3e-4, 2e-4, 1e-4, 1e-4), None),
     ],
-    ids=["two loud groups", "two as loud as each other", "a bounded weight", "one loud group"],
+    ids=["two loud groups", "two as loud as each other", "a bounded weight", "one loud group", "hardly"],
 )
 def test_most_of_the_gradient_in_one_group_is_enough_where_half_of_the_times_are_silent(shares, threshold):
     sites = {f"(sigma {k} to {k + 1})": share for k, share in enumerate(shares)}

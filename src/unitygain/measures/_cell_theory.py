@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from unitygain.probe.cells import Cell
 from unitygain.probe.steps import Walk
 from unitygain.stats import mean, rms
 from unitygain.theory.gated import gru_growth, lstm_growth
@@ -24,10 +25,10 @@ def expected_exponent(walked: Walk) -> tuple[float, tuple[float, float]]:
     projected LSTM, gated cells with fan_in·var above 4, ReLU states that grow without bound.
     """
     cell = walked.cell
-    width = cell.width
     unknown = math.nan, (math.nan, math.nan)
-    if cell.projection is not None:
+    if not isinstance(cell, Cell) or cell.projection is not None:
         return unknown
+    width = cell.width
     biases = [bias for bias in (cell.input_bias, cell.state_bias) if bias is not None]
     driven = F.linear(torch.cat(list(walked.inputs)), cell.input_weight) + sum(biases)
     sigma_w2 = width * float(rms(cell.state_weight)) ** 2

@@ -66,9 +66,10 @@ def lyapunov_spectrum(case: Case, record: Record) -> Profile | None:
     """Lyapunov exponents of every recurrent module along the data's own way through it.
 
     A small change of the state, or a gradient on its way back, grows or shrinks like exp(λ·steps). The
-    modules' own cells are unrolled for the first sample of the first batch; the transposed Jacobians of
-    the state (h, and c of an LSTM) are applied to orthogonal directions from the last step to the first. A
-    layer or direction of a module is a site of its own: what a layer gets from the one below is input.
+    modules' own cells are unrolled for the first sample of the first batch, and so is a module of any other
+    class that a loop hands what it returned before; the transposed Jacobians of the state (h, and c of an
+    LSTM) are applied to orthogonal directions from the last step to the first. A layer or direction of a
+    module is a site of its own: what a layer gets from the one below is input.
 
     Cost: one forward pass of the model, one unrolled one, and one batched backward pass of as many rows as
     the state has numbers per step; at most the last 1000 steps. Computed in float64. No side effects.
@@ -84,7 +85,8 @@ def lyapunov_spectrum(case: Case, record: Record) -> Profile | None:
         steps back to where exp(λ·steps) falls below the dtype's rounding, infinite without a decay; ``sum``
         of all exponents; Kaplan-Yorke ``dimension``; ``spectral_radius``, the largest eigenvalue's modulus
         of the last step's Jacobian (no singular value); ``start_loss``, the finite-length correction; then
-        the exponents, descending. Labels are kinds of cells. None where no recurrent module runs four steps.
+        the exponents, descending. Labels are kinds of cells, or the class of one written by hand. None where
+        none runs four steps.
 
     Example:
         >>> import torch

@@ -1,7 +1,6 @@
 """The steps that recurrent modules take through the data, and the Jacobian of each as an operator."""
 
 import dataclasses
-import math
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -12,11 +11,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
+from torch.utils import _pytree as pytree
 
 from unitygain._case import Case, random_states, reseed
 from unitygain._types import Site
 from unitygain.probe.cells import Cell, State, cells
 from unitygain.probe.hooks import Hooks
+from unitygain.probe.loops import Loop, Run, listen, loops
 from unitygain.probe.record import Record
 from unitygain.probe.trace import buffers_kept
 
@@ -34,15 +35,16 @@ class Walk:
         site: The module; with the cell's name where the module has several.
         cell: The cell, its weights as float64 on the CPU.
         eps: Rounding of the dtype that the module itself computes in.
-        inputs: Input of every step, in the order in which the cell runs. Shape (1, features) each.
+        inputs: Input of every step, in the order in which the cell runs. Shape (1, features) each; for a
+            `Loop`, the leaves of its arguments.
         states: The state before every step, h and for an LSTM c.
         total: Steps of the sequence, of which these are the last.
     """
 
     site: Site
-    cell: Cell
+    cell: Cell | Loop
     eps: float
-    inputs: Sequence[Tensor]
+    inputs: Sequence[Any]
     states: Sequence[State]
     total: int
 
@@ -52,7 +54,7 @@ class Walk:
     @property
     def size(self) -> int:
         """Numbers in the state."""
-        return sum(part.shape[-1] for part in self.states[0])
+        return sum(part.numel() for part in self.states[0])
 
     def pull(self, step: int, columns: Matrix) -> Matrix:
         """Return Jᵀ·columns for the Jacobian of the state after `step` with respect to the one before.
@@ -67,8 +69,10 @@ class Walk:
             state = tuple(part.detach().requires_grad_() for part in self.states[step])
             after = self._flat(self.cell.step(self.inputs[step], state)[0])
             cotangents = torch.from_numpy(np.ascontiguousarray(columns.T))
-            found = torch.autograd.grad(after, state, cotangents, is_grads_batched=True)
-        return torch.cat([part.flatten(1) for part in found], dim=1).T.numpy()
+            found = torch.autograd.grad(
+                after, state, cotangents, is_grads_batched=True, allow_unused=True, materialize_grads=True
+            )
+        return torch.cat([part.reshape(len(cotangents), -1) for part in found], dim=1).T.numpy()
 
     def jacobian(self, step: int) -> Matrix:
         """Return the Jacobian of one step as a matrix; costs `size` backward steps, batched."""
@@ -109,7 +113,8 @@ def walk(case: Case, record: Record) -> Walks:
 
     An `nn.RNN`, `nn.LSTM` or `nn.GRU` is unrolled at its first call, a packed sample at its own length. A
     cell that the model calls itself is followed from call to call as long as each is handed the state that
-    the one before returned.
+    the one before returned. So is a module of any other class that is handed tensors which it returned
+    before, beside one that is new at each call; of modules inside of each other the outermost.
 
     Args:
         case: An isolated case.
@@ -130,6 +135,7 @@ def walk(case: Case, record: Record) -> Walks:
         [('(model)', 9, 6)]
     """
     found: dict[str, list[tuple[Any, Any, Any]]] = {}
+    heard = listen(case.model, KINDS) if _repeats(record) else {}
     modules = {path: m for path, m in case.model.named_modules() if isinstance(m, KINDS)}
     hooks = Hooks()
     with ExitStack() as stack:
@@ -140,12 +146,42 @@ def walk(case: Case, record: Record) -> Walks:
         stack.callback(hooks.remove)
         for path, module in modules.items():
             hooks.on_call(module, lambda *_: None, _keeper(found.setdefault(path, []), module))
-        if modules:
+        for module, ear in heard.values():
+            hooks.on_call(module, lambda *_: None, ear)
+        if modules or heard:
             case.compute_loss(case.batches[0])
     result = Walks()
     for path, module in modules.items():
         _follow(result, path, module, found[path])
+    for path, loop, run, states in loops(heard, FEWEST):
+        _looped(result, path, loop, run, states)
     return result
+
+
+def _repeats(record: Record) -> bool:
+    """Whether some module ran often enough to be a step in time, as far as the record has seen outputs."""
+    outputs = record.of("output")
+    return not outputs or any(place.site.call >= FEWEST for place in outputs)
+
+
+def _looped(result: Walks, path: str, loop: Loop | str, run: Run, states: list[State]) -> None:
+    """Take the steps of a cell of the user's own, along the states that it gives in float64."""
+    if isinstance(loop, str):
+        result.skipped[path] = loop
+        return
+    inputs = run.steps[-MOST:]
+    with random_states(), torch.no_grad():
+        rolled = [states[-len(inputs)]]
+        for x in inputs[:-1]:
+            rolled.append(loop.step(x, rolled[-1])[0])
+    one = Walk(Site(path), loop, run.eps, inputs, rolled, len(run.steps))
+    try:
+        one.pull(0, np.ones((one.size, 1)))
+    except RuntimeError as error:
+        reason = str(error).splitlines()[0]
+        result.skipped[path] = f"the derivative of its step cannot be taken for many directions: {reason}"
+        return
+    _add(result, one)
 
 
 def _keeper(calls: list[tuple[Any, Any, Any]], module: nn.Module) -> Callable[..., None]:
@@ -205,7 +241,8 @@ def _unrolled(result: Walks, path: str, module: nn.RNNBase, x: Tensor, state: An
             ordered = sequence.flip(0) if cell.reverse else sequence
             states, output = _run(cell, ordered, begin)
             leaf = f".({cell.name})" if several else ""
-            _add(result, Site(path, leaf=leaf), cell, _eps(module), list(ordered), states)
+            site = Site(path, leaf=leaf)
+            _add(result, Walk(site, cell, _eps(module), list(ordered), states, len(states)))
             outputs.append(output.flip(0) if cell.reverse else output)
             number += 1
         sequence = torch.cat(outputs, dim=-1)
@@ -235,17 +272,17 @@ def _called(result: Walks, path: str, module: nn.RNNCellBase, calls: list[tuple[
         runs[-1][1].append(state)
         left = output if isinstance(output, tuple) else (output,)
     inputs, states = max(runs, key=lambda run: len(run[0]))
-    _add(result, Site(path), cell, _eps(module), inputs, states)
+    _add(result, Walk(Site(path), cell, _eps(module), inputs, states, len(inputs)))
 
 
-def _add(
-    result: Walks, site: Site, cell: Cell, eps: float, inputs: list[Tensor], states: list[State]
-) -> None:
-    numbers = [*inputs[-1:], *states[-1]]
-    if not all(math.isfinite(value) for part in numbers for value in part.flatten().tolist()):
-        result.skipped[str(site)] = "its state is not finite"
-    elif len(inputs) >= FEWEST:
-        result.walks.append(Walk(site, cell, eps, inputs[-MOST:], states[-MOST:], len(inputs)))
+def _add(result: Walks, one: Walk) -> None:
+    numbers = pytree.tree_leaves((one.inputs[-1:], one.states[-1:]))
+    finite = (bool(part.isfinite().all()) for part in numbers if isinstance(part, Tensor))
+    if not all(finite):
+        result.skipped[str(one.site)] = "its state is not finite"
+    elif len(one) >= FEWEST:
+        held = {"inputs": one.inputs[-MOST:], "states": one.states[-MOST:]}
+        result.walks.append(dataclasses.replace(one, **held))
 
 
 def _double(cell: Cell) -> Cell:

@@ -95,14 +95,18 @@ def gradient_flossing(
     with isolated(case, case.seed) as (twin, _):
         walks = walk(twin, observe(twin, [])).walks
     modules = dict(case.model.named_modules())
-    chosen = [one for one in walks if selects(sites, one.site.path, modules[one.site.path])]
+    chosen = [
+        (one, one.cell)
+        for one in walks
+        if isinstance(one.cell, Cell) and selects(sites, one.site.path, modules[one.site.path])
+    ]
     if not chosen:
         raise ValueError(
             f"no nn.RNN, nn.LSTM, nn.GRU or cell of one chosen by sites={sites!r} takes four steps through "
             "the first batch; a loop over other layers is not known"
         )
-    targets = [_parameter(modules[one.site.path], one.cell) for one in chosen]
-    found = [_descend(one, exponents, iterations, steps, rate, case.seed) for one in chosen]
+    targets = [_parameter(modules[one.site.path], cell) for one, cell in chosen]
+    found = [_descend(one, cell, exponents, iterations, steps, rate, case.seed) for one, cell in chosen]
     undo = keep(targets)
     with torch.no_grad():
         for parameter, weight in zip(targets, found, strict=True):
@@ -119,10 +123,12 @@ def _parameter(module: nn.Module, cell: Cell) -> nn.Parameter:
     return module.get_parameter(name)
 
 
-def _descend(walked: Walk, count: int, iterations: int, steps: int, rate: float, seed: int) -> Tensor:
+def _descend(
+    walked: Walk, known: Cell, count: int, iterations: int, steps: int, rate: float, seed: int
+) -> Tensor:
     """Return the matrix from state to state after the descent."""
-    weight = walked.cell.state_weight.clone().requires_grad_()
-    cell = dataclasses.replace(walked.cell, state_weight=weight)
+    weight = known.state_weight.clone().requires_grad_()
+    cell = dataclasses.replace(known, state_weight=weight)
     source = torch.Generator().manual_seed(seed)
     shape = (walked.size, min(count, walked.size))
     start = torch.linalg.qr(torch.randn(shape, dtype=torch.float64, generator=source)).Q

@@ -77,9 +77,16 @@ def judge(profiles: Mapping[str, Profile]) -> Iterable[Finding]:
 
 
 def _passage(passages: Iterable[Passage], cell: Exponent) -> Passage | None:
-    """The gradient over the steps of the cell's module; None where it is not known or is not one."""
+    """The gradient over the steps of the cell's module; None where it is not known or is not one.
+
+    Of a cell written by hand it is that of a layer inside, the one whose early steps get most.
+    """
+    known = list(passages)
     place = cell.site.path, cell.site.call or 1
-    found = [one for one in passages if (one.first.path, one.first.call or 1) == place]
+    found = [one for one in known if (one.first.path, one.first.call or 1) == place]
+    inside = [one for one in known if one.first.path.startswith(f"{cell.site.path}.") and cell.site.path]
+    if not found and inside:
+        return max(inside, key=lambda one: one.across)
     return found[0] if len(found) == 1 else None
 
 
