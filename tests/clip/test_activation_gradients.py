@@ -2,6 +2,7 @@
 
 import math
 import pickle
+from typing import Any
 
 import pytest
 import torch
@@ -123,3 +124,20 @@ def test_a_model_that_is_clipped_inside_pickles_with_its_clip():
     assert twin[0].weight.grad.item() == 3.0
     assert not twin[1]._forward_hooks
     assert model[1]._forward_hooks
+
+
+def test_where_no_gradient_arrives_none_is_cut():
+    class Cut(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, x: Tensor) -> Tensor:
+            return x.clone()
+
+        @staticmethod
+        def backward(ctx: Any, *gradients: Tensor) -> None:
+            return None
+
+    layer = nn.Sequential(nn.Linear(2, 2))
+    stop = clip.activation_gradients(layer, 1e-3, "*")
+    Cut.apply(layer(torch.ones(1, 2))).sum().backward()
+    stop()
+    assert all(p.grad is None or not p.grad.any() for p in layer.parameters())

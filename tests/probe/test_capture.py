@@ -301,3 +301,32 @@ def test_a_model_without_a_trunk_says_so() -> None:
     with Probe(nn.Sequential(*(nn.Linear(3, 3) for _ in range(5)))) as probe:
         probe._model(torch.ones(2, 3)).sum().backward()
     assert "gain over depth" not in {gap.what for gap in probe.record().skipped}
+
+
+class Cut(torch.autograd.Function):
+    """Passes its input on and hands back no gradient at all: None, which autograd takes for zeros."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> None:
+        return None
+
+
+class CutNet(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(3, 3), nn.Linear(3, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(Cut.apply(self.first(x)))
+
+
+def test_a_gradient_that_autograd_leaves_out_is_zero():
+    case = Case(CutNet(), loss=lambda m, x: m(x).square().mean(), data=[torch.randn(4, 3)])
+    seen = observe(case, ["grad.rms"]).values["grad.rms"]
+    found = {site.path: numbers[0] for site, numbers in seen.items()}
+    assert found["first"] == 0.0
+    assert found["last"] > 0

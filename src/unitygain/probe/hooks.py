@@ -81,9 +81,12 @@ class Hooks:
 
     def on_gradient(self, tensor: Tensor, see: Callable[[Tensor], None]) -> None:
         """Call `see` with the gradient of `tensor`, which it must not keep."""
+        # Not the tensor itself, which would hold its hook and be held by it.
+        shape, dtype, device = tensor.shape, tensor.dtype, tensor.device
 
-        def arrived(gradient: Tensor) -> None:
-            see(gradient)
+        def arrived(gradient: Tensor | None) -> None:
+            # Where the graph is cut on the way, autograd may hand on None for zeros.
+            see(torch.zeros(shape, dtype=dtype, device=device) if gradient is None else gradient)
 
         self._handles.append(tensor.register_hook(arrived))
 
@@ -93,7 +96,7 @@ class Hooks:
         The hook goes with the graph of the tensor and is not removed before, so that a hook per step and
         tensor is not remembered for the whole training.
         """
-        tensor.register_hook(change)
+        tensor.register_hook(lambda gradient: None if gradient is None else change(gradient))
 
     def on_arrival(self, node: Any, number: int, see: Callable[[Tensor | None], None]) -> None:
         """Call `see` with the whole gradient of the tensor that is output `number` of a graph node."""
