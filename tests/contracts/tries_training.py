@@ -12,6 +12,21 @@ from unitygain import theory
 from unitygain._case import Case
 
 
+class Asked(circuits.Circuit):
+    """A circuit that tells the odds of |0...0>, of all qubits at once, or of 0 in the mean over each."""
+
+    def forward(self, x: torch.Tensor, local: bool = False) -> torch.Tensor:
+        odds = self.state().abs().square()
+        each = [odds.select(qubit, 0).sum() for qubit in range(self.qubits)]
+        return x * (torch.stack(each).mean() if local else odds.flatten()[0])
+
+
+def asked(qubits: int, layers: int) -> Case:
+    """Return a circuit of few layers whose cost asks all qubits at once, with a local one beside it."""
+    local = {"local_cost": lambda model, x: x - model(x, local=True)}
+    return Case(Asked(qubits, layers), lambda model, x: x - model(x), [torch.ones(())], variants=local)
+
+
 def loop() -> Case:
     """A recurrent network with an optimizer instance over groups."""
     made = recurrent.case(recurrent.Reader(recurrent.noisy(4.0)), 12)
@@ -54,6 +69,7 @@ CASES = {
     "denoiser-pixels": pixels,
     "circuit-local": lambda: circuits.all_zero(4, 7),
     "circuit-local-x": lambda: circuits.all_zero(3, 2, "x"),
+    "circuit-asked": lambda: asked(6, 2),
     "circuit-y": lambda: circuits.case(4, 7),
     "circuit-x": lambda: circuits.case(3, 10, "x"),
     "soft-decay-recurrent": decayed,
@@ -110,8 +126,8 @@ TRIES: dict[str, tuple[Try, ...]] = {
     "r1": (Try("game-judge", {}), Try("game-judge-images", {"gamma": 1.0, "every": 16})),
     "gradient_penalty": (Try("game-judge", {}), Try("game-judge-images", {})),
     "sequence_warmup": (
-        Try("rnn-tanh-default-150", {}),
-        Try("rnn-relu-identity-1.2", {"start": 4, "steps": 10}),
+        Try("rnn-tanh-default-150", {}, cures=("UG401",)),
+        Try("rnn-relu-identity-1.2", {"start": 4, "steps": 10}, cures=("UG402",)),
         Try("rnn-cell-default-120", {"axis": 1}),
     ),
     "identity_block_init": (
@@ -120,7 +136,7 @@ TRIES: dict[str, tuple[Try, ...]] = {
         Try("circuit-y", {"names": "angles"}),
         Try("circuit-x", {"names": "angles", "size": 5}),
     ),
-    "local_cost": (Try("circuit-local"), Try("circuit-local-x")),
+    "local_cost": (Try("circuit-asked", cures=("UG706",)), Try("circuit-local"), Try("circuit-local-x")),
     "min_snr": (
         Try("denoiser-points-sample-unbounded", {}, cures=("UG705",)),
         Try("denoiser-pixels", {}, cures=("UG705",)),
