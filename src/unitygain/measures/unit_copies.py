@@ -12,7 +12,7 @@ from unitygain._types import Profile, Site
 from unitygain.probe.linear_maps import Weight, find_weights
 from unitygain.probe.record import Record
 from unitygain.stats import absmax
-from unitygain.stats.copies import frac_copies
+from unitygain.stats.copies import frac_copies, may_copy
 
 UNIT = "fraction of units that equal another one, with the same gradient"
 RECURRENT = (nn.RNNBase, nn.RNNCellBase)
@@ -57,14 +57,15 @@ def unit_copies(case: Case, record: Record) -> Profile | None:
     References:
         Goodfellow, Bengio and Courville, "Deep Learning" (2016), section 8.4, on breaking symmetry.
     """
-    gradients = [parameter.grad for parameter in case.model.parameters() if parameter.grad is not None]
-    floor = ROUNDING * max((float(absmax(gradient)) for gradient in gradients), default=0.0)
     found: dict[Site, tuple[float, float, str]] = {}
     for weight in find_weights(case.model):
-        parts = list(zip(_units(weight, _value), _units(weight, _gradient), strict=False))
-        if not parts or len(parts[0][0]) < 2:
+        rows = list(_rows(weight, _value))
+        if not rows or len(rows[0]) < 2 or _gradient(weight.parameter) is None:
             continue
-        counted = [frac_copies(units, gradient, floor) for units, gradient in parts]
+        counted = [(0.0, 0.0)]
+        # Gradients and biases are read only where it may come to that: most weights have no copies.
+        if all(map(may_copy, rows)):
+            counted = _count(case.model, weight)
         several = isinstance(weight.module, (*RECURRENT, nn.MultiheadAttention))
         path = ".".join(filter(None, (weight.path, weight.name))) if several else weight.path
         # Of queries, keys and values the least is told.
@@ -86,6 +87,14 @@ def unit_copies(case: Case, record: Record) -> Profile | None:
     )
 
 
+def _count(model: nn.Module, weight: Weight) -> list[tuple[float, float]]:
+    """Return the fractions of units that are equal, and of those that stay so, for each part of a weight."""
+    gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+    floor = ROUNDING * max(float(absmax(gradient)) for gradient in gradients)
+    parts = zip(_units(weight, _value), _units(weight, _gradient), strict=False)
+    return [frac_copies(units, gradient, floor) for units, gradient in parts] or [(0.0, 0.0)]
+
+
 def _value(parameter: nn.Parameter) -> Tensor | None:
     plain = type(parameter.data) is Tensor and parameter.layout is torch.strided
     trains = parameter.requires_grad and parameter.is_floating_point() and parameter.numel() > 0
@@ -96,8 +105,8 @@ def _gradient(parameter: nn.Parameter) -> Tensor | None:
     return parameter.grad if parameter.grad is not None and not parameter.grad.is_sparse else None
 
 
-def _units(weight: Weight, pick: Pick) -> Iterator[Tensor]:
-    """Yield (units, entries) of what `pick` takes of the weight and its bias; nothing where it takes none."""
+def _rows(weight: Weight, pick: Pick) -> Iterator[Tensor]:
+    """Yield (units, entries) of what `pick` takes of the weight; nothing where it takes none."""
     module, taken = weight.module, pick(weight.parameter)
     if taken is None:
         return
@@ -108,13 +117,20 @@ def _units(weight: Weight, pick: Pick) -> Iterator[Tensor]:
         return
     across = isinstance(module, _ConvTransposeNd) or type(module).__name__ == "Conv1D"
     rows = taken.movedim(1, 0).flatten(1) if across else taken.flatten(1)
-    packed = weight.name == "in_proj_weight"
-    bias = getattr(module, "in_proj_bias" if packed else "bias", None)
-    offset = pick(bias) if isinstance(bias, nn.Parameter) and bias.shape == rows.shape[:1] else None
-    if offset is not None:
+    yield from rows.chunk(3) if weight.name == "in_proj_weight" else (rows,)
+
+
+def _units(weight: Weight, pick: Pick) -> Iterator[Tensor]:
+    """Yield the rows, each with its bias where there is one."""
+    module, parts = weight.module, list(_rows(weight, pick))
+    bias = getattr(module, "in_proj_bias" if weight.name == "in_proj_weight" else "bias", None)
+    offset = pick(bias) if isinstance(bias, nn.Parameter) else None
+    if isinstance(module, RECURRENT) or offset is None or len(offset) != sum(map(len, parts)):
+        yield from parts
+        return
+    for rows, own in zip(parts, offset.chunk(len(parts)), strict=True):
         # A row of zeros with a bias is a gate that is held open: it stays a row of zeros, and no copy.
-        rows = torch.cat([rows, (offset * rows.ne(0).any(1))[:, None]], 1)
-    yield from rows.chunk(3) if packed else (rows,)
+        yield torch.cat([rows, (own * rows.ne(0).any(1))[:, None]], 1)
 
 
 def _recurrent(weight: Weight, pick: Pick) -> Iterator[Tensor]:

@@ -10,6 +10,23 @@ _LEAD = 8
 _SAME = 1e-4
 
 
+def may_copy(units: Tensor) -> bool:
+    """Whether the first entries of some unit are those of another one.
+
+    Cost: a sort of the first eight entries of all units.
+
+    Args:
+        units: (units, entries), dense, real.
+
+    Example:
+        >>> import torch
+        >>> may_copy(torch.tensor([[1.0, 2.0], [1.0, 3.0]])), may_copy(torch.ones(2, 20))
+        (False, True)
+    """
+    lead = units.detach()[:, :_LEAD].to(torch.promote_types(units.dtype, torch.float32))
+    return len(torch.unique(lead, dim=0)) < len(lead)
+
+
 def frac_copies(units: Tensor, gradients: Tensor, floor: float) -> tuple[float, float]:
     """Return the fraction of units that are equal to another one, and of those whose gradients are equal too.
 
