@@ -4,8 +4,10 @@ The study is of a thousand (`benchmarks/false_alarms.py`, whose result is commit
 """
 
 import dataclasses
+import json
 import math
 import os
+from pathlib import Path
 
 import pytest
 import torch
@@ -20,6 +22,7 @@ from unitygain._types import Profile
 from unitygain.probe.isolate import isolated
 from unitygain.theory import relu_gain_law
 
+ROOT = Path(__file__).parents[1]
 INITS = 1000
 NIGHT = 160
 WIDTH, DEPTH = 16, 64
@@ -80,3 +83,14 @@ def test_false_alarms_of_a_drawn_part_are_at_their_levels():
             assert sum(p <= level for p in known) <= most, f"{kind} at {level}"
     # Chance has to be there to be told apart: some trunks wander over more than 20 dB.
     assert any(row["deep"] for row in rows)
+
+
+def test_the_study_of_a_thousand_is_at_its_levels():
+    """At most 5 % of the reports warn and at most 1 % call it an error, as the committed study counted."""
+    found = json.loads((ROOT / "benchmarks" / "results" / "false_alarms.json").read_text("utf-8"))
+    table = found["results"]["table"]
+    assert table["all"]["inits"] == INITS
+    assert set(table) == {"all", *FAMILIES}
+    for severity, level in (("warning", 0.05), ("error", 0.01)):
+        alarms = int(table["all"][severity].partition("/")[0])
+        assert alarms <= level * INITS, "\n".join(found["results"]["alarms"])
