@@ -64,6 +64,7 @@ def treated() -> Report:
         return ug.treat(make(), steps=60)
 
 
+@pytest.mark.cure
 def test_the_cure_of_a_deep_default_network_is_verified(treated):
     best = treated.best
     assert best is not None
@@ -79,6 +80,7 @@ def test_the_cure_of_a_deep_default_network_is_verified(treated):
     assert best.loss == pytest.approx(untreated.loss - best.better)
 
 
+@pytest.mark.cure
 def test_a_trial_is_what_a_person_would_do_by_hand(treated):
     best = treated.best
     assert best is not None
@@ -91,6 +93,7 @@ def test_a_trial_is_what_a_person_would_do_by_hand(treated):
     assert best.loss == pytest.approx(math.fsum(losses) / 3, rel=1e-6)
 
 
+@pytest.mark.cure
 def test_the_best_is_applied_and_undone_bit_for_bit(treated):
     again = Report.from_json(treated.to_json())
     assert again == treated
@@ -237,6 +240,7 @@ def test_bad_input_is_named():
         trial.apply(make())
 
 
+@pytest.mark.cure
 def test_the_code_of_the_best_is_what_apply_does(treated):
     best = treated.best
     assert best is not None
@@ -250,6 +254,7 @@ def test_the_code_of_the_best_is_what_apply_does(treated):
     assert all(torch.equal(value, make().model.state_dict()[name]) for name, value in twin.items())
 
 
+@pytest.mark.cure
 def test_the_gains_of_a_trial_are_those_of_the_changed_model(treated):
     best = treated.best
     assert best is not None

@@ -58,6 +58,7 @@ def test_equal_samples_share_their_values():
     np.testing.assert_allclose(golub_kahan_by_sample(operator, 5, steps=50).values, expected[:5], rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_fewer_steps_than_one_basis_for_all():
     torch.manual_seed(3)
     module, x = nn.Sequential(nn.Linear(200, 200), nn.Tanh()).double(), torch.randn(12, 200).double()

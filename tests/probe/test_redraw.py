@@ -57,6 +57,7 @@ def test_draws_scatter_as_the_exact_law_says(gain):
     assert found.var() == pytest.approx(variance, rel=4 * math.sqrt(3 / count) + 2 / width)
 
 
+@pytest.mark.slow
 def test_network_is_one_more_draw(monkeypatch):
     """Over 40 networks the rank of the trunk's own gain among its draws is uniform, both ways."""
     monkeypatch.setattr("unitygain.probe.redraw.DRAWS", LEAST)
