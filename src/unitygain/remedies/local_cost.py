@@ -28,6 +28,7 @@ References:
 from unitygain._case import Case
 from unitygain._registry import remedy
 from unitygain.remedies._snapshot import Undo
+from unitygain.remedies._variants import put_variant
 
 VARIANT = "local_cost"
 
@@ -57,16 +58,9 @@ def local_cost(case: Case) -> Undo:
         >>> case.compute_loss(case.batches[0]).item()
         5.0
     """
-    if VARIANT not in case.variants:
-        declared = ", ".join(sorted(case.variants)) or "none"
-        raise ValueError(
-            f"no variant 'local_cost' (declared: {declared}); give Case(variants={{'local_cost': loss}}), "
-            "such as 1 - mean over the qubits of <|0><0|> in the place of 1 - <|0...0><0...0|>"
-        )
-    given = case.loss
-    case.loss = case.variants[VARIANT]
-
-    def undo() -> None:
-        case.loss = given
-
-    return undo
+    return put_variant(
+        case,
+        VARIANT,
+        "give Case(variants={'local_cost': loss}), such as 1 - mean over the qubits of <|0><0|> in the place "
+        "of 1 - <|0...0><0...0|>",
+    )

@@ -28,6 +28,7 @@ References:
 from unitygain._case import Case
 from unitygain._registry import remedy
 from unitygain.remedies._snapshot import Undo
+from unitygain.remedies._variants import put_variant
 
 VARIANT = "min_snr"
 
@@ -57,16 +58,9 @@ def min_snr(case: Case) -> Undo:
         >>> case.compute_loss(case.batches[0]).item()
         5.0
     """
-    if VARIANT not in case.variants:
-        declared = ", ".join(sorted(case.variants)) or "none"
-        raise ValueError(
-            f"no variant 'min_snr' (declared: {declared}); give Case(variants={{'min_snr': loss}}), whose "
-            "weights are theory.min_snr_weights(schedule, gamma=5.0, target='epsilon', 'x0' or 'v')[t]"
-        )
-    given = case.loss
-    case.loss = case.variants[VARIANT]
-
-    def undo() -> None:
-        case.loss = given
-
-    return undo
+    return put_variant(
+        case,
+        VARIANT,
+        "give Case(variants={'min_snr': loss}), whose weights are "
+        "theory.min_snr_weights(schedule, gamma=5.0, target='epsilon', 'x0' or 'v')[t]",
+    )

@@ -28,6 +28,7 @@ References:
 from unitygain._case import Case
 from unitygain._registry import remedy
 from unitygain.remedies._snapshot import Undo
+from unitygain.remedies._variants import put_variant
 
 
 @remedy(treats=("UG704", "UG705"), changes="loss")
@@ -56,13 +57,4 @@ def swap_loss(case: Case, *, variant: str) -> Undo:
         >>> case.compute_loss(case.batches[0]).item()
         1.0
     """
-    if variant not in case.variants:
-        declared = ", ".join(sorted(case.variants)) or "none"
-        raise ValueError(f"no variant {variant!r} (declared: {declared}); give Case(variants={{name: loss}})")
-    given = case.loss
-    case.loss = case.variants[variant]
-
-    def undo() -> None:
-        case.loss = given
-
-    return undo
+    return put_variant(case, variant, "give Case(variants={name: loss})")
