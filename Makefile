@@ -1,6 +1,6 @@
 # make demo    diagnose and treat a sick model on real data; writes report.html
 # make test    the tests, under ten minutes on two cores
-# make check   style, types, architecture, documents, cures, browser, real input, wheel, the CUDA kernel interpreted
+# make check   style, types, architecture, documents, shapes, cures, browser, real input, wheel, the CUDA kernel interpreted
 # make nightly everything, the slow tests included, on patients that the date draws
 # make fmt     format the code
 # make docs    write docs/rules and docs/measures.md from the docstrings
@@ -21,9 +21,11 @@ BIN := $(VENV)/bin
 DONE := $(VENV)/done
 PIP := PIP_CONSTRAINT=$(VENV)/constraints.txt PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install
 PYTEST := cd $(ROOT) && OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest
-FAST := not slow and not cure and not real and not browser and not wheel and not triton
+FAST := not slow and not cure and not real and not browser and not wheel and not triton and not shapes
+# Where signatures state shapes.
+SHAPED := tests/stats tests/probe tests/measures tests/theory tests/meta/test_shapes.py
 
-.PHONY: demo test check nightly fmt docs clean style types doctest cure real browser wheel triton
+.PHONY: demo test check nightly fmt docs clean style types doctest shapes cure real browser wheel triton
 .NOTPARALLEL:
 
 demo: $(DONE)/package
@@ -32,7 +34,7 @@ demo: $(DONE)/package
 test: $(DONE)/dev
 	$(PYTEST) -n $(WORKERS) --dist worksteal -m "$(FAST)"
 
-check: style types doctest cure browser real wheel triton
+check: style types doctest shapes cure browser real wheel triton
 
 style: $(DONE)/dev
 	cd $(ROOT) && $(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/lint-imports --no-cache
@@ -42,6 +44,10 @@ types: $(DONE)/all
 
 doctest: $(DONE)/all
 	$(PYTEST) --doctest-modules src --ignore src/unitygain/stats/triton_kernel.py
+
+shapes nightly: export UNITYGAIN_SHAPES := 1
+shapes: $(DONE)/dev
+	$(PYTEST) -n $(WORKERS) --dist worksteal -m "($(FAST)) or shapes" $(SHAPED)
 
 cure: $(DONE)/dev
 	$(PYTEST) -n $(WORKERS) --dist worksteal -m "cure and not slow"

@@ -1,4 +1,4 @@
-"""Shapes and dtypes in signatures are checked while the tests run, and only then."""
+"""Shapes and dtypes in signatures are checked by `make shapes`, and only there."""
 
 import inspect
 import subprocess
@@ -35,6 +35,7 @@ def test_checker_leaves_other_functions_alone():
     assert shapes.check(plain) is plain
 
 
+@pytest.mark.shapes
 def test_modules_that_state_shapes_are_instrumented():
     instrumented = shapes.modules()
     assert instrumented, "no module states shapes in its signatures"
@@ -53,6 +54,7 @@ def floating_functions() -> list[tuple[str, Callable[..., object]]]:
     return found
 
 
+@pytest.mark.shapes
 def test_a_wrong_dtype_raises_in_the_library():
     functions = floating_functions()
     assert functions, "no function of the library states the dtype of its only argument"

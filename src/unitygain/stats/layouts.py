@@ -14,7 +14,7 @@ from torch import Tensor
 from unitygain.stats.shards import Groups, gather, is_sharded, local_piece, whole
 
 # A block of float64 that stays in a CPU's second-level cache; accelerators want few launches instead.
-_CPU_BLOCK = 1 << 16
+CPU_BLOCK = 1 << 16
 _DEVICE_BLOCK = 1 << 24
 _COMPRESSED = (torch.sparse_csr, torch.sparse_csc, torch.sparse_bsr, torch.sparse_bsc)
 _REAL = {torch.float64, torch.float32, torch.float16, torch.bfloat16}
@@ -43,7 +43,7 @@ class Entries:
         """Yield the values piece by piece, so that a conversion never copies the whole tensor."""
         on_cpu = self.values.device.type == "cpu"
         if self.values.numel():
-            yield from self.values.split(_CPU_BLOCK if on_cpu else _DEVICE_BLOCK)
+            yield from self.values.split(CPU_BLOCK if on_cpu else _DEVICE_BLOCK)
 
     def gather(self, *numbers: Tensor) -> Tensor:
         """Return the numbers of all ranks that hold a piece, shape (pieces, len(numbers))."""

@@ -8,7 +8,7 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from unitygain.stats.layouts import Entries
-from unitygain.stats.scale import local_absmax, local_norm
+from unitygain.stats.scale import local_absmax, local_norm, norm_on_cpu
 
 # Tensors up to this length are copied together: one operation on each costs more than reading them.
 _SHORT = 1024
@@ -35,11 +35,11 @@ def reduce(tensors: Sequence[Tensor], absmax: bool) -> Found:
             )
     for row, length in enumerate(lengths):
         if length > _SHORT:
-            part = Entries(tensors[row].detach().view(-1), length, 1, ())
-            size, scale = local_norm(part)
+            values = tensors[row].detach().view(-1)
+            size, scale = norm_on_cpu(values)
             rows[0, row] = size * scale
             if absmax:
-                rows[1, row] = local_absmax(part)
+                rows[1, row] = max(map(abs, map(float, torch.aminmax(values))))
     norms, *tops = torch.from_numpy(rows)
     return norms, tops[0] if absmax else None
 

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
-from unitygain.stats.layouts import Entries, entries, magnitude, reduction
+from unitygain.stats.layouts import CPU_BLOCK, Entries, entries, magnitude, reduction
 
 # Rows of 128: float32 kernels add at most 16 squares per lane of eight, then the eight lanes, so a row's
 # sum of squares is right to (1 + 16 + 8)·2^-24 and its root, rounded once, to 8.1e-7. Rows of 1024 can be
@@ -48,7 +48,7 @@ def rms(tensor: Tensor) -> Float64[Tensor, ""]:
     length, scale = _whole_norm(part)
     if part.total == 0:
         return part.constant(float("nan"))
-    size = length / part.constant(part.total).sqrt() * scale
+    size = length / math.sqrt(part.total) * scale
     if part.values.is_complex():
         return size
     # An rms is at most absmax; rounding must not lift that of the largest float64 to infinity.
@@ -176,9 +176,11 @@ def local_absmax(part: Entries) -> Float64[Tensor, ""]:
 def _whole_norm(part: Entries) -> tuple[Float64[Tensor, ""], Float64[Tensor, ""]]:
     """Norm over all ranks as (length, scale) with norm = length·scale, so that neither factor overflows."""
     length, scale = local_norm(part)
-    pieces = part.gather(length * part.times**0.5, scale)
+    if part.times > 1:
+        length = length * part.times**0.5
     if not part.groups:
-        return pieces[0, 0], pieces[0, 1]
+        return length, scale
+    pieces = part.gather(length, scale)
     largest = pieces[:, 1].amax()
     return torch.linalg.vector_norm(pieces[:, 0] * (pieces[:, 1] / largest)), largest
 
@@ -188,41 +190,67 @@ def local_norm(part: Entries) -> tuple[Float64[Tensor, ""], Float64[Tensor, ""]]
     values = part.values
     if values.is_complex():
         values = torch.view_as_real(values).reshape(-1)
-        part = Entries(values, part.total, part.times, part.groups)
+    if values.device.type == "cpu":
+        length, scale = norm_on_cpu(values)
+        return part.constant(length), part.constant(scale)
     if values.numel() == 0:
         return part.constant(0.0), part.constant(1.0)
-    if values.device.type == "cpu" and values.numel() > _SMALL:
-        quick = _quick_norm(part)
+    return _norm_on_device(Entries(values, part.total, part.times, part.groups))
+
+
+def norm_on_cpu(values: Tensor) -> tuple[float, float]:
+    """Norm of real numbers in one run on the CPU as (length, scale) with norm = length·scale.
+
+    Python's numbers, since an operation of torch on a single number takes as long as one on a thousand.
+    """
+    if values.numel() == 0:
+        return 0.0, 1.0
+    if values.numel() > _SMALL:
+        quick = _quick_norm(values)
         floor = _QUICK_FLOOR[torch.float64 if values.dtype is torch.float64 else torch.float32]
         # Written so that NaN, which only a NaN among the entries can cause here, is taken as it is.
-        if not (quick < floor * values.numel() ** 0.5 or quick.isinf()):
-            scale = power_of_two(quick)
+        if not (quick < floor * values.numel() ** 0.5 or math.isinf(quick)):
+            scale = _power_of_two(quick)
             return quick / scale, scale
-    return _exact_norm(part)
+    if values.dtype is not torch.float64:
+        # The squares of every narrower dtype fit into float64, subnormal numbers included.
+        length = math.sqrt(sum(_square(block.double()) for block in values.split(CPU_BLOCK)))
+        scale = _power_of_two(length)
+        return length / scale, scale
+    scale = _power_of_two(max(map(abs, map(float, torch.aminmax(values)))))
+    return math.sqrt(sum(_square(block / scale) for block in values.split(CPU_BLOCK))), scale
 
 
-def _quick_norm(part: Entries) -> Float64[Tensor, ""]:
+def _square(numbers: Tensor) -> float:
+    return float(torch.dot(numbers, numbers))
+
+
+def _power_of_two(number: float) -> float:
+    """As `power_of_two`, of one number."""
+    if not 0 < number < math.inf:
+        return 1.0
+    return math.ldexp(1.0, max(-1022, math.frexp(number)[1] - 1))
+
+
+def _quick_norm(values: Tensor) -> float:
     """Norm from squares in float32, or float64 for float64 values; wrong where those leave its range."""
-    values = part.values
     if values.dtype is torch.float64:
-        return torch.dot(values, values).sqrt()
+        return math.sqrt(_square(values))
     if values.dtype is torch.float32:
-        return torch.linalg.vector_norm(_row_norms(values))
-    return torch.linalg.vector_norm(torch.cat([_row_norms(block.float()) for block in part.blocks()]))
+        return _norm_by_rows(values)
+    return math.hypot(*(_norm_by_rows(block.float()) for block in values.split(CPU_BLOCK)))
 
 
-def _row_norms(values: Tensor) -> Float64[Tensor, " rows"]:
+def _norm_by_rows(values: Tensor) -> float:
     even = values.numel() // _ROW * _ROW
-    rows = torch.linalg.vector_norm(values[:even].view(-1, _ROW), dim=1).double()
-    if even == values.numel():
-        return rows
-    return torch.cat([rows, torch.linalg.vector_norm(values[even:]).double().reshape(1)])
+    rows = torch.linalg.vector_norm(values[:even].view(-1, _ROW), dim=1)
+    return math.sqrt(_square(rows.double()) + _square(values[even:].double()))
 
 
-def _exact_norm(part: Entries) -> tuple[Float64[Tensor, ""], Float64[Tensor, ""]]:
+def _norm_on_device(part: Entries) -> tuple[Float64[Tensor, ""], Float64[Tensor, ""]]:
     """Norm from squares in float64, of values divided by the scale of the largest where they are float64.
 
-    The squares of every narrower dtype fit into float64, subnormal numbers included.
+    Without looking: nothing here waits for the device.
     """
     wide = part.values.dtype is torch.float64
     scale = power_of_two(local_absmax(part)) if wide else part.constant(1.0)
