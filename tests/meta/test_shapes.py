@@ -1,4 +1,4 @@
-"""Shapes and dtypes in signatures are checked by `make shapes`, and only there."""
+"""Shapes and dtypes in signatures are checked where UNITYGAIN_SHAPES=1 (`make shapes`), and only there."""
 
 import inspect
 import subprocess

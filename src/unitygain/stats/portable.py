@@ -8,7 +8,7 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from unitygain.stats.layouts import Entries
-from unitygain.stats.scale import local_absmax, local_norm, norm_on_cpu
+from unitygain.stats.scale import absmax_on_cpu, local_absmax, local_norm, norm_on_cpu
 
 # Tensors up to this length are copied together: one operation on each costs more than reading them.
 _SHORT = 1024
@@ -39,7 +39,7 @@ def reduce(tensors: Sequence[Tensor], absmax: bool) -> Found:
             size, scale = norm_on_cpu(values)
             rows[0, row] = size * scale
             if absmax:
-                rows[1, row] = max(map(abs, map(float, torch.aminmax(values))))
+                rows[1, row] = absmax_on_cpu(values)
     norms, *tops = torch.from_numpy(rows)
     return norms, tops[0] if absmax else None
 

@@ -217,8 +217,13 @@ def norm_on_cpu(values: Tensor) -> tuple[float, float]:
         length = math.sqrt(sum(_square(block.double()) for block in values.split(CPU_BLOCK)))
         scale = _power_of_two(length)
         return length / scale, scale
-    scale = _power_of_two(max(map(abs, map(float, torch.aminmax(values)))))
+    scale = _power_of_two(absmax_on_cpu(values))
     return math.sqrt(sum(_square(block / scale) for block in values.split(CPU_BLOCK))), scale
+
+
+def absmax_on_cpu(values: Tensor) -> float:
+    """Largest |x| of real numbers in one run on the CPU, at least one; NaN if one is."""
+    return max(map(abs, map(float, torch.aminmax(values))))
 
 
 def _square(numbers: Tensor) -> float:
