@@ -4,6 +4,7 @@ from zoo.clinic import (
     around,
     attention,
     images,
+    kept,
     layers,
     learning,
     makers,
@@ -23,11 +24,13 @@ SICK: tuple[Program, ...] = (
     *learning.SICK,
     *numbers.SICK,
     *makers.SICK,
+    *kept.SICK,
 )
 HEALTHY: tuple[Program, ...] = (
     *(program.well() for program in SICK),
     *sound_images.HEALTHY,
     *sound_sequences.HEALTHY,
+    *kept.HEALTHY,
 )
 PROGRAMS = (*SICK, *HEALTHY)
 

@@ -1,10 +1,9 @@
 """Program: a small training as people write it, sick by one fault or healthy, and what is true about it."""
 
-import hashlib
 import re
 import zlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -54,6 +53,7 @@ class Program:
         truth: What is wrong; None for a healthy program, which is made without a fault.
         steps: Steps after which sick and healthy differ clearly.
         score: What shows the difference, lower is better; the case's own loss when left out.
+        kept: Whether it belongs to the half that is kept aside and diagnosed for the table only.
     """
 
     name: str
@@ -62,12 +62,7 @@ class Program:
     truth: Truth | None = None
     steps: int = 120
     score: Callable[[Any, Any], float] | None = None
-
-    @property
-    def kept(self) -> bool:
-        """Whether it belongs to the half that is kept aside; a sick program and its twin stay together."""
-        name = self.name.removesuffix(WELL)
-        return hashlib.sha256(name.encode()).digest()[0] % 2 == 1
+    kept: bool = False
 
     def case(self, seed: int, *, fault: bool | None = None) -> Case:
         """Return the case that `seed` draws, with its fault unless `fault` says otherwise."""
@@ -83,7 +78,7 @@ class Program:
 
     def well(self) -> "Program":
         """Return the same program without its fault."""
-        return Program(self.name + WELL, self.family, self.make, None, self.steps, self.score)
+        return replace(self, name=self.name + WELL, truth=None)
 
 
 WELL = ", well"
