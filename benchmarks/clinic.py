@@ -1,7 +1,7 @@
 """The clinic: how often a diagnosis is right on small sick and healthy programs, and a trial on their cures.
 
     python benchmarks/clinic.py diagnose [SET ...] [--shard 0/2] [--no-spectra]  # fitted, kept, redrawn
-    python benchmarks/clinic.py treat [SET ...] [--shard 0/2] [--budget 20]
+    python benchmarks/clinic.py treat [SET ...] [--shard 0/2] [--budget 60]
     python benchmarks/clinic.py choose [SET ...]                     # what unitygain.treat finds by itself
     python benchmarks/clinic.py peers [SET ...]                      # needs their packages: docs/clinic.md
     python benchmarks/clinic.py table                                # writes results/clinic.json
@@ -156,7 +156,7 @@ def main() -> None:
     parser.add_argument("sets", nargs="*", default=list(SETS), help="fitted, kept, redrawn")
     parser.add_argument("--shard", default="0/1")
     parser.add_argument("--no-spectra", action="store_true", help="leave UG301 out: half of the time")
-    parser.add_argument("--budget", type=float, default=20.0, help="seconds of training per program")
+    parser.add_argument("--budget", type=float, default=60.0, help="seconds of training per program")
     given = parser.parse_args()
     if given.part == "table":
         summarise()

@@ -11,7 +11,10 @@ from unitygain import Case, diagnose
 from unitygain._case import CaseFailure
 from unitygain._diagnose import choose_rules
 from unitygain._registry import MEASURES, REMEDIES
-from unitygain._types import Profile
+from unitygain._removal import check_causes
+from unitygain._types import Cause, Profile
+from unitygain.probe.isolate import isolated
+from unitygain.probe.observe import observe
 from unitygain.probe.record import Record
 
 
@@ -133,3 +136,25 @@ def test_our_own_failure_in_a_removal_is_said_or_under_strict_raised(monkeypatch
     else:
         cause = diagnose(case, only="UG101").findings[0].causes[0]
         assert (cause.status, cause.note) == ("not tested", "the test failed: ZeroDivisionError: no")
+
+
+def test_where_the_first_cause_is_refuted_the_next_is_tested_and_stands_before_it():
+    def rescaled(text: str, gain: float, least: float, most: float) -> Cause:
+        return Cause(text, "rescale_weights", {"gain": gain}, (least, most))
+
+    model = nn.Sequential(*(part for _ in range(12) for part in (nn.Linear(32, 32), nn.ReLU())))
+    case = Case(model, mean_square, [torch.randn(16, 32)])
+    found = diagnose(case, only="UG101", removal=False).findings[0]
+    wrong, right = rescaled("wrong", 1.0, 0.9, 1.1), rescaled("right", 2**0.5, 0.8, 1.2)
+    last = rescaled("last", 2**0.5, 0.8, 1.2)
+    with isolated(case, 0) as (subject, _):
+        record = observe(subject, MEASURES["backward_gain"].needs)
+        (tested,) = check_causes(
+            subject,
+            (dataclasses.replace(found, causes=(wrong, right, last)),),
+            record,
+            None,
+            lambda *_: None,
+        )
+    states = [(cause.text, cause.status) for cause in tested.causes]
+    assert states == [("right", "confirmed"), ("last", "not tested"), ("wrong", "refuted")]

@@ -359,6 +359,15 @@ def test_seeds_that_repeat_one_another_verify_nothing(model):
     )
 
 
+def test_weights_that_a_change_draws_are_drawn_anew_for_every_seed():
+    """One draw under three seeds would be one sample."""
+    case, calls = make(seeded_deep(3), data=labelled(1)), (("critical_init", {}),)
+    losses = [perform(case, Task(calls=calls, index=index, steps=3)).loss for index in range(3)]
+    assert len(set(losses)) == 3
+    given = (("critical_init", {"seed": 1}),)
+    assert perform(case, Task(calls=given, index=0, steps=3)).loss == losses[1]
+
+
 def test_repeated_seeds_count_once():
     assert judge_losses([1.0, 1.1, 1.0], [2.0, 2.1, 2.0], 3) == "leads"
     assert judge_losses([1.0, 1.1, 0.9, 1.0], [2.0, 2.1, 1.9, 2.0], 4) == "verified"

@@ -2,10 +2,11 @@
 
 import copy
 import gc
+import inspect
 import math
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -145,10 +146,17 @@ def _apply(subject: Case, task: Task) -> str:
         reseed(task.seed + task.index)
         for name, given in task.calls:
             try:
-                REMEDIES[name].apply(subject, **given)
+                REMEDIES[name].apply(subject, **_drawn(name, given, task.index))
             except ValueError as error:
                 return f"{name}: {error}" if len(task.calls) > 1 else str(error)
     return ""
+
+
+def _drawn(name: str, given: Mapping[str, Any], index: int) -> dict[str, Any]:
+    """Return the arguments, with another seed for every training: weights drawn once would be one sample."""
+    parameters = inspect.signature(REMEDIES[name].apply).parameters
+    seed = {"seed": int(given.get("seed", 0)) + index} if "seed" in parameters else {}
+    return {**given, **seed}
 
 
 def _incomparable(case: Case, subject: Case, held: tuple[Batch, ...], seed: int) -> str:

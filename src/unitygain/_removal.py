@@ -21,7 +21,9 @@ def check_causes(
     sites: Select,
     say: Callable[[int, int, str], None],
 ) -> tuple[Finding, ...]:
-    """Return the findings with the first cause of each confirmed, refuted or left untested with the reason.
+    """Return the findings with the first cause of each confirmed or left untested with the reason.
+
+    Where the first is refuted the next is tested, and so on; those that were refuted come last.
 
     Args:
         case: An isolated case; a copy of it is changed for each cause and thrown away.
@@ -34,17 +36,25 @@ def check_causes(
         The findings in the same order.
 
     Side effects:
-        None on `case`. Costs one copy of the model and one pass per finding with a testable cause.
+        None on `case`. Costs one copy of the model and one pass per finding with a testable cause, and as
+        much again for each cause that is refuted.
     """
     checked = []
     for index, finding in enumerate(findings):
         say(index, len(findings), f"testing the cause of {finding.code}")
-        if finding.causes:
-            first = _check(case, finding, finding.causes[0], record, sites)
-            finding = dataclasses.replace(finding, causes=(first, *finding.causes[1:]))
-        checked.append(finding)
+        checked.append(dataclasses.replace(finding, causes=_check_in_turn(case, finding, record, sites)))
     say(len(findings), len(findings), "done")
     return tuple(checked)
+
+
+def _check_in_turn(case: Case, finding: Finding, record: Record, sites: Select) -> tuple[Cause, ...]:
+    refuted: list[Cause] = []
+    for index, cause in enumerate(finding.causes):
+        tested = _check(case, finding, cause, record, sites)
+        if tested.status != "refuted":
+            return (tested, *finding.causes[index + 1 :], *refuted)
+        refuted.append(tested)
+    return tuple(refuted)
 
 
 def _check(case: Case, finding: Finding, cause: Cause, record: Record, sites: Select) -> Cause:

@@ -153,6 +153,11 @@ TRIES: dict[str, tuple[Try, ...]] = {
         Try("game-points-won", {"variant": "non_saturating"}, cures=("UG704",)),
         Try("denoiser-points-sample-unbounded", {"variant": "min_snr"}, cures=("UG705",)),
     ),
+    "hold_parameters": (
+        Try("optimizer-before-new-head", {}, cures=("UG604",)),
+        Try("optimizer-of-the-layers", {}, cures=("UG604",)),
+        Try("optimizer-of-a-copy", {}, cures=("UG604",)),
+    ),
     "unfreeze": (
         Try("frozen-in-between", {}, cures=("UG603",)),
         Try("frozen-untrained", {}, cures=("UG603",)),

@@ -11,6 +11,7 @@ from unitygain.clip import by_global_norm
 from unitygain.remedies import (
     change_precision,
     drop_output_softmax,
+    hold_parameters,
     loss_scale,
     lower_learning_rate,
     lower_weight_decay,
@@ -34,6 +35,7 @@ def plain(**options) -> Case:
         (change_precision, {}, "declares no precision"),
         (unfreeze, {"names": "nowhere"}, "no frozen floating parameter is named 'nowhere'"),
         (lower_learning_rate, {"factor": 0.1}, "declares no optimizer"),
+        (hold_parameters, {}, "declares no optimizer"),
         (lower_learning_rate, {"factor": -1.0}, "factor is -1.0; give a positive number"),
         (lower_weight_decay, {}, "declares no optimizer"),
         (lower_weight_decay, {"factor": -1.0}, "factor is -1.0; give 0 or a positive number"),
@@ -147,6 +149,40 @@ def test_every_group_decays_in_proportion_and_comes_back():
 def test_without_a_decay_there_is_none_to_lower():
     with pytest.raises(ValueError, match="no group of the optimizer has a weight decay above 0"):
         lower_weight_decay(plain(optimizer=lambda p: torch.optim.SGD(p, 0.1)))
+
+
+@pytest.mark.parametrize("given", ["instance", "factory"])
+def test_what_the_optimizer_was_not_given_is_trained_and_given_back(given):
+    model = nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 1))
+
+    def build(parameters):
+        return torch.optim.Adam(list(parameters)[2:], lr=0.03, betas=(0.5, 0.9))
+
+    optimizer = build(model.parameters()) if given == "instance" else build
+    case = Case(model, lambda m, x: m(x).square().sum(), [torch.ones(1, 2)], optimizer)
+    undo = hold_parameters(case, names="0.*")
+    built = case.build_optimizer()
+    assert [len(group["params"]) for group in built.param_groups] == [2, 2]
+    assert (built.param_groups[1]["lr"], built.param_groups[1]["betas"]) == (0.03, (0.5, 0.9))
+    before = model[0].bias.detach().clone()
+    case.compute_loss(case.batches[0]).backward()
+    built.step()
+    assert not torch.equal(model[0].bias, before)
+    with pytest.raises(ValueError, match="holds every trainable parameter"):
+        hold_parameters(case)
+    undo()
+    assert case.optimizer is optimizer
+    left = case.build_optimizer()
+    assert [len(group["params"]) for group in left.param_groups] == [2]
+    assert not {id(p) for p in left.state} & {id(p) for p in model[0].parameters()}
+
+
+def test_an_optimizer_of_one_group_is_named():
+    model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 1))
+    optimizer = torch.optim.LBFGS(model[1].parameters())
+    with pytest.raises(ValueError, match="LBFGS takes no further group"):
+        hold_parameters(Case(model, lambda m, x: m(x).sum(), [torch.ones(1, 2)], optimizer))
+    assert len(optimizer.param_groups) == 1
 
 
 def test_unfreeze_takes_the_named_ones_alone():

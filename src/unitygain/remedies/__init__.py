@@ -22,6 +22,7 @@ from unitygain.remedies.gated_skip import gated_skip as gated_skip
 from unitygain.remedies.gpt2_residual_scale import gpt2_residual_scale as gpt2_residual_scale
 from unitygain.remedies.gradient_flossing import gradient_flossing as gradient_flossing
 from unitygain.remedies.gradient_penalty import gradient_penalty as gradient_penalty
+from unitygain.remedies.hold_parameters import hold_parameters as hold_parameters
 from unitygain.remedies.identity_block_init import identity_block_init as identity_block_init
 from unitygain.remedies.insert_norm import insert_norm as insert_norm
 from unitygain.remedies.irnn import irnn as irnn

@@ -6,7 +6,16 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from unitygain._types import Cause, Profile, Site
-from unitygain.rules._layers import SCALE_FREE, SLOPE, Layer, enclosing, read_layers, within
+from unitygain.rules._layers import (
+    SATURATING,
+    SCALE_FREE,
+    SLOPE,
+    Layer,
+    enclosing,
+    parameter_rms,
+    read_layers,
+    value_at,
+)
 from unitygain.rules._numbers import from_db, median, spell, to_db
 from unitygain.rules._parameters import is_bias, owner
 
@@ -21,8 +30,12 @@ LOOSE_LOW, LOOSE_HIGH = 0.85, 1.1
 LOOSE_CURVED = 0.75, 1.3
 # Decibels from 1 from which on the weights of a norm are worth a word.
 UNUSUAL = 6.0
+# Biases of this rms put a bounded activation where its slope is a quarter of that at rest, and less.
+FLAT = 1.5
 # Skip and branch are at right angles only on average: their sum of squares is the gain's within this factor.
 AGREE = 1.12
+# A ReLU behind the sum passes half of the squares of a signal of either sign, and all of a positive one.
+OPEN = math.sqrt(0.5)
 
 
 @dataclass(frozen=True)
@@ -54,6 +67,7 @@ def explain_depth(
     else:
         found += blame_weights(layers, blocks, per_block)
         found += blame_slope(layers, blocks, per_block, forward=forward)
+        found += blame_biases(profiles, layers, blocks, per_block, forward=forward)
         found += blame_norm(profiles, parts, per_block)
     found = [suspect for suspect in found if suspect.decibel * sign >= NOTABLE]
     found.sort(key=lambda suspect: -abs(suspect.decibel))
@@ -73,7 +87,7 @@ def adds_up(parts: Mapping[str, float], per_block: float, *, forward: bool) -> b
     """Whether a skip path and a branch make the gain, so that weights do not multiply along the trunk."""
     skip, branch = parts.get("skip", math.nan), parts.get("branch", math.nan)
     if forward:
-        return 1 / AGREE < skip < AGREE and per_block > 1
+        return OPEN / AGREE < skip < AGREE and per_block > 1
     return 1 / AGREE < math.hypot(skip, branch) / per_block < AGREE
 
 
@@ -155,6 +169,41 @@ def blame_slope(
     )
 
 
+def blame_biases(
+    profiles: Mapping[str, Profile],
+    layers: list[Layer],
+    blocks: tuple[Site, ...],
+    per_block: float,
+    *,
+    forward: bool,
+) -> Iterable[Suspect]:
+    """Yield the biases, where those of most layers push a bounded activation to where it is flat."""
+    bounded = [layer for layer in layers if layer.activation in SATURATING]
+    pushed = [layer for layer in bounded if _pushed(profiles, layer)]
+    if forward or len(pushed) <= len(bounded) / 2:
+        return
+    each = layers_per_block(bounded, blocks)
+    logs = [to_db(layer.gain / layer.needed * SLOPE.get(layer.activation, 1.0)) for layer in bounded]
+    alone = from_db(sum(logs) / len(logs) * each)
+    size = median([parameter_rms(profiles, f"{layer.site.path}.bias") for layer in pushed])
+    yield Suspect(
+        to_db(per_block / alone),
+        Cause(
+            f"biases: rms {spell(size)} in {len(pushed)} of {len(bounded)} layers, most of what their "
+            f"activation sees, which is flat there; the weights alone give {spell(alone)}x per block",
+            "zero_biases",
+            {"sites": tuple(layer.site.path for layer in pushed)},
+            (alone * LOOSE_CURVED[0] ** each, alone * LOOSE_CURVED[1] ** each),
+        ),
+    )
+
+
+def _pushed(profiles: Mapping[str, Profile], layer: Layer) -> bool:
+    """Whether the layer's bias is large, and the larger part of what it puts out."""
+    bias = parameter_rms(profiles, f"{layer.site.path}.bias")
+    return bias > FLAT and bias > value_at(profiles, "act_rms", layer.site) / math.sqrt(2)
+
+
 def blame_norm(
     profiles: Mapping[str, Profile], parts: Mapping[str, float], per_block: float
 ) -> Iterable[Suspect]:
@@ -210,55 +259,7 @@ def blame_branch(
             f"{spell(per_block)}x per block; divided by sqrt(2·{len(blocks)}) it is {spell(shared)}x",
             "scale_branch",
             {"sites": tuple(block.path for block in blocks), "factor": factor},
-            (shared * 0.9, shared * 1.1),
+            # Where a ReLU behind the sum closes part of the skip path, a smaller branch closes less of it.
+            (shared * 0.9, max(shared, math.hypot(1.0, factor * branch) if skip < 1 else 0.0) * 1.1),
         ),
-    )
-
-
-def explain_place(
-    profiles: Mapping[str, Profile], site: Site, gain: float, usual: float
-) -> tuple[Cause, ...]:
-    """Return the causes of one block's gain being far from the usual one of the others."""
-    inside = read_layers(profiles, (site,))
-    others = [layer for layer in read_layers(profiles) if not within(layer.site.path, site.path)]
-    causes: list[Cause] = []
-    for layer in inside:
-        alike = [other.gain for other in others if other.activation == layer.activation]
-        normal = median(alike) if alike else layer.needed
-        if abs(to_db(layer.gain / normal)) > 10 and (layer.gain > normal) == (gain > usual):
-            causes.append(
-                Cause(
-                    f"weights: sqrt(fan_in·var) = {spell(layer.gain)} in {layer.site}, "
-                    f"{spell(normal)} elsewhere",
-                    "rescale_weights",
-                    {"sites": (layer.site.path,), "gain": normal},
-                    (usual / 3, 3 * usual),
-                )
-            )
-    causes.extend(_flat(profiles, site, usual))
-    text = f"block: no weight or activation of it is far enough from the others' to explain {spell(gain)}x"
-    return tuple(causes) or (Cause(text),)
-
-
-def _flat(profiles: Mapping[str, Profile], site: Site, usual: float) -> Iterable[Cause]:
-    """Yield saturation or dead units at the block, or at the activation that follows it."""
-    for name, word in (("act_frac_saturated", "flat"), ("act_frac_dead", "dead")):
-        profile = profiles.get(name)
-        worst = max(profile.finite(), key=lambda item: item[1], default=None) if profile else None
-        if worst is not None and worst[1] > 0.9 and _near(profiles, worst[0], site):
-            yield Cause(
-                f"activation: {spell(worst[1])} of {worst[0]} is {word}; other blocks pass {spell(usual)}x",
-                "zero_biases",
-                {"sites": (site.path, f"{site.path}.*")},
-                (usual / 3, 3 * usual),
-            )
-
-
-def _near(profiles: Mapping[str, Profile], place: Site, site: Site) -> bool:
-    """Whether `place` lies in the block `site`, or is the next leaf after it."""
-    if within(place.path, site.path):
-        return True
-    order = [leaf.path for leaf in profiles["act_rms"].sites] if "act_rms" in profiles else []
-    return (
-        place.path in order and site.path in order and order.index(place.path) == order.index(site.path) + 1
     )

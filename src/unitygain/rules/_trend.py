@@ -22,6 +22,9 @@ FATAL_DB = 100.0
 # Batch normalisation without skip paths passes sqrt(pi/(pi - 1)) per ReLU layer back, +1.66 dB: 50 dB are 30
 # layers, which learn a third in 300 steps of what eight learn, and 34 a fifth. 24 (40 dB) learn two thirds.
 NORM_DB = 50.0
+# Branches of unit size on a skip path double the square per block, +3 dB, in every draw: at 41 dB (9 blocks)
+# SGD diverges at a tenth of the rate at which branches over sqrt(2L) learn, at 28 dB (6 blocks) at that rate.
+BRANCH_DB = 40.0
 # Forward and backward are two tests of one report, each with half of 5 % (warning) and of 1 % (error).
 CHANCE_WARNING, CHANCE_ERROR = 0.025, 0.005
 SHOWN = 5
@@ -172,11 +175,20 @@ def rises(trend: Trend | None) -> bool:
     return trend is not None and trend.depth >= LEAST and trend.low > 0 and trend.loop >= trend.limit
 
 
-def by_norms(trend: Trend | None, causes: tuple[Cause, ...]) -> Trend | None:
-    """Return the trend with the limit of growth that normalisation makes, where that is the first cause."""
-    if trend is None or not causes or causes[0].remedy != "bypass_norm":
+def by_cause(trend: Trend | None, causes: tuple[Cause, ...], profile: Profile) -> Trend | None:
+    """Return the trend with the limit of growth of its first cause: normalisation's, or that of branches.
+
+    Branches have theirs where the growth is exponential: about as much per block in both halves of the trunk.
+    """
+    remedy = causes[0].remedy if causes else None
+    if trend is None or remedy not in {"bypass_norm", "scale_branch"}:
         return trend
-    return replace(trend, limit=NORM_DB)
+    if remedy == "bypass_norm":
+        return replace(trend, limit=NORM_DB)
+    halves = [profile.facts.get(f"{half}_half_db", math.nan) for half in ("first", "second")]
+    known = [half for half in halves if isinstance(half, (int, float))]
+    steady = len(known) == len(halves) and min(known) >= max(known) / 2
+    return replace(trend, limit=BRANCH_DB) if steady else trend
 
 
 def outermost(profile: Profile, *, lowest: bool) -> tuple[Site, ...]:

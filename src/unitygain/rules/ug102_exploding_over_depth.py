@@ -5,6 +5,7 @@ What it sees:
     fires where the 95 % interval of the slope lies above 0 dB, the trunk has three blocks or more, and the
     product over all blocks is above 1e3 (60 dB); above 1e5 it is an error. Where normalisation is what
     multiplies most, 50 dB are enough: the norms keep the signal at one size, and the growth is of the design.
+    Where residual branches add up, as much per block in both halves of the trunk, 40 dB are: every draw does.
 
     Where the weights look like a random draw they are drawn again, and the product is held against what a
     trunk of this very make shows at unity gain by chance: a narrow and deep one wanders by factors. A
@@ -57,7 +58,7 @@ from unitygain._types import Finding, Profile
 from unitygain.rules._design import describe_design
 from unitygain.rules._fixes import suggest
 from unitygain.rules._foretold import foretell
-from unitygain.rules._trend import by_norms, explain_trend, outermost, read_trend, rises
+from unitygain.rules._trend import by_cause, explain_trend, outermost, read_trend, rises
 
 
 @rule(
@@ -84,7 +85,7 @@ def judge(profiles: Mapping[str, Profile]) -> Iterable[Finding]:
     profile = profiles["backward_gain"]
     trend = read_trend(profile)
     causes = explain_trend(profiles, profile, trend, forward=False) if trend else ()
-    trend = by_norms(trend, causes)
+    trend = by_cause(trend, causes, profile)
     if trend is None or not rises(trend):
         return
     yield Finding(

@@ -39,7 +39,7 @@ from collections.abc import Iterable, Mapping
 
 from unitygain._registry import rule
 from unitygain._types import Finding, Profile
-from unitygain.rules._depth_causes import explain_place
+from unitygain.rules._place_causes import explain_place
 from unitygain.rules._places import odd_places, report_place
 
 

@@ -3,7 +3,8 @@
 What it sees:
     The slope of the log gain rms(block output) / rms(block input) over the blocks of the trunk. It fires
     where the 95 % interval lies above 0 dB, the trunk has three blocks or more, and the product over all
-    blocks is above 1e3 (60 dB); above 1e5 it is an error.
+    blocks is above 1e3 (60 dB); above 1e5 it is an error. Where residual branches add up, as much per block
+    in both halves of the trunk, 40 dB are enough: that is no chance of a draw.
 
     Where the weights look like a random draw they are drawn again, and the product is held against what a
     trunk of this very make shows at unity gain by chance: a narrow and deep one wanders by factors. A
@@ -47,7 +48,7 @@ from collections.abc import Iterable, Mapping
 from unitygain._registry import rule
 from unitygain._types import Finding, Profile
 from unitygain.rules._fixes import suggest
-from unitygain.rules._trend import explain_trend, outermost, read_trend, rises
+from unitygain.rules._trend import by_cause, explain_trend, outermost, read_trend, rises
 
 
 @rule(
@@ -61,9 +62,10 @@ def judge(profiles: Mapping[str, Profile]) -> Iterable[Finding]:
     """Yield one finding where the signal grows over the trunk."""
     profile = profiles["forward_gain"]
     trend = read_trend(profile)
+    causes = explain_trend(profiles, profile, trend, forward=True) if trend else ()
+    trend = by_cause(trend, causes, profile)
     if trend is None or not rises(trend):
         return
-    causes = explain_trend(profiles, profile, trend, forward=True)
     yield Finding(
         "UG201",
         "signal-grows",

@@ -124,21 +124,17 @@ def _unregistered(hidden: Profile) -> Finding:
 
 def _missing(sites: list[Site], count: int, held: bool, *, shared: bool) -> Finding:
     severity: Severity = "error" if not held else "info" if shared else "warning"
+    names = list_owners(sites)
     if held:
-        message = (
-            f"the optimizer does not hold {len(sites)} of {count} trainable parameters: {list_owners(sites)}"
-        )
-        causes = (
-            Cause(
-                f"the optimizer was not given {list_owners(sites)}: it was built before they came to be, or "
-                "from a part of the model"
-            ),
-            Cause("another optimizer, which the case does not declare, holds them"),
-        )
+        message = f"the optimizer does not hold {len(sites)} of {count} trainable parameters: {names}"
+        text = f"the optimizer was not given {names}: it was built before they came to be, or from a part"
     else:
         message = f"the optimizer holds none of the {count} trainable parameters: no step changes the model"
-        causes = (
-            Cause("the optimizer was built over another model: before a copy, a compilation or a conversion"),
+        text = "the optimizer was built over another model: before a copy, a compilation or a conversion"
+    causes = [Cause(text, "hold_parameters", {}, (0.0, 0.0))]
+    if held:
+        causes.insert(
+            0 if shared else 1, Cause("another optimizer, which the case does not declare, holds them")
         )
     return Finding(
         "UG604",
@@ -151,7 +147,7 @@ def _missing(sites: list[Site], count: int, held: bool, *, shared: bool) -> Find
         "trainable parameters that the optimizer does not hold",
         1.0,
         fact="trainable_not_held",
-        causes=causes,
+        causes=tuple(causes),
         evidence={"not held": len(sites), "trainable": count},
         fix="build the optimizer last: optimizer = make(model.parameters())",
     )

@@ -40,17 +40,23 @@ A silent example:
 
 import math
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
 from unitygain._registry import rule
-from unitygain._types import Cause, Finding, Profile
+from unitygain._types import Cause, Finding, Profile, Site
+from unitygain.rules._depth_causes import explain_depth
+from unitygain.rules._layers import read_layers
 from unitygain.rules._losses import read_entropy
-from unitygain.rules._numbers import spell
+from unitygain.rules._numbers import spell, to_db
 from unitygain.rules._parameters import owner
+from unitygain.rules._trend import read_trend
 
 EXCESS = 2.0
 FATAL = 20.0
 QUIET = 0.1
 LARGE_INPUT = 10.0
+# Growth of the signal over the trunk that alone makes logits of a unit head ten times too large.
+GREW_DB = 20.0
 
 
 @rule(
@@ -58,7 +64,16 @@ LARGE_INPUT = 10.0
     name="bad-initial-loss",
     severity="error",
     needs=("loss_value",),
-    wants=("act_rms", "input_rms", "param_trainable"),
+    wants=(
+        "act_rms",
+        "input_rms",
+        "param_trainable",
+        "forward_gain",
+        "weight_gain",
+        "gain_parts",
+        "act_frac_saturated",
+        "param_rms",
+    ),
 )
 def judge(profiles: Mapping[str, Profile]) -> Iterator[Finding]:
     """Yield a finding where the loss per row exceeds that of equal probabilities by far."""
@@ -110,6 +125,7 @@ def _causes(profiles: Mapping[str, Profile], expected: float) -> Iterator[Cause]
             predicted=(0.0, expected + EXCESS),
         )
     outputs = profiles["act_rms"].finite() if "act_rms" in profiles else ()
+    yield from _growth(profiles, outputs[-1][0] if outputs else None, expected)
     if outputs and outputs[-1][1] > 1:
         site, size = outputs[-1]
         factor = QUIET / size
@@ -121,3 +137,14 @@ def _causes(profiles: Mapping[str, Profile], expected: float) -> Iterator[Cause]
             predicted=(expected - 0.5, expected + 0.5),
         )
     yield Cause("labels: they do not belong to these inputs, or are shifted by one class")
+
+
+def _growth(profiles: Mapping[str, Profile], head: Site | None, expected: float) -> Iterator[Cause]:
+    """Yield what makes the signal grow over the trunk, where that is more than the head itself does."""
+    trend = read_trend(profiles["forward_gain"]) if "forward_gain" in profiles else None
+    own = next((layer.gain for layer in read_layers(profiles) if layer.site == head), 1.0)
+    if trend is None or trend.low <= 0 or trend.loop < max(GREW_DB, to_db(own)):
+        return
+    first = explain_depth(profiles, profiles["forward_gain"].sites, trend.per_block, forward=True)[0]
+    if first.remedy is not None:
+        yield replace(first, predicted=(0.0, expected + EXCESS))

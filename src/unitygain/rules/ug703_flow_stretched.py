@@ -3,18 +3,18 @@
 What it sees:
     The largest singular value of a flow over |det J|^(1/n), the geometric mean of all n of them: by how
     much more one direction is stretched than the volume tells. At determinant 1 that is the largest singular
-    value itself. It fires from 1000 on; from 1,000,000 on it is an error.
+    value itself. It fires from 50 on; from 1,000,000 on it is an error.
 
 Why it matters:
     The likelihood sees the determinant alone, so that a flow of determinant 1 looks harmless however far it
     stretches. What is stretched in one direction is squeezed in another: the inverse, which draws samples,
     multiplies every error by that. At 1000 in pairs, as couplings have them, the condition number is 10^6,
-    and float32 keeps one digit of a sample; from 10^6 on nothing is left of it, and activations that are
-    rebuilt by the inverse give wrong gradients. The gradient of the likelihood grows with the largest
+    and float32 keeps one digit of a sample, three at 100; from 10^6 on nothing is left of it, and what is
+    rebuilt by the inverse gives wrong gradients. The gradient of the likelihood grows with the largest
     singular value.
 
 When it is a false alarm:
-    Data that lie in a sheet thinner than a thousandth of its width: a flow that maps them to noise must
+    Data that lie in a sheet thinner than a fiftieth of its width: a flow that maps them to noise must
     stretch by as much. Trained flows on moons, mixtures and data of low rank were at 24 and below.
 
 Remedies:
@@ -52,7 +52,7 @@ from unitygain._types import Cause, Finding, Profile, Severity, Site
 from unitygain.rules._layers import within_any
 from unitygain.rules._numbers import spell
 
-STRETCH, FATAL = 1e3, 1e6
+STRETCH, FATAL = 50.0, 1e6
 # Of a block over the geometric mean of its singular values: below it the block is not to blame.
 MUCH = 1.05
 FIX = """nn.init.zeros_(coupling.net[-1].weight)  # and its bias: every coupling starts as the identity

@@ -429,7 +429,6 @@ SICK = (
             r"softmax",
             ("drop_output_softmax",),
             (),
-            (("rescale_weights", {"gain": 2**0.5}),),
         ),
         30,
         likelihood,

@@ -135,7 +135,7 @@ SICK = (
         "cnn",
         deep,
         Truth("default-init", INIT, UNDER, RESCALE, (("rescale_weights", {"gain": ROOT}),), HEAVY),
-        100,
+        200,
     ),
     Program(
         "conv-batchnorm-no-skips",

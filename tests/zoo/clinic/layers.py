@@ -53,7 +53,7 @@ class Listed(nn.Module):
 
 def listed(dice: Dice, sick: bool) -> Case:
     """Xavier's weights, meant for tanh, under ReLU."""
-    width, depth = dice.whole(64, 96), dice.whole(26, 34)
+    width, depth = dice.whole(96, 128), dice.whole(16, 20)
 
     def build() -> nn.Module:
         model = Listed(width, depth, classes=5)
@@ -61,12 +61,12 @@ def listed(dice: Dice, sick: bool) -> Case:
             if parameter.ndim == 2 and sick:
                 nn.init.xavier_uniform_(parameter)
             elif parameter.ndim == 2:
-                nn.init.kaiming_uniform_(parameter, nonlinearity="relu")
+                nn.init.kaiming_uniform_(parameter, nonlinearity="relu" if len(parameter) > 5 else "linear")
             else:
                 nn.init.zeros_(parameter)
         return model
 
-    return Case(build, tasks.classify, tasks.centres(16), tasks.sgd(0.02, momentum=0.9))
+    return Case(build, tasks.classify, tasks.centres(16), tasks.sgd(0.005, momentum=0.9))
 
 
 def tiny(dice: Dice, sick: bool) -> Case:
@@ -377,9 +377,9 @@ SICK = (
         alike,
         Truth(
             "equal-init",
-            ("UG205", "UG203"),
+            ("UG207", "UG205", "UG203"),
             r"equal|same number|identical|symmetr|constant",
-            ("critical_init", "he_init", "xavier_init"),
+            ("activation_init", "critical_init", "orthogonal_init"),
             (("critical_init", {}),),
             HEAVY,
         ),

@@ -150,13 +150,13 @@ SICK = (
         "encoder-under-no-grad",
         "cnn",
         no_grad,
-        Truth("cut-off", ("UG603",), r"detach|no_grad|does not (use|reach)|not used|never", (), (), HEAVY),
+        Truth("cut-off", ("UG603",), r"detach|no_grad|does not (use|reach)|not used|never", (), ()),
     ),
     Program(
         "states-detached",
         "recurrent",
         detached,
-        Truth("cut-off", ("UG603",), r"detach|no_grad|does not (use|reach)|not used|never", (), (), HEAVY),
+        Truth("cut-off", ("UG603",), r"detach|no_grad|does not (use|reach)|not used|never", (), ()),
     ),
     Program(
         "optimizer-of-the-head",
@@ -182,8 +182,6 @@ SICK = (
         "threshold-in-the-middle",
         "mlp",
         rounded,
-        Truth(
-            "dead-link", ("UG608", "UG603"), r"round|sign|threshold|no slope|flat|derivative", (), (), HEAVY
-        ),
+        Truth("dead-link", ("UG608", "UG603"), r"round|sign|threshold|no slope|flat|derivative", (), ()),
     ),
 )
