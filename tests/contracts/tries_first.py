@@ -69,7 +69,7 @@ TRIES: dict[str, tuple[Try, ...]] = {
         Try("rnn-tanh-default-150", {"gain": 1.2, "only": "weight_hh_l*"}, cures=("UG401", "UG404")),
         Try("generative-generator", {"gain": 1.0}),
         Try("transformer-post-norm-torch-4", {"gain": 1.0}),
-        Try("mlp-relu-large-weights-16", {"gain": 2**0.5}, cures=("UG102", "UG201")),
+        Try("mlp-relu-large-weights-16", {"gain": 2**0.5}, cures=("UG102", "UG201", "UG605")),
         Try("mlp-relu-he-shrinking-30", {"gain": 2**0.5}, cures=("UG202",)),
         Try("mlp-relu-one-layer-tiny", {"gain": 2**0.5}, cures=("UG103",)),
         Try("mlp-selu-one-layer-loud", {"gain": 1.0}, cures=("UG104",)),
@@ -86,7 +86,11 @@ TRIES: dict[str, tuple[Try, ...]] = {
         Try("transformer-pre-norm-torch-12", {}),
     ),
     "scale_branch": (
-        Try("mlp-residual-unscaled-40", {"sites": "[0-9]*", "factor": 0.1}, cures=("UG102", "UG201")),
+        Try(
+            "mlp-residual-unscaled-40",
+            {"sites": "[0-9]*", "factor": 0.1},
+            cures=("UG102", "UG201", "UG605"),
+        ),
         Try("cnn-skip-no-norm-30", {"sites": "blocks.*", "factor": 0.1}, cures=("UG102", "UG201", "UG205")),
         Try("transformer-post-norm-24", {"sites": "blocks.*.attention", "factor": 0.1}, cures=("UG205",)),
         Try(

@@ -17,7 +17,7 @@ def loss(row_mean: float, kind: str = "cross_entropy", expected: float = LN10, v
 
 @pytest.mark.parametrize(
     ("excess", "expected"),
-    [(-2.3, []), (1.99, []), (2.01, ["warning"]), (19.9, ["warning"]), (20.1, ["error"])],
+    [(-2.3, []), (2.99, []), (3.01, ["warning"]), (19.9, ["warning"]), (20.1, ["error"])],
 )
 def test_only_far_above_equal_probabilities_is_bad(excess, expected):
     assert severities(judged("UG605", loss(LN10 + excess))) == expected
@@ -26,9 +26,9 @@ def test_only_far_above_equal_probabilities_is_bad(excess, expected):
 @pytest.mark.parametrize(
     ("body", "held", "excess", "severity"),
     [
-        (0.0, "in optimizer", 2.1, "info"),
-        (1.0, "not in optimizer", 2.1, "info"),
-        (1.0, "in optimizer", 2.1, "warning"),
+        (0.0, "in optimizer", 3.1, "info"),
+        (1.0, "not in optimizer", 3.1, "info"),
+        (1.0, "in optimizer", 3.1, "warning"),
         (0.0, "in optimizer", 20.1, "error"),
     ],
     ids=["frozen body", "body of no optimizer", "all learn", "far too loud"],

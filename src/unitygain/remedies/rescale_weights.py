@@ -41,7 +41,7 @@ from unitygain.stats import rms
 @remedy(
     treats=(
         *("UG101", "UG102", "UG103", "UG104", "UG201", "UG202"),
-        *("UG204", "UG401", "UG402", "UG403", "UG404", "UG406"),
+        *("UG204", "UG401", "UG402", "UG403", "UG404", "UG406", "UG605"),
     ),
     changes="initial weights",
 )

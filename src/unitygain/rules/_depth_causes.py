@@ -15,6 +15,7 @@ from unitygain.rules._layers import (
     parameter_rms,
     read_layers,
     value_at,
+    within_any,
 )
 from unitygain.rules._numbers import from_db, median, spell, to_db
 from unitygain.rules._parameters import is_bias, owner
@@ -64,11 +65,13 @@ def explain_depth(
     found: list[Suspect] = []
     if residual:
         found += blame_branch(blocks, per_block, parts, forward=forward)
+        found += blame_skip(per_block, parts)
     else:
         found += blame_weights(layers, blocks, per_block)
         found += blame_slope(layers, blocks, per_block, forward=forward)
         found += blame_biases(profiles, layers, blocks, per_block, forward=forward)
         found += blame_norm(profiles, parts, per_block)
+        found += blame_between(profiles, blocks, parts)
     found = [suspect for suspect in found if suspect.decibel * sign >= NOTABLE]
     found.sort(key=lambda suspect: -abs(suspect.decibel))
     causes = [suspect.cause for suspect in found]
@@ -86,8 +89,10 @@ def explain_depth(
 def adds_up(parts: Mapping[str, float], per_block: float, *, forward: bool) -> bool:
     """Whether a skip path and a branch make the gain, so that weights do not multiply along the trunk."""
     skip, branch = parts.get("skip", math.nan), parts.get("branch", math.nan)
+    if forward and per_block < 1:
+        return skip < min(1 / AGREE, per_block * AGREE)
     if forward:
-        return OPEN / AGREE < skip < AGREE and per_block > 1
+        return OPEN / AGREE < skip < AGREE
     return 1 / AGREE < math.hypot(skip, branch) / per_block < AGREE
 
 
@@ -241,6 +246,36 @@ def _usual_norm(profiles: Mapping[str, Profile]) -> tuple[str, float]:
     ]
     [(kind, _)] = Counter(norms.values()).most_common(1)
     return kind, median(scales) if scales else math.nan
+
+
+def blame_between(
+    profiles: Mapping[str, Profile], blocks: tuple[Site, ...], parts: Mapping[str, float]
+) -> Iterable[Suspect]:
+    """Yield what a block does outside of its layers, activations and norms: a gate, a sum over rows."""
+    rest = parts.get("other", 1.0)
+    if not rest > 0 or rest == 1.0:
+        return
+    gates, inside = profiles.get("gate_mean"), {block.path for block in blocks}
+    means = [value for site, value in gates.finite() if within_any(site.path, inside)] if gates else []
+    if means:
+        text = f"gate: its mean is {spell(median(means))}, and it multiplies by {spell(rest)}x per block"
+    else:
+        text = (
+            "between the layers: a sum over rows (neighbours that are added up and not averaged), a product "
+            f"or a factor in forward passes {spell(rest)}x per block, which no weight accounts for"
+        )
+    yield Suspect(to_db(rest), Cause(text))
+
+
+def blame_skip(per_block: float, parts: Mapping[str, float]) -> Iterable[Suspect]:
+    """Yield a skip path that is multiplied on its way, as where the sum is halved."""
+    skip, rest = parts.get("skip", 1.0), parts.get("other", 1.0)
+    if per_block >= 1 or skip >= 1:
+        return
+    text = f"skip path: it passes {spell(skip)}x per block, where 1 keeps what enters"
+    if abs(to_db(rest)) >= NOTABLE:
+        text += f"; forward multiplies the sum of skip path and branch by {spell(rest)}"
+    yield Suspect(to_db(per_block), Cause(text))
 
 
 def blame_branch(

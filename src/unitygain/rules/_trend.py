@@ -24,7 +24,7 @@ FATAL_DB = 100.0
 NORM_DB = 50.0
 # Branches of unit size on a skip path double the square per block, +3 dB, in every draw: at 41 dB (9 blocks)
 # SGD diverges at a tenth of the rate at which branches over sqrt(2L) learn, at 28 dB (6 blocks) at that rate.
-BRANCH_DB = 40.0
+SURE_DB = 40.0
 # Forward and backward are two tests of one report, each with half of 5 % (warning) and of 1 % (error).
 CHANCE_WARNING, CHANCE_ERROR = 0.025, 0.005
 SHOWN = 5
@@ -176,19 +176,22 @@ def rises(trend: Trend | None) -> bool:
 
 
 def by_cause(trend: Trend | None, causes: tuple[Cause, ...], profile: Profile) -> Trend | None:
-    """Return the trend with the limit of growth of its first cause: normalisation's, or that of branches.
+    """Return the trend with the limit of growth of its first cause: of norms, branches or weights.
 
     Branches have theirs where the growth is exponential: about as much per block in both halves of the trunk.
+    Weights have it where chance is known and is not the reason.
     """
     remedy = causes[0].remedy if causes else None
-    if trend is None or remedy not in {"bypass_norm", "scale_branch"}:
+    if trend is None or remedy is None:
         return trend
     if remedy == "bypass_norm":
         return replace(trend, limit=NORM_DB)
     halves = [profile.facts.get(f"{half}_half_db", math.nan) for half in ("first", "second")]
     known = [half for half in halves if isinstance(half, (int, float))]
     steady = len(known) == len(halves) and min(known) >= max(known) / 2
-    return replace(trend, limit=BRANCH_DB) if steady else trend
+    unlikely = trend.chance is not None and trend.chance.p <= CHANCE_ERROR
+    sure = (remedy == "scale_branch" and steady) or (remedy == "rescale_weights" and unlikely)
+    return replace(trend, limit=SURE_DB) if sure else trend
 
 
 def outermost(profile: Profile, *, lowest: bool) -> tuple[Site, ...]:

@@ -71,6 +71,7 @@ from unitygain.rules._trend import explain_trend, falls, outermost, read_trend
     needs=("backward_gain",),
     wants=(
         "weight_gain",
+        "gate_mean",
         "gain_parts",
         "act_frac_saturated",
         "predicted_gain",

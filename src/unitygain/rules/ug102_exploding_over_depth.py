@@ -5,7 +5,8 @@ What it sees:
     fires where the 95 % interval of the slope lies above 0 dB, the trunk has three blocks or more, and the
     product over all blocks is above 1e3 (60 dB); above 1e5 it is an error. Where normalisation is what
     multiplies most, 50 dB are enough: the norms keep the signal at one size, and the growth is of the design.
-    Where residual branches add up, as much per block in both halves of the trunk, 40 dB are: every draw does.
+    40 dB are where residual branches add up, as much per block in both halves of the trunk, and where weights
+    are too large and no draw at unity gain shows as much (p <= 0.005).
 
     Where the weights look like a random draw they are drawn again, and the product is held against what a
     trunk of this very make shows at unity gain by chance: a narrow and deep one wanders by factors. A
@@ -68,6 +69,7 @@ from unitygain.rules._trend import by_cause, explain_trend, outermost, read_tren
     needs=("backward_gain",),
     wants=(
         "weight_gain",
+        "gate_mean",
         "gain_parts",
         "act_frac_saturated",
         "predicted_gain",

@@ -3,8 +3,9 @@
 What it sees:
     The slope of the log gain rms(block output) / rms(block input) over the blocks of the trunk. It fires
     where the 95 % interval lies above 0 dB, the trunk has three blocks or more, and the product over all
-    blocks is above 1e3 (60 dB); above 1e5 it is an error. Where residual branches add up, as much per block
-    in both halves of the trunk, 40 dB are enough: that is no chance of a draw.
+    blocks is above 1e3 (60 dB); above 1e5 it is an error. 40 dB are enough where residual branches add up, as
+    much per block in both halves of the trunk, and where weights are too large and no draw at unity gain
+    shows as much (p <= 0.005).
 
     Where the weights look like a random draw they are drawn again, and the product is held against what a
     trunk of this very make shows at unity gain by chance: a narrow and deep one wanders by factors. A
@@ -56,7 +57,7 @@ from unitygain.rules._trend import by_cause, explain_trend, outermost, read_tren
     name="signal-grows",
     severity="error",
     needs=("forward_gain",),
-    wants=("weight_gain", "gain_parts", "act_frac_saturated", "act_rms", "param_rms"),
+    wants=("weight_gain", "gate_mean", "gain_parts", "act_frac_saturated", "act_rms", "param_rms"),
 )
 def judge(profiles: Mapping[str, Profile]) -> Iterable[Finding]:
     """Yield one finding where the signal grows over the trunk."""

@@ -2,7 +2,7 @@
 
 What it sees:
     The mean loss per row of a cross-entropy (binary or over classes), from the loss operation itself, so
-    that a sum over the batch, class weights and further terms of the loss play no part. It fires at 2 nats
+    that a sum over the batch, class weights and further terms of the loss play no part. It fires at 3 nats
     or more above ln(classes), the loss of equal probabilities. One-sided: a loss below it is what training
     is for. It is information where the head alone is trained, up to 20 nats.
 
@@ -14,8 +14,9 @@ Why it matters:
 When it is a false alarm:
     A new head on a trained backbone that is frozen, for which it is information: the loss is convex in the
     head's weights, and no layer behind it gets its gradient. A trained model on data that it was not made
-    for, or with labels that were permuted on purpose. In a small batch the mean varies by about s over the
-    root of the number of rows: at s = 1 and 8 rows 2 nats are more than four standard deviations above the
+    for, or with labels that were permuted on purpose. A margin taken from the true class's cosine starts 2
+    nats above on purpose, He's weights in the head as much. In a small batch the mean varies by about s over
+    the root of the number of rows: at s = 1 and 8 rows 3 nats are seven standard deviations above the
     expected 0.5.
 
 Remedies:
@@ -51,7 +52,7 @@ from unitygain.rules._numbers import spell, to_db
 from unitygain.rules._parameters import owner
 from unitygain.rules._trend import read_trend
 
-EXCESS = 2.0
+EXCESS = 3.0
 FATAL = 20.0
 QUIET = 0.1
 LARGE_INPUT = 10.0
@@ -66,10 +67,12 @@ GREW_DB = 20.0
     needs=("loss_value",),
     wants=(
         "act_rms",
+        "act_absmax",
         "input_rms",
         "param_trainable",
         "forward_gain",
         "weight_gain",
+        "gate_mean",
         "gain_parts",
         "act_frac_saturated",
         "param_rms",
@@ -96,7 +99,7 @@ def judge(profiles: Mapping[str, Profile]) -> Iterator[Finding]:
         expected + EXCESS,
         fact="row_mean",
         expected=expected,
-        causes=tuple(_causes(profiles, expected)),
+        causes=tuple(_causes(profiles, expected, excess)),
         evidence={"kind": profiles["loss_value"].facts["kind"], "loss": profiles["loss_value"].values[0]},
         fix="torch.nn.init.normal_(head.weight, std=0.02); torch.nn.init.zeros_(head.bias)",
     )
@@ -115,7 +118,7 @@ def _head_alone(profiles: Mapping[str, Profile]) -> bool:
     return bool(outputs) and homes == {outputs[-1].path}
 
 
-def _causes(profiles: Mapping[str, Profile], expected: float) -> Iterator[Cause]:
+def _causes(profiles: Mapping[str, Profile], expected: float, excess: float) -> Iterator[Cause]:
     scales = profiles["input_rms"].finite() if "input_rms" in profiles else ()
     inputs = max((value for _, value in scales), default=0.0)
     if inputs > LARGE_INPUT:
@@ -135,6 +138,12 @@ def _causes(profiles: Mapping[str, Profile], expected: float) -> Iterator[Cause]
             remedy="scale_head",
             parameters={"factor": factor, "site": site.path},
             predicted=(expected - 0.5, expected + 0.5),
+        )
+    tops = profiles["act_absmax"].finite() if "act_absmax" in profiles else ()
+    if tops and excess > 2 * tops[-1][1]:
+        yield Cause(
+            f"temperature: outputs of {spell(tops[-1][1])} at most become logits {spell(excess)} nats off in "
+            "the loss: similarities are divided by too low a temperature, or multiplied by too large a scale"
         )
     yield Cause("labels: they do not belong to these inputs, or are shifted by one class")
 
