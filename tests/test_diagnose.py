@@ -145,7 +145,7 @@ def test_where_the_first_cause_is_refuted_the_next_is_tested_and_stands_before_i
     model = nn.Sequential(*(part for _ in range(12) for part in (nn.Linear(32, 32), nn.ReLU())))
     case = Case(model, mean_square, [torch.randn(16, 32)])
     found = diagnose(case, only="UG101", removal=False).findings[0]
-    wrong, right = rescaled("wrong", 1.0, 0.9, 1.1), rescaled("right", 2**0.5, 0.8, 1.2)
+    wrong, right = rescaled("wrong", 0.6, 0.9, 1.1), rescaled("right", 2**0.5, 0.8, 1.2)
     last = rescaled("last", 2**0.5, 0.8, 1.2)
     with isolated(case, 0) as (subject, _):
         record = observe(subject, MEASURES["backward_gain"].needs)

@@ -368,6 +368,17 @@ def test_weights_that_a_change_draws_are_drawn_anew_for_every_seed():
     assert perform(case, Task(calls=given, index=0, steps=3)).loss == losses[1]
 
 
+def test_losses_far_below_the_untreated_ones_are_compared_by_their_ratio():
+    """What is left of hundreds of thousands varies by its own size, and says nothing against 700."""
+    treated, untreated = [713.0, 698.0, 687.0], [175e3, 209e3, 370e3]
+    assert judge_losses(treated, untreated, 3) == "verified"
+    better, interval = gained(treated, untreated)
+    assert interval is not None
+    assert 0 < interval[0] < better < 370e3
+    # Near the untreated ones the same spread leaves it open.
+    assert judge_losses([100e3, 150e3, 300e3], untreated, 3) == "leads"
+
+
 def test_repeated_seeds_count_once():
     assert judge_losses([1.0, 1.1, 1.0], [2.0, 2.1, 2.0], 3) == "leads"
     assert judge_losses([1.0, 1.1, 0.9, 1.0], [2.0, 2.1, 1.9, 2.0], 4) == "verified"

@@ -21,9 +21,10 @@ def check_causes(
     sites: Select,
     say: Callable[[int, int, str], None],
 ) -> tuple[Finding, ...]:
-    """Return the findings with the first cause of each confirmed or left untested with the reason.
+    """Return the findings with the first cause of each confirmed, refuted or left untested with the reason.
 
-    Where the first is refuted the next is tested, and so on; those that were refuted come last.
+    Where the first is refuted, and its removal did not bring the value half of the way (in its logarithm) to
+    where it should, the next is tested, and so on; such causes come last.
 
     Args:
         case: An isolated case; a copy of it is changed for each cause and thrown away.
@@ -48,13 +49,27 @@ def check_causes(
 
 
 def _check_in_turn(case: Case, finding: Finding, record: Record, sites: Select) -> tuple[Cause, ...]:
-    refuted: list[Cause] = []
+    wrong: list[Cause] = []
     for index, cause in enumerate(finding.causes):
         tested = _check(case, finding, cause, record, sites)
-        if tested.status != "refuted":
-            return (tested, *finding.causes[index + 1 :], *refuted)
-        refuted.append(tested)
-    return tuple(refuted)
+        if tested.status != "refuted" or _went_half(tested, finding.value):
+            return (tested, *finding.causes[index + 1 :], *wrong)
+        wrong.append(tested)
+    return tuple(wrong)
+
+
+def _went_half(cause: Cause, before: float) -> bool:
+    """Whether the removal brought the value at least half of the way to where it was predicted."""
+    assert cause.predicted is not None
+    assert cause.measured is not None
+    low, high = cause.predicted
+    numbers = [before, cause.measured, low, high]
+    if min(numbers) > 0:
+        before, after, low, high = map(math.log, numbers)
+    else:
+        before, after, low, high = numbers
+    left, whole = (max(low - value, value - high, 0.0) for value in (after, before))
+    return left <= whole / 2
 
 
 def _check(case: Case, finding: Finding, cause: Cause, record: Record, sites: Select) -> Cause:

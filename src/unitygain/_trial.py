@@ -19,7 +19,7 @@ VERDICTS: tuple[Verdict, ...] = (
 # Seeds that it takes to be sure, the share of the untreated loss below which a gain is no cure, and the share
 # of its first loss that a training must lose to count as one that trains.
 ENOUGH, WORTH, TRAINS = 3, 0.01, 0.1
-# Losses that differ by more between seeds are compared by their ratios.
+# Losses that differ by more, between seeds or from the treated ones, are compared by their ratios.
 SPAN = 10.0
 _NONE: Mapping[str, Profile] = MappingProxyType({})
 
@@ -121,8 +121,8 @@ def gained(treated: Sequence[float], untreated: Sequence[float]) -> tuple[float,
 
     A training that broke has an infinite loss. Where untreated ones broke and no treated one did, the gain is
     infinite; its interval is that against the worst untreated loss that was seen in the place of those, which
-    is less, and infinite where none was seen. Where untreated losses span a factor of ten the interval is
-    that of the ratio, and given about their geometric mean. Where a treated training broke there is none, and
+    is less, and infinite where none was seen. Where untreated losses span a factor of ten, or all lie by more
+    than that above the treated ones, the interval is that of the ratio, and given about their geometric mean. Where a treated training broke there is none, and
     seeds that gave the very same losses count once in it: they are one training.
 
     Example:
@@ -145,7 +145,8 @@ def gained(treated: Sequence[float], untreated: Sequence[float]) -> tuple[float,
     if not seen:
         return math.inf, (math.inf, math.inf)
     plain = [min(loss, max(seen)) for loss in untreated]
-    if min(*plain, *treated) > 0 and max(plain) > SPAN * min(plain):
+    least = min(*plain, *treated)
+    if least > 0 and max(max(plain) / min(plain), min(plain) / max(treated)) > SPAN:
         low, high = _interval([math.log(b / a) for a, b in zip(treated, plain, strict=True)])
         middle = statistics.geometric_mean(plain)
         return mean, (middle * -math.expm1(-low), middle * -math.expm1(-high))

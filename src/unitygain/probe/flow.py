@@ -13,7 +13,7 @@ from unitygain._types import Site
 from unitygain.probe.hooks import Hooks
 from unitygain.probe.ledger import dtype_name
 from unitygain.probe.record import Place, Record
-from unitygain.probe.sites import Call, Trunk
+from unitygain.probe.sites import Call, Trunk, holds_weight
 from unitygain.probe.trail import Seen
 from unitygain.stats import norm
 
@@ -198,8 +198,7 @@ def _kind(call: Call, attention: set[Call | None], activations: set[Call | None]
         return "normalisation"
     if call in activations:
         return "activation"
-    own = call.module.parameters(recurse=False)
-    return "weights" if any(parameter.ndim >= 2 for parameter in own) else "other"
+    return "weights" if holds_weight(call.module) else "other"
 
 
 def _opening(call: Call, block: Call, bare: Mapping[Call | None, Sequence[str]]) -> str:

@@ -18,7 +18,7 @@ from unitygain.probe.activations import AMBIGUOUS, SLOPES, Slope, module_slope, 
 from unitygain.probe.leaves import in_backward, observable, unwrap
 from unitygain.probe.ledger import dtype_name
 from unitygain.probe.record import Place, Record
-from unitygain.probe.sites import Call, Select, selects
+from unitygain.probe.sites import Call, Select, holds_weight, selects
 from unitygain.probe.trail import Origin, Seen, Trail, key
 from unitygain.stats import frac_dead, mean
 from unitygain.stats.operations import frac_closed, slopes, softmax_logits
@@ -142,7 +142,7 @@ class Watch(TorchDispatchMode):
             inside[0].whole = True
         elif call.leaf and (self.wanted.get("activation") or inside):
             self._whole_module(call, args, output, inside)
-        if any(parameter.ndim >= 2 for parameter in call.module.parameters(recurse=False)):
+        if holds_weight(call.module):
             self._follows = call.path
         if call.parent is None:
             tensors = [tensor for tensor in pytree.tree_leaves(unwrap(output)) if observable(tensor)]

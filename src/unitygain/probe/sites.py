@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from torch import nn
-from torch.nn.utils.parametrize import type_before_parametrizations
+from torch.nn.utils.parametrize import is_parametrized, type_before_parametrizations
 
 from unitygain._types import Site
 
@@ -34,8 +34,8 @@ class Call:
 
     @property
     def leaf(self) -> bool:
-        """Whether no module was called inside."""
-        return not self.children
+        """Whether no module was called inside, but for those that make its own weights."""
+        return all(makes_weight(child.path) for child in self.children)
 
 
 def name_calls(calls: Iterable[Call]) -> dict[Call, Site]:
@@ -53,6 +53,14 @@ def selects(select: Select, path: str, module: nn.Module) -> bool:
         return bool(select(path, module))
     patterns = [select] if isinstance(select, str) else select
     return any(fnmatch.fnmatchcase(path, pattern) for pattern in patterns)
+
+
+def holds_weight(module: nn.Module) -> bool:
+    """Whether the module itself holds a matrix or a kernel, or what a parametrisation makes one of."""
+    own = [*module.parameters(recurse=False)]
+    if is_parametrized(module):
+        own += [p for made in module.parametrizations.values() for p in made.parameters(recurse=False)]  # pyright: ignore[reportCallIssue, reportAttributeAccessIssue]
+    return any(parameter.ndim >= 2 for parameter in own)
 
 
 def makes_weight(path: str) -> bool:
