@@ -2,9 +2,9 @@
 
 What it sees:
     The fraction of a weight's units (rows with their bias, channels of a convolution, units of a recurrent
-    state, columns of an embedding) that are equal to another one bit for bit, are not zero, and get an equal gradient. It fires above
-    a half. A head of equal rows does not: its classes have different gradients. Nor do zeros, identities, and
-    copies that the layers behind tell apart.
+    state, columns of an embedding) that are equal to another one bit for bit, are not zero, and get an equal
+    gradient. It fires above a half. A head of equal rows does not: its classes have different gradients. Nor
+    do zeros, identities, and copies that the layers behind tell apart.
 
 Why it matters:
     Units that start the same and get the same gradient take the same steps, and stay the same as long as
