@@ -71,7 +71,7 @@ def _severity(profiles: Mapping[str, Profile]) -> Severity:
 
 def _in_series(zeros: Sequence[Site], count: int) -> Cause:
     text = (
-        f"initialisation: {list_owners(zeros)} start at zero, {count} in series with no way around them: what "
+        f"initialisation: {list_owners(zeros)} start at zero, {count} in series with no way around: what "
         "passes is their product, and the gradient of each is the product of the others"
     )
     return _drawn(text, zeros)
