@@ -14,7 +14,7 @@ from unitygain._types import Profile, Site
 from unitygain.measures._ahead import damping, full_steps, length, state_before
 from unitygain.probe.record import Record
 from unitygain.probe.trace import Gap
-from unitygain.stats import rms
+from unitygain.stats import frac_zero, rms
 
 UNIT = "rms(update) over rms(parameter), one optimizer step"
 ZEROS = "parameters that are all zero have no ratio and are left out"
@@ -140,16 +140,16 @@ def _read(
     twin: Case, optimizer: torch.optim.Optimizer, before: dict[str, Tensor], facts: dict[str, float]
 ) -> _Taken:
     held = {id(p) for group in optimizer.param_groups for p in group["params"]}
-    ratios, asked, stayed = {}, 0, 0
+    ratios, asked, stayed = {}, 0.0, 0.0
     for name, parameter in twin.model.named_parameters():
         size = float(rms(before[name]))
         if not (parameter.requires_grad and id(parameter) in held and size):
             continue
         ratios[name] = float(rms(parameter.detach() - before[name])) / size
         if parameter.grad is not None and not parameter.grad.is_sparse:
-            some = parameter.grad != 0
-            asked += int(some.sum())
-            stayed += int((some & (parameter.detach() == before[name])).sum())
+            moved = (parameter.grad == 0) | (parameter.detach() != before[name])
+            asked += parameter.numel() * (1 - float(frac_zero(parameter.grad)))
+            stayed += parameter.numel() * float(frac_zero(moved.to(torch.float32)))
     return _Taken(ratios, {**facts, "lost": stayed / asked if asked else math.nan})
 
 
