@@ -383,6 +383,21 @@ def test_the_delay_of_a_gradient_is_the_number_of_zeros_behind_it(zeros, expecte
         assert {row[1] for row in profile.rows} == {2.0}
 
 
+def test_a_table_of_zeros_with_sparse_gradients_is_moved_too() -> None:
+    class Pairs(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.word, self.context = (nn.Embedding(4, 3, sparse=True) for _ in range(2))
+            nn.init.zeros_(self.context.weight)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return (self.word(torch.arange(4)) * self.context(torch.arange(4))).sum(-1) * x.mean() - 1
+
+    assert by_name(measured(squares(Pairs(), 2, 3), "param_grad_delay")["param_grad_delay"]) == {
+        "word.weight": 1.0
+    }
+
+
 def test_the_mean_of_weights_in_units_of_their_spread() -> None:
     model = nn.Sequential(nn.Conv2d(2, 3, 3), nn.Flatten(), nn.Linear(3, 2, bias=False))
     nn.init.uniform_(model[0].weight, -1, 0)

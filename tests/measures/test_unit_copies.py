@@ -112,6 +112,35 @@ def test_zeros_norms_tables_and_single_outputs_are_no_copies() -> None:
     assert by_name(copies(LowRank(), 4, 6)) == {"a": 0.0, "b": 0.0}
 
 
+class Factors(nn.Module):
+    """A product of two vectors that are looked up, behind a gain."""
+
+    def __init__(self, *, sparse: bool, bags: bool) -> None:
+        super().__init__()
+        make: Any = nn.EmbeddingBag if bags else nn.Embedding
+        self.user, self.item = make(7, 4, sparse=sparse), make(5, 4, sparse=sparse)
+        self.gain = nn.Parameter(torch.ones(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        pairs = (torch.arange(5)[:, None], torch.arange(5).flip(0)[:, None])
+        return self.gain * (self.user(pairs[0]) * self.item(pairs[1])).sum((-2, -1)) * x.mean()
+
+
+@pytest.mark.parametrize("sparse", [False, True])
+@pytest.mark.parametrize("bags", [False, True])
+def test_columns_of_tables_stay_equal_where_what_they_meet_is_equal(sparse: bool, bags: bool) -> None:
+    model = same(Factors(sparse=sparse, bags=bags))
+    assert by_name(copies(model, 2, 3)) == {"user": 1.0, "item": 1.0}
+    nn.init.normal_(model.item.weight)
+    assert by_name(copies(model, 2, 3)) == {"user": 0.0, "item": 0.0}
+
+
+def test_scales_of_a_table_of_ones_are_no_copies_while_they_have_no_gradient() -> None:
+    model = same(Factors(sparse=False, bags=False))
+    nn.init.zeros_(model.gain)
+    assert by_name(copies(model, 2, 3)) == {"user": 0.0, "item": 0.0}
+
+
 def test_copies_that_the_layer_behind_tells_apart_are_none() -> None:
     """Channels repeated for a pixel shuffle have different gradients, and so have widened layers."""
     conv = nn.Conv2d(2, 4, 3)

@@ -27,6 +27,15 @@ def test_the_weights_are_drawn_anew_the_equal_head_with_them():
     assert (cause.remedy, cause.parameters) == ("activation_init", {"sites": ("2", "4")})
 
 
+def test_a_table_is_named_and_the_maps_behind_it_are_drawn():
+    shares = {"mix": 1.0, "user": 1.0}
+    [finding] = copies(shares, labels=("Linear", "Embedding"))
+    assert finding.causes[0].text.startswith("initialisation: all units of mix, user start the same")
+    assert finding.causes[0].parameters == {"sites": ("mix",)}
+    [finding] = copies({"user": 1.0}, labels=("Embedding",))
+    assert (finding.causes[0].remedy, finding.causes[0].parameters) == (None, {})
+
+
 def test_a_recurrent_module_is_drawn_whole():
     [finding] = copies({"lstm.weight_ih_l0": 1.0, "head": 0.0}, labels=("LSTM", "Linear"))
     cause = finding.causes[0]

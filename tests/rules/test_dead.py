@@ -2,6 +2,7 @@
 
 import math
 
+import pytest
 from rules.profiles import judged, profile
 
 import unitygain.rules  # noqa: F401 (fills the table)
@@ -30,3 +31,37 @@ def test_weights_of_zeros_or_of_one_sign_are_blamed_before_biases_for_dead_units
     assert finding.causes[1].text.startswith("biases: ")
     [finding] = dead({"0": 1.0, "2": 0.0}, {"0": -1.0, "2": -20.0})
     assert finding.causes[0].text.startswith("biases: ")
+
+
+def of_one(gradients: dict[str, float], numbers: dict[str, float], frac_dead: dict[str, float]):
+    return judged(
+        "UG206",
+        profile("act_frac_dead", frac_dead),
+        profile("norm_numbers", numbers),
+        profile("grad_rms", gradients),
+        profile("act_rms", dict.fromkeys(gradients, 0.5)),
+    )
+
+
+@pytest.mark.parametrize(("before", "expected"), [(9e-5, "error"), (1.1e-4, "warning")])
+def test_a_norm_over_one_number_is_dead_though_rounding_passes(before, expected):
+    gradients = {"0": before, "norm": 0.1, "2": 0.3}
+    [finding] = of_one(gradients, {"norm": 1.0, "other": 2.0}, {"2": 0.1})
+    assert (finding.severity, [str(site) for site in finding.sites]) == (expected, ["norm"])
+    assert finding.causes[0].text.startswith("norm: norm takes its mean over one number")
+    assert (finding.causes[0].remedy, finding.causes[0].parameters) == ("bypass_norm", {"sites": ("norm",)})
+    assert of_one(gradients, {"norm": 2.0}, {"2": 0.1}) == []
+
+
+def test_a_norm_over_one_number_comes_before_what_else_makes_the_activation_behind_it_dead():
+    gradients = {"0": 0.0, "norm": 0.0, "2": 0.0, "later": 0.1}
+    norm, dead = of_one(gradients, {"norm": 1.0}, {"2": 1.0})
+    assert norm.quantity == "norm_numbers"
+    assert dead.causes[0].text.startswith("norm: ")
+    _, dead = of_one(gradients, {"later": 1.0}, {"2": 1.0})
+    assert not dead.causes[0].text.startswith("norm: ")
+
+
+def test_a_norm_that_is_a_function_call_cannot_be_taken_out():
+    [finding] = of_one({"0": 0.1}, {"(native_layer_norm)": 1.0}, {"0": 0.1})
+    assert (finding.severity, finding.causes[0].remedy) == ("warning", None)

@@ -135,6 +135,25 @@ def test_what_wakes_when_zeros_move_is_by_design_and_what_does_not_is_named():
     assert (first.remedy, first.parameters) == ("activation_init", {"sites": ("b",)})
 
 
+@pytest.mark.parametrize(
+    ("optimizer", "longest", "expected"),
+    [("SGD", 2.0, ["warning"]), ("SGD", 1.0, []), ("Adam", 2.0, ["info"]), ("", 2.0, ["info"])],
+)
+def test_three_weights_of_zeros_in_series_wake_one_after_the_other(optimizer, longest, expected):
+    """A gate behind a zeroed head, and what it gates, is by design; one more is a product of three zeros."""
+    names = {"a.weight": 0.0, "b.weight": 0.0, "lin.weight": 0.0, "c.weight": 0.3}
+    steps = {"a.weight": longest, "b.weight": 1.0, "lin.weight": 3.0}
+    sizes = profile("param_rms", {"a.weight": 0.0, "b.weight": 0.0, "lin.weight": 0.4, "c.weight": 0.0})
+    late = delays(steps, ((0.0, 2.0), (0.0, 2.0), (0.4, 2.0)))
+    update = profile("update_ratio", {"lin.weight": 0.0}, facts={"optimizer": optimizer})
+    found = learning(dict.fromkeys(names, 1.0), names, sizes, late, *([update] if optimizer else []))
+    assert severities(found) == expected
+    for finding in found:
+        assert finding.sites[0] == Site("a.weight")
+        assert finding.causes[0].text.startswith("initialisation: a, b, c start at zero, 3 in series")
+        assert finding.causes[0].parameters == {"sites": ("a", "b", "c")}
+
+
 def test_a_parameter_with_a_name_of_its_own_that_starts_at_zero_is_named_without_a_remedy():
     names = {"W1": 0.0, "W2": 0.0, "offset": 0.4}
     rows = ((0.0, 2.0), (0.0, 2.0))

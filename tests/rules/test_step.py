@@ -170,3 +170,43 @@ def test_a_step_that_is_mostly_rounded_away_is_predicted_within_the_rounding():
 def test_a_step_that_is_rounded_away_whole_has_a_cause_in_float32_too():
     [finding] = step("UG602", (0.0, 0.0, 0.0), optimizer="AdamW")
     assert finding.causes[0].text.startswith("learning rate: every update is below 5.96e-08 of its weight")
+
+
+@pytest.mark.parametrize(
+    ("steps", "expected"), [(math.nan, []), (12.0, []), (11.9, ["warning"]), (1.5, ["warning"])]
+)
+def test_a_schedule_that_is_over_after_a_dozen_steps_is_told_whatever_its_first_step(steps, expected):
+    for ratio in (0.0, 1e-3, 0.1):
+        found = step("UG602", (ratio, ratio, ratio), scheduled=1.0, full_steps=steps)
+        assert severities(found) == expected
+    assert all(finding.causes[0].text.startswith("schedule:") for finding in found)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
+@pytest.mark.parametrize("lost", [0.5, 0.51, 1.0])
+def test_narrow_weights_of_which_most_stay_are_told_though_some_move(lost, dtype):
+    found = step("UG602", (3e-4, 4e-4, 2e-3), labels=(dtype,) * 3, optimizer="Adam", lost=lost)
+    if dtype == "float32" or lost == 0.5:
+        assert found == []
+        return
+    [finding] = found
+    assert (finding.fact, finding.value) == ("lost", lost)
+    assert finding.causes[0].text.startswith(f"rounding: the weights are {dtype}")
+    assert step("UG602", (3e-4, 4e-4, 2e-3), labels=(dtype,) * 3, lost=lost, scheduled=1.0) == []
+
+
+@pytest.mark.parametrize(
+    ("left", "ratio", "expected"),
+    [(0.04, 9e-4, ["warning"]), (0.05, 9e-4, []), (0.04, 1e-3, []), (math.nan, 1e-4, []), (0.9, 1e-4, [])],
+)
+def test_an_epsilon_above_the_gradient_is_told_where_the_step_is_short(left, ratio, expected):
+    found = step("UG602", (ratio, ratio, ratio), optimizer="Adam", damped=left)
+    assert severities(found) == expected
+    assert all(finding.causes[0].text.startswith("eps:") for finding in found)
+
+
+def test_what_makes_the_gradient_smaller_than_epsilon_comes_before_it():
+    [finding] = step("UG602", (1e-4, 1e-4, 1e-4), optimizer="Adam", damped=0.01, clipped=1e-4)
+    assert [cause.text.partition(":")[0] for cause in finding.causes] == ["clip", "eps"]
+    [finding] = step("UG602", (1e-7, 1e-7, 1e-7), optimizer="Adam", damped=0.01)
+    assert [cause.text.partition(":")[0] for cause in finding.causes] == ["eps", "learning rate"]

@@ -43,10 +43,15 @@ def summed(model: nn.Module, batch: Any) -> torch.Tensor:
     return nn.functional.cross_entropy(model(batch[0]), batch[1], reduction="sum")
 
 
-def bfloat(kind: str) -> Case:
-    """Return a case whose weights are bfloat16 and whose updates are too small to be seen there."""
+def bfloat(kind: str, optimizer: Callable[[Any], torch.optim.Optimizer]) -> Case:
+    """Return a case whose weights are bfloat16, in which small updates are not seen."""
     inputs, labels = sound.batch(kind)
-    return sound.case(kind, lambda m: m.bfloat16(), data=[(inputs.bfloat16(), labels)], optimizer=sgd(1e-9))
+    return sound.case(kind, lambda m: m.bfloat16(), data=[(inputs.bfloat16(), labels)], optimizer=optimizer)
+
+
+def falling(share: float, steps: int) -> Callable[[torch.optim.Optimizer], Any]:
+    """Return a schedule that leaves this share of the rate after every so many steps."""
+    return lambda optimizer: torch.optim.lr_scheduler.StepLR(optimizer, steps, share)
 
 
 def held(kind: str, choose: Callable[[nn.Module], Any], after: Callable[[Any], None] | None = None) -> Case:
@@ -114,7 +119,20 @@ def sick() -> list[Patient]:
             ("UG602",),
             (),
         ),
-        "step-bfloat16-lost": ("cnn", lambda: bfloat("cnn"), ("UG602",), ()),
+        "step-bfloat16-lost": ("cnn", lambda: bfloat("cnn", sgd(1e-9)), ("UG602",), ()),
+        "step-bfloat16-mostly-lost": ("mlp", lambda: bfloat("mlp", adam(1e-4)), ("UG602",), ()),
+        "step-adam-epsilon": (
+            "transformer",
+            lambda: sound.case("transformer", optimizer=adam(1e-3, eps=1.0)),
+            ("UG602",),
+            (),
+        ),
+        "step-schedule-of-epochs": (
+            "residual",
+            lambda: sound.case("residual", optimizer=adam(1e-3), schedule=falling(0.5, 1)),
+            ("UG602",),
+            (),
+        ),
         "decay-coupled-adam": (
             "cnn",
             lambda: sound.case("cnn", optimizer=coupled(1e-3, 0.5)),
@@ -166,6 +184,19 @@ def healthy() -> list[Patient]:
             (),
             (),
         ),
+        "step-schedule-of-batches": (
+            "residual",
+            lambda: sound.case("residual", optimizer=adam(1e-3), schedule=falling(0.5, 30)),
+            (),
+            (),
+        ),
+        "step-epsilon-of-inception": (
+            "cnn",
+            lambda: sound.case("cnn", optimizer=lambda p: torch.optim.RMSprop(p, 0.2, alpha=0.9, eps=1.0)),
+            (),
+            (),
+        ),
+        "step-bfloat16-large": ("mlp", lambda: bfloat("mlp", adam(3e-3)), (), ()),
         "step-clipped-sum": (
             "residual",
             lambda: sound.case(

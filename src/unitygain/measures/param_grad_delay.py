@@ -67,7 +67,7 @@ def param_grad_delay(case: Case, record: Record) -> Profile | None:
     if not still:
         return None
     blank = [name for name in named if sizes.get(name) == 0 and gradients.get(name, 0.0) > 0]
-    first = {name: gradient for name in blank if (gradient := named[name].grad) is not None}
+    first = {name: _dense(gradient) for name in blank if (gradient := named[name].grad) is not None}
     woken = _wake(case, record, named, still, first, sizes) if first else {}
     delays = tuple(float(woken.get(name, math.inf)) for name in still)
     return Profile(
@@ -114,7 +114,13 @@ def _gradients(case: Case, record: Record, wanted: dict[str, nn.Parameter]) -> d
     """Return the gradients that are not zero."""
     with trace(case, record) as live:
         found = torch.autograd.grad(live.loss, list(wanted.values()), allow_unused=True)
-    return {n: g for n, g in zip(wanted, found, strict=True) if g is not None and float(rms(g)) > 0}
+    dense = ((n, _dense(g)) for n, g in zip(wanted, found, strict=True) if g is not None)
+    return {n: g for n, g in dense if float(rms(g)) > 0}
+
+
+def _dense(gradient: Tensor) -> Tensor:
+    """A step along a sparse gradient, of a lookup, is a table like the others."""
+    return gradient.to_dense() if gradient.is_sparse else gradient
 
 
 @contextmanager

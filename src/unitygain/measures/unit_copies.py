@@ -11,6 +11,7 @@ from unitygain._registry import measure
 from unitygain._types import Profile, Site
 from unitygain.probe.linear_maps import Weight, find_weights
 from unitygain.probe.record import Record
+from unitygain.probe.redraw import TABLES
 from unitygain.stats import absmax
 from unitygain.stats.copies import frac_copies, may_copy
 
@@ -39,9 +40,9 @@ def unit_copies(case: Case, record: Record) -> Profile | None:
 
     Returns:
         One value per trainable weight of a linear map with two or more units that has a gradient, in the
-        model's order, at its module, or at its parameter's name where the module has several. Column
-        ``equal``: the fraction of units that are equal to another one, whatever their gradients. Labels: the
-        module's type. None where there is no such weight.
+        model's order, then per embedding; at its module, or at its parameter's name where that has several.
+        Column ``equal``: the fraction of units that are equal to another one, whatever their gradients.
+        Labels: the module's type. None where there is no such weight.
 
     Example:
         >>> import torch
@@ -58,9 +59,9 @@ def unit_copies(case: Case, record: Record) -> Profile | None:
         Goodfellow, Bengio and Courville, "Deep Learning" (2016), section 8.4, on breaking symmetry.
     """
     found: dict[Site, tuple[float, float, str]] = {}
-    for weight in find_weights(case.model):
+    for weight in (*find_weights(case.model), *_tables(case.model)):
         rows = list(_rows(weight, _value))
-        if not rows or len(rows[0]) < 2 or _gradient(weight.parameter) is None:
+        if not rows or len(rows[0]) < 2 or weight.parameter.grad is None:
             continue
         counted = [(0.0, 0.0)]
         # Gradients and biases are read only where it may come to that: most weights have no copies.
@@ -90,9 +91,23 @@ def unit_copies(case: Case, record: Record) -> Profile | None:
 def _count(model: nn.Module, weight: Weight) -> list[tuple[float, float]]:
     """Return the fractions of units that are equal, and of those that stay so, for each part of a weight."""
     gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
-    floor = ROUNDING * max(float(absmax(gradient)) for gradient in gradients)
+    entries = [gradient.coalesce().values() if gradient.is_sparse else gradient for gradient in gradients]
+    floor = ROUNDING * max(float(absmax(part)) for part in entries)
+    own = _gradient(weight.parameter)
+    if isinstance(weight.module, TABLES) and (own is None or float(absmax(own)) <= floor):
+        return [(0.0, 0.0)]
     parts = zip(_units(weight, _value), _units(weight, _gradient), strict=False)
     return [frac_copies(units, gradient, floor) for units, gradient in parts] or [(0.0, 0.0)]
+
+
+def _tables(model: nn.Module) -> Iterator[Weight]:
+    """Yield the weights of embeddings that no linear map shares; each output reads one entry of a column."""
+    shared = {id(weight.parameter) for weight in find_weights(model)}
+    for path, module in model.named_modules():
+        table = getattr(module, "weight", None) if isinstance(module, TABLES) else None
+        if isinstance(table, nn.Parameter) and id(table) not in shared:
+            shared.add(id(table))
+            yield Weight(path, "weight", module, table, 1.0)
 
 
 def _value(parameter: nn.Parameter) -> Tensor | None:
@@ -102,7 +117,8 @@ def _value(parameter: nn.Parameter) -> Tensor | None:
 
 
 def _gradient(parameter: nn.Parameter) -> Tensor | None:
-    return parameter.grad if parameter.grad is not None and not parameter.grad.is_sparse else None
+    gradient = parameter.grad
+    return gradient.to_dense() if gradient is not None and gradient.is_sparse else gradient
 
 
 def _rows(weight: Weight, pick: Pick) -> Iterator[Tensor]:
@@ -115,7 +131,7 @@ def _rows(weight: Weight, pick: Pick) -> Iterator[Tensor]:
         return
     if isinstance(module, _ConvTransposeNd) and module.groups > 1:
         return
-    across = isinstance(module, _ConvTransposeNd) or type(module).__name__ == "Conv1D"
+    across = isinstance(module, (_ConvTransposeNd, *TABLES)) or type(module).__name__ == "Conv1D"
     rows = taken.movedim(1, 0).flatten(1) if across else taken.flatten(1)
     yield from rows.chunk(3) if weight.name == "in_proj_weight" else (rows,)
 

@@ -3,15 +3,18 @@
 import inspect
 import math
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
+from torch import Tensor
 
 from unitygain._case import Case
 from unitygain._registry import measure
 from unitygain._types import Profile, Site
+from unitygain.measures._ahead import damping, full_steps, length, state_before
 from unitygain.probe.record import Record
 from unitygain.probe.trace import Gap
-from unitygain.stats import rms
+from unitygain.stats import frac_zero, rms
 
 UNIT = "rms(update) over rms(parameter), one optimizer step"
 ZEROS = "parameters that are all zero have no ratio and are left out"
@@ -28,8 +31,11 @@ def update_ratio(case: Case, record: Record) -> Profile | None:
     handed over with state continues from it; a new one takes its first step, in which Adam moves every
     entry by the learning rate.
 
-    Cost: one optimizer step, and memory for a copy of the parameters, gradients and optimizer state.
-    No side effects on the case.
+    Where the optimizer has an epsilon the step is taken once more without it, and a schedule is stepped a
+    thousand times ahead, on its own.
+
+    Cost: two optimizer steps, and memory for two copies of the parameters, one of the gradients, two of the
+    optimizer's state. No side effects on the case.
 
     Args:
         case: Its model holds the gradients of the pass.
@@ -40,7 +46,11 @@ def update_ratio(case: Case, record: Record) -> Profile | None:
         in the model's order; infinite where a parameter of zeros was moved. Labels are dtypes. Facts:
         ``optimizer``, ``learning_rate`` (of the first group), ``median``, ``scheduled`` (1 where a schedule
         chose the rate), ``clipped`` (norm of the gradient after the case's clip over that before it; 1
-        without a clip, NaN where the case's own step was taken). None where the case declares no optimizer.
+        without a clip), ``lost`` (of the entries with a gradient, those that the step left as they are),
+        ``damped`` (norm of the step over that of one with an epsilon of next to nothing; NaN without one) and
+        ``full_steps`` (how many at the largest rate the schedule's first thousand add up to; NaN where it
+        does not say); the case's own step leaves ``clipped`` and the last two NaN. None where the case
+        declares no optimizer.
 
     Raises:
         Gap: If the model and its optimizer cannot be copied, or the optimizer's step needs what this
@@ -66,63 +76,87 @@ def update_ratio(case: Case, record: Record) -> Profile | None:
             f"({type(error).__name__}: {error})"
         ) from error
     before = {name: parameter.detach().clone() for name, parameter in twin.model.named_parameters()}
-    optimizer, note, clipped = _step(case, twin)
-    held = {id(p) for group in optimizer.param_groups for p in group["params"]}
-    ratios = {}
-    for name, parameter in twin.model.named_parameters():
-        size = float(rms(before[name]))
-        if parameter.requires_grad and id(parameter) in held and size:
-            ratios[name] = float(rms(parameter.detach() - before[name])) / size
-    if not ratios:
+    optimizer, note, more = _step(case, twin, before)
+    if not more.ratios:
         return None
-    finite = sorted(value for value in ratios.values() if math.isfinite(value))
+    finite = sorted(value for value in more.ratios.values() if math.isfinite(value))
     facts: dict[str, float | str] = {"median": finite[len(finite) // 2] if finite else math.nan}
-    facts |= {"optimizer": type(optimizer).__name__, "learning_rate": float(optimizer.param_groups[0]["lr"])}
-    facts |= {"scheduled": float(case.schedule is not None), "clipped": clipped}
+    facts |= {"optimizer": type(optimizer).__name__}
+    facts |= {"scheduled": float(case.schedule is not None), **more.facts}
     labels = record.labels("parameter")
-    sites = tuple(Site(name) for name in ratios)
+    sites = tuple(Site(name) for name in more.ratios)
     return Profile(
         "update_ratio",
         UNIT,
         sites,
-        tuple(ratios.values()),
+        tuple(more.ratios.values()),
         labels=tuple(labels.get(site, "") for site in sites),
         facts=facts,
         note=note,
     )
 
 
-def _step(case: Case, twin: Case) -> tuple[torch.optim.Optimizer, str, float]:
-    """Take one step on the copy; return its optimizer, a sentence on what was done, what the clip left."""
+class _Taken(NamedTuple):
+    """What a step did: the ratios by name, and facts."""
+
+    ratios: dict[str, float]
+    facts: dict[str, float]
+
+
+def _step(case: Case, twin: Case, before: dict[str, Tensor]) -> tuple[torch.optim.Optimizer, str, _Taken]:
+    """Take one step on the copy; return its optimizer, a sentence on what was done, and what came of it."""
     optimizer = twin.build_optimizer()
     assert optimizer is not None
     twin.optimizer = optimizer
-    if case.schedule is not None:
-        case.schedule(optimizer)
+    schedule = case.schedule(optimizer) if case.schedule is not None else None
+    rate = float(optimizer.param_groups[0]["lr"])
+    facts = {"learning_rate": rate, "clipped": math.nan, "damped": math.nan, "full_steps": math.nan}
     if case.step is not None:
         case.step(twin, twin.batches[0])
-        return optimizer, f"{ZEROS}; the case's own step was taken", math.nan
+        return optimizer, f"{ZEROS}; the case's own step was taken", _read(twin, optimizer, before, facts)
     for parameter, original in zip(twin.model.parameters(), case.model.parameters(), strict=True):
         parameter.grad = None if original.grad is None else original.grad.detach().clone()
-    whole = _length(twin)
+    whole = _gradient_norm(twin)
     if case.clip is not None:
         case.clip(twin.model.parameters())
-    left = _length(twin) / whole if whole else 1.0
+    facts["clipped"] = _gradient_norm(twin) / whole if whole else 1.0
     if "closure" in _needed(optimizer.step):
         raise Gap(
             f"{type(optimizer).__name__}.step needs a closure; declare the step: "
             "Case(..., step=lambda case, batch: ...)"
         )
+    state = state_before(optimizer)
     optimizer.step()
+    taken = _read(twin, optimizer, before, facts)
+    taken.facts["damped"] = damping(optimizer, state, twin.model, before)
+    if schedule is not None:
+        taken.facts["full_steps"] = full_steps(schedule, optimizer)
     clipped = "clipped as the case declares" if case.clip is not None else "no clip is declared"
     scheduled = "" if case.schedule is not None else ", no schedule is declared"
-    return optimizer, f"{ZEROS}; {clipped}{scheduled}", left
+    return optimizer, f"{ZEROS}; {clipped}{scheduled}", taken
 
 
-def _length(case: Case) -> float:
+def _read(
+    twin: Case, optimizer: torch.optim.Optimizer, before: dict[str, Tensor], facts: dict[str, float]
+) -> _Taken:
+    held = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    ratios, asked, stayed = {}, 0.0, 0.0
+    for name, parameter in twin.model.named_parameters():
+        size = float(rms(before[name]))
+        if not (parameter.requires_grad and id(parameter) in held and size):
+            continue
+        ratios[name] = float(rms(parameter.detach() - before[name])) / size
+        if parameter.grad is not None and not parameter.grad.is_sparse:
+            moved = (parameter.grad == 0) | (parameter.detach() != before[name])
+            asked += parameter.numel() * (1 - float(frac_zero(parameter.grad)))
+            stayed += parameter.numel() * float(frac_zero(moved.to(torch.float32)))
+    return _Taken(ratios, {**facts, "lost": stayed / asked if asked else math.nan})
+
+
+def _gradient_norm(case: Case) -> float:
     """Norm of all gradients together."""
     gradients = [p.grad for p in case.model.parameters() if p.grad is not None and not p.grad.is_sparse]
-    return math.hypot(*(float(rms(gradient)) * math.sqrt(gradient.numel()) for gradient in gradients))
+    return length(gradients)
 
 
 def _needed(function: Callable[..., object]) -> set[str]:

@@ -13,7 +13,7 @@ from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from unitygain._types import Site, Skipped
-from unitygain.probe import losses, recurrent
+from unitygain.probe import losses, norms, recurrent
 from unitygain.probe.activations import AMBIGUOUS, SLOPES, Slope, module_slope, silenced, slope
 from unitygain.probe.leaves import in_backward, observable, unwrap
 from unitygain.probe.ledger import dtype_name
@@ -28,23 +28,13 @@ OPERATIONS: dict[str, tuple[str, ...]] = {
     "activation": ("frac_saturated", "slope_rms", "frac_open", "frac_dead"),
     "gate": ("mean", "frac_closed"),
     "loss": losses.STATISTICS,
+    "norm": norms.STATISTICS,
 }
 _SOFTMAX = frozenset({"_softmax", "_safe_softmax"})
 _PRODUCTS = frozenset({"bmm", "baddbmm", "mm", "addmm"})
 # The content of their result is still that of their operand, a little changed.
-_CARRIES = frozenset({
-    "div",
-    "native_dropout",
-    "_to_copy",
-    "clone",
-    "add",
-    "sub",
-    "rsub",
-    "neg",
-    "index",
-    "cat",
-})
-_CARRIES |= {"masked_fill", "where", "clamp", "clamp_min", "maximum"}
+_CARRIES = frozenset({"div", "native_dropout", "_to_copy", "clone", "add", "sub", "rsub", "neg", "index"})
+_CARRIES |= {"cat", "masked_fill", "where", "clamp", "clamp_min", "maximum"}
 _FOLLOWED = _PRODUCTS | _CARRIES | {"mul", "log", "binary_cross_entropy"}
 _FREE = frozenset({"detach", "view", "_unsafe_view", "alias", "t", "transpose", "expand", "clone"})
 
@@ -120,6 +110,8 @@ class Watch(TorchDispatchMode):
             self._follow(name, args, out)
         if name in losses.OPERATIONS:
             losses.watch(self, name, args, kwargs, out)
+        elif name in norms.OPERATIONS:
+            norms.watch(self, name, args)
         return out
 
     def add(self, signal: str, operation: str, tensor: Tensor, **more: Any) -> Seen:

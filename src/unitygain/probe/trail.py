@@ -14,7 +14,7 @@ class Seen:
     """One operation that was watched.
 
     Args:
-        signal: ``softmax``, ``activation``, ``gate`` or ``loss``.
+        signal: ``softmax``, ``activation``, ``gate``, ``norm`` or ``loss``.
         operation: Name of the operation, such as ``relu``.
         call: The module call whose forward was running; None outside of the model.
         like: A description of the tensor: its shape and dtype.

@@ -15,7 +15,8 @@ When it does not help:
     It shows a cause; it is rarely what to keep. The weights behind a norm had no scale to keep until now, so
     that without it the signal may grow or die with depth: set their gain first (rescale_weights). A skip path
     around each block cures the same growth and keeps the norm. In a Pre-LN transformer the norms are what
-    holds the stream, and taking them away makes it worse.
+    holds the stream, and taking them away makes it worse. A norm over one number, which puts out its bias
+    whatever comes in, is the exception: without it the layers before it learn.
 
 What it costs:
     Nothing per step; a little is saved. Larger learning rates, which normalisation allows, no longer train.
@@ -34,7 +35,7 @@ from unitygain.probe.sites import Select
 from unitygain.remedies._snapshot import Undo, swap
 
 
-@remedy(treats=("UG102", "UG104"), changes="architecture")
+@remedy(treats=("UG102", "UG104", "UG206"), changes="architecture")
 def bypass_norm(case: Case, *, sites: Select = None) -> Undo:
     """Put an identity in the place of normalisation modules.
 

@@ -1,5 +1,6 @@
 """The relative size of an optimizer's first update, read over the weights of a model."""
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -70,6 +71,11 @@ def read_updates(profiles: Mapping[str, Profile]) -> Updates | None:
     named = str(profile.facts.get("optimizer", "")) in BY_SIGN
     left_out = len(profile) - len(read)
     return Updates(middle, ratio, ordered[-1][0], len(read), left_out, named or alike)
+
+
+def read_fact(profiles: Mapping[str, Profile], name: str) -> float:
+    """Return what ``update_ratio`` says of the step as a whole; NaN where it says nothing."""
+    return float(profiles["update_ratio"].facts.get(name, math.nan))
 
 
 def behind_the_gradient(

@@ -2,9 +2,9 @@
 
 What it sees:
     The fraction of a weight's units (rows with their bias, channels of a convolution, units of a recurrent
-    state) that are equal to another one bit for bit, are not zero, and get an equal gradient. It fires above
-    a half. A head of equal rows does not: its classes have different gradients. Nor do zeros, identities, and
-    copies that the layers behind tell apart.
+    state, columns of an embedding) that are equal to another one bit for bit, are not zero, and get an equal
+    gradient. It fires above a half. A head of equal rows does not: its classes have different gradients. Nor
+    do zeros, identities, and copies that the layers behind tell apart.
 
 Why it matters:
     Units that start the same and get the same gradient take the same steps, and stay the same as long as
@@ -47,6 +47,7 @@ from unitygain.rules._numbers import spell
 from unitygain.rules._parameters import list_names
 
 SHARE = 0.5
+TABLES = {"Embedding", "EmbeddingBag"}
 RECURRENT = {"RNN", "LSTM", "GRU", "RNNCell", "LSTMCell", "GRUCell"}
 
 
@@ -83,11 +84,18 @@ def _cause(profile: Profile, site: Site, copied: tuple[Site, ...]) -> Cause:
     # A head of equal rows keeps the units before it alike, though its own gradients differ.
     alike = [here for here in profile.sites if here in copied or rows[here][0][0] > SHARE]
     recurrent = any(rows[here][1] in RECURRENT for here in alike)
-    return Cause(
+    text = (
         f"initialisation: all units of {list_names(alike)} start the same, as a constant makes them, and get "
-        "the same gradient, so that they stay copies; weights drawn at random break the symmetry",
+        "the same gradient, so that they stay copies; weights drawn at random break the symmetry"
+    )
+    # Maps that are drawn anew tell the columns of a table before them apart.
+    maps = [here for here in alike if rows[here][1] not in TABLES]
+    if not maps:
+        return Cause(text, note="not tested: what scale a table needs depends on what reads it")
+    return Cause(
+        text,
         remedy="orthogonal_init" if recurrent else "activation_init",
-        parameters={"sites": tuple(_module(here, rows[here][1]) for here in alike)},
+        parameters={"sites": tuple(_module(here, rows[here][1]) for here in maps)},
         # Rows of a continuous draw are never equal.
         predicted=(0.0, 0.0),
     )

@@ -9,6 +9,12 @@ What it sees:
     look like a random draw, so that there is nothing to polish, where the case's clip leaves less than a
     hundredth of the gradient, and where the loss is less than a thousandth of its mean per row.
 
+    Three more steps lead nowhere, and are told apart. In bfloat16 or float16 weights more than half of the
+    entries with a gradient stay where they are, while small ones move. An adaptive optimizer's epsilon leaves
+    less than a twentieth of the step that it would take without one, and the step is below 1e-3 of the median
+    weight. And a schedule, stepped after every batch as the case declares it, whose first thousand rates add
+    up to less than twelve steps at the largest of them.
+
 Why it matters:
     At 1e-6 a weight needs a million steps in one direction to change by its own size. In float32 half a
     unit in the last place is 6e-8 of a number, in bfloat16 it is 2e-3: an update below that is rounded away
@@ -17,12 +23,14 @@ Why it matters:
 
 When it is a false alarm:
     At the start of a warm-up the rate is small by intent, or zero: with a declared schedule, or a rate of
-    zero, nothing is said. A last polish of a finished model may be this slow; fine-tuning is not, at 1e-5 on
-    weights of 0.1 or less.
+    zero, nothing is said of the first step. A training that is meant to last a dozen steps. Narrow weights
+    whose optimizer keeps a wider copy, or what rounding took, for later steps. A last polish of a finished
+    model may be this slow; fine-tuning is not, at 1e-5 on weights of 0.1 or less.
 
 Remedies:
-    lower_learning_rate with a factor above 1; weights in float32 beside a bfloat16 model; an optimizer that
-    does not depend on the gradient's scale (Adam) where the loss is small by construction.
+    lower_learning_rate with a factor above 1; eps of 1e-8; a schedule that counts in batches; weights in
+    float32 beside a bfloat16 model; an optimizer that does not depend on the gradient's scale (Adam) where
+    the loss is small by construction.
 
 References:
     Micikevicius et al., "Mixed Precision Training" (arXiv:1710.03740), section 3.1, on updates that are
@@ -51,18 +59,29 @@ from unitygain._types import Cause, Finding, Profile
 from unitygain.rules._losses import reduction
 from unitygain.rules._numbers import spell
 from unitygain.rules._parameters import is_bias
-from unitygain.rules._updates import Updates, read_updates
+from unitygain.rules._small_steps import (
+    CRUMBS,
+    DAMPED,
+    DIVIDED,
+    NARROW,
+    explain_clip,
+    explain_epsilon,
+    explain_loss,
+    explain_rounding,
+    judge_epsilon,
+    judge_rounding,
+    judge_schedule,
+    left_by_clip,
+)
+from unitygain.rules._updates import Updates, read_fact, read_updates
 
 LIMIT = 1e-6
 # The largest ratio of all must be below so many limits.
 MOVES = 10.0
 AIM = 1e-3
-# What a clip must leave of a gradient, and a division of its mean per row, not to be what makes the steps too
-# small. A loss of several terms may weigh its main one by a hundredth.
-CRUMBS, DIVIDED = 0.01, 1e-3
-# Where either was measured, the step is small by mistake and not by choice, and where the step has one size
-# in every entry no larger gradient makes it longer: a hundred thousand steps to move a weight by its own size
-# are too many then.
+# Where a clip or a division made it so, the step is small by mistake and not by choice, and where it has one
+# size in every entry no larger gradient makes it longer: a hundred thousand steps to move a weight by its own
+# size are too many then.
 LIMIT_KNOWN = 1e-5
 HALF_UNIT = {"float64": 2.0**-54, "float32": 2.0**-25, "float16": 2.0**-12, "bfloat16": 2.0**-9}
 
@@ -79,11 +98,14 @@ def judge(profiles: Mapping[str, Profile]) -> Iterator[Finding]:
     updates = read_updates(profiles)
     if updates is None:
         return
-    known = _left_by_clip(profiles) < CRUMBS or reduction(profiles) < DIVIDED
-    limit = LIMIT_KNOWN if known or updates.by_sign or _from_scratch(profiles) else LIMIT
-    if not (updates.ratio < limit and updates.largest < MOVES * limit):
-        return
+    scheduled = judge_schedule(updates, profiles)
+    if scheduled:
+        yield scheduled
     if _warming_up(profiles["update_ratio"]) or not _has_gradient(profiles):
+        return
+    if not _too_small(updates, profiles):
+        other = judge_rounding(updates, profiles, _dtype(updates, profiles))
+        yield from filter(None, (other or judge_epsilon(updates, profiles),))
         return
     yield Finding(
         code="UG602",
@@ -97,36 +119,41 @@ def judge(profiles: Mapping[str, Profile]) -> Iterator[Finding]:
         quantity="update_ratio",
         value=updates.ratio,
         unit=profiles["update_ratio"].unit,
-        threshold=limit,
+        threshold=_limit(updates, profiles),
         causes=tuple(_causes(updates, profiles)),
         evidence={"largest ratio": updates.largest, "read": updates.coverage},
         fix="raise lr until the ratio of update to weight is about 1e-3",
     )
 
 
-def _causes(updates: Updates, profiles: Mapping[str, Profile]) -> Iterator[Cause]:
+def _limit(updates: Updates, profiles: Mapping[str, Profile]) -> float:
+    known = left_by_clip(profiles) < CRUMBS or reduction(profiles) < DIVIDED
+    return LIMIT_KNOWN if known or updates.by_sign or _from_scratch(profiles) else LIMIT
+
+
+def _too_small(updates: Updates, profiles: Mapping[str, Profile]) -> bool:
+    limit = _limit(updates, profiles)
+    return updates.ratio < limit and updates.largest < MOVES * limit
+
+
+def _dtype(updates: Updates, profiles: Mapping[str, Profile]) -> str:
     sizes = profiles["param_rms"]
     dtypes = dict(zip(sizes.sites, sizes.labels, strict=True)) if sizes.labels else {}
-    dtype = dtypes.get(updates.middle, "float32")
+    return dtypes.get(updates.middle, "float32")
+
+
+def _causes(updates: Updates, profiles: Mapping[str, Profile]) -> Iterator[Cause]:
+    dtype = _dtype(updates, profiles)
     half = HALF_UNIT.get(dtype, HALF_UNIT["float32"])
-    narrow = dtype in {"float16", "bfloat16"}
+    narrow = dtype in NARROW
     if narrow:
-        yield Cause(
-            f"rounding: the weights are {dtype}, where an update below {spell(half)} of a weight is lost",
-            note="not tested: it needs weights of another dtype",
-        )
-    left, times = _left_by_clip(profiles), reduction(profiles)
-    if left < CRUMBS:
-        yield Cause(
-            f"clip: it leaves {spell(left)} of the gradient's norm; the limit is far below the gradient"
-        )
-    if not updates.by_sign and times < DIVIDED and updates.ratio > 0 and not narrow:
-        yield Cause(
-            f"loss: it is {spell(times)} times its mean per row, and the gradient is as small",
-            remedy="lower_learning_rate",
-            parameters={"factor": 10.0 ** math.floor(-math.log10(times))},
-            note="a loss that is a mean does what the factor does",
-        )
+        yield explain_rounding(dtype, f"an update below {spell(half)} of a weight is lost")
+    yield from explain_clip(profiles)
+    left = read_fact(profiles, "damped")
+    if (left < DAMPED or not updates.by_sign) and updates.ratio > 0 and not narrow:
+        yield from explain_loss(profiles)
+    if left < DAMPED:
+        yield explain_epsilon(left)
     if updates.ratio > 0 and not narrow:
         factor = 10.0 ** math.floor(math.log10(AIM / updates.ratio))
         yield Cause(
@@ -150,12 +177,6 @@ def _from_scratch(profiles: Mapping[str, Profile]) -> bool:
     """Whether the trunk's weights still are a random draw: no last polish of a trained model is this slow."""
     gains = profiles.get("backward_gain")
     return gains is not None and gains.facts.get("law") == "redrawn"
-
-
-def _left_by_clip(profiles: Mapping[str, Profile]) -> float:
-    """Return what the case's clip leaves of the gradient's norm; 1 where that is not known."""
-    left = float(profiles["update_ratio"].facts.get("clipped", math.nan))
-    return 1.0 if math.isnan(left) else left
 
 
 def _warming_up(profile: Profile) -> bool:

@@ -1,15 +1,17 @@
 """UG603: parameters that should learn and get no gradient, or are frozen where their neighbours train.
 
 What it sees:
-    Three things, told apart. Trainable parameters whose gradient is None: the loss does not depend on them.
+    Four things, told apart. Trainable parameters whose gradient is None: the loss does not depend on them.
     Trainable parameters whose gradient is exactly zero in every entry; where that is so for all of them, a
-    loss of zero, or below half of a guess's cross-entropy, says that nothing is left to learn. And frozen
-    parameters: a warning where one layer is frozen and others of the very same kind, before and behind it,
-    train, most of that kind or, where the trunk's weights still are a random draw, some of it; and
-    where the frozen weights are half of the model or more, all look like a random draw (`frozen_drawn`), and
-    hand on fewer numbers than they are given, so that what they lose is lost for good. Otherwise information,
-    because a frozen backbone, a frozen first half or frozen normalisation is how fine-tuning is done, and
-    random features, more than the inputs, are a method.
+    loss of zero, or below half of a guess's cross-entropy, says that nothing is left to learn. Weights of
+    zeros that get none before two others or more, one behind the other, have moved: a warning where the
+    optimizer's step is in proportion to the gradient, information otherwise. And frozen parameters: a warning
+    where one layer is frozen and others of the very same kind, before and behind it, train, most of that kind
+    or, where the trunk's weights still are a random draw, some of it; and where the frozen weights are half
+    of the model or more, all look like a random draw (`frozen_drawn`), and hand on fewer numbers than they
+    are given, so that what they lose is lost for good. Otherwise information, because a frozen backbone, a
+    frozen first half or frozen normalisation is how fine-tuning is done, and random features, more than the
+    inputs, are a method.
 
 Why it matters:
     A parameter without a gradient is capacity, memory and optimizer state that never does anything, and
@@ -56,6 +58,7 @@ from unitygain.rules._layers import enclosing, within_any
 from unitygain.rules._losses import LEARNT, read_entropy
 from unitygain.rules._parameters import is_bias, list_owners, owner
 from unitygain.rules._ranges import SMALLEST_NORMAL
+from unitygain.rules._zeros import blank_weights, judge_series, started_at_zero
 
 
 @rule(
@@ -67,6 +70,7 @@ from unitygain.rules._ranges import SMALLEST_NORMAL
         "backward_gain",
         "param_rms",
         "param_grad_delay",
+        "update_ratio",
         "frozen_drawn",
         "fake_logit_grad",
         "act_rms",
@@ -94,6 +98,8 @@ def judge(profiles: Mapping[str, Profile]) -> Iterator[Finding]:
         zero = _not_behind_zero_weights(zero, gradients, profiles)
         if zero:
             yield _without_gradient(zero, len(trainable), profiles)
+        else:
+            yield from judge_series(len(trainable), profiles)
     frozen = [site for site, value in profiles["param_trainable"].items() if not value]
     if frozen:
         yield judge_frozen(frozen, trainable, profiles)
@@ -140,8 +146,8 @@ def _without_gradient(sites: list[Site], count: int, profiles: Mapping[str, Prof
         else []
     )
     lost = _lost(sites, profiles.get("grad_rescaled"))
-    blank = _blank(sites, profiles)
-    causes = [_started_at_zero(blank)] if blank else []
+    zeros = blank_weights(sites, profiles)
+    causes = [started_at_zero(zeros)] if zeros else []
     if dead:
         causes.append(Cause(f"no unit of {dead[0]} is on for any input of the batch (UG206)"))
     if lost:
@@ -157,7 +163,7 @@ def _without_gradient(sites: list[Site], count: int, profiles: Mapping[str, Prof
         "parameter-not-learning",
         severity,
         f"the gradient of {len(sites)} of {count} trainable parameters is exactly zero: {list_owners(sites)}",
-        tuple(dict.fromkeys((*blank, *sites))),
+        tuple(dict.fromkeys((*zeros, *sites))),
         "param_grad_rms",
         0.0,
         "rms of dL/d(parameter)",
@@ -167,28 +173,6 @@ def _without_gradient(sites: list[Site], count: int, profiles: Mapping[str, Prof
         fix=suggest(causes)
         or "follow the path from these parameters to the loss and find the factor that is zero",
     )
-
-
-def _blank(sites: Sequence[Site], profiles: Mapping[str, Profile]) -> list[Site]:
-    """Return the weights among the `sites` that start at zero and are never moved."""
-    delays = profiles.get("param_grad_delay")
-    if delays is None:
-        return []
-    rows = dict(zip(delays.sites, delays.rows, strict=True))
-    return [site for site in sites if site in rows and rows[site][0] == 0 and rows[site][1] > 1]
-
-
-def _started_at_zero(blank: Sequence[Site]) -> Cause:
-    verb = "starts" if len(blank) == 1 else "start"
-    text = (
-        f"initialisation: {list_owners(blank)} {verb} at zero; a weight of "
-        "zeros in front of another, or of a ReLU, gets no gradient and gives none, so that no step moves it"
-    )
-    # A layer can be drawn anew; what a parameter with a name of its own should be is not known.
-    if not all(site.path.endswith(".weight") for site in blank):
-        return Cause(text)
-    sites = tuple(owner(site) for site in blank)
-    return Cause(text, "activation_init", {"sites": sites}, (math.ulp(0.0), math.inf))
 
 
 def _not_behind_zero_weights(

@@ -1,0 +1,135 @@
+"""Why steps lead nowhere though none of them is tiny: a schedule, an epsilon, a rounding."""
+
+import math
+from collections.abc import Iterator, Mapping
+
+from unitygain._types import Cause, Finding, Profile
+from unitygain.rules._losses import reduction
+from unitygain.rules._numbers import spell
+from unitygain.rules._updates import Updates, read_fact
+
+# What is left of the step that the learning rate promises, where epsilon is far above the gradient.
+DAMPED = 0.05
+# Such a step is still as long as others where the rate was chosen with epsilon, as for Inception's RMSprop.
+USUAL = 1e-3
+MOSTLY = 0.5
+# No training is over after a dozen steps; 0.9 to the power of the step adds up to 10.
+DOZEN = 12.0
+# What a clip must leave of a gradient, and a division of its mean per row, not to be what makes the steps too
+# small. A loss of several terms may weigh its main one by a hundredth.
+CRUMBS, DIVIDED = 0.01, 1e-3
+NARROW = {"float16", "bfloat16"}
+
+
+def judge_schedule(updates: Updates, profiles: Mapping[str, Profile]) -> Finding | None:
+    """Say where a schedule, stepped after every batch, ends the training after a dozen steps."""
+    steps = read_fact(profiles, "full_steps")
+    if not steps < DOZEN:
+        return None
+    cause = Cause(
+        f"schedule: its rates add up to {spell(steps)} steps at the largest of them, as of one that is meant "
+        "for epochs and stepped after every batch",
+        note="not tested: what the schedule counts in is the program's to say",
+    )
+    message = f"the schedule, stepped after every batch, gives {spell(steps)} full steps in a thousand"
+    fix = "step the schedule once an epoch, or count its milestones in batches"
+    return _found(updates, "full_steps", steps, DOZEN, "steps at the largest rate", message, (cause,), fix)
+
+
+def judge_rounding(updates: Updates, profiles: Mapping[str, Profile], dtype: str) -> Finding | None:
+    """Say where most entries of narrow weights stay where they are, though they have a gradient."""
+    lost = read_fact(profiles, "lost")
+    if dtype not in NARROW or not lost > MOSTLY:
+        return None
+    message = (
+        f"the first optimizer step leaves a fraction of {spell(lost)} of all entries with a gradient where "
+        f"they are: it is less than half a unit in the last place of {dtype}"
+    )
+    fix = f'keep the weights in float32 and compute under torch.autocast("cuda", torch.{dtype})'
+    cause = explain_rounding(dtype, f"{spell(lost)} of all entries do not move")
+    return _found(updates, "lost", lost, MOSTLY, "fraction of entries", message, (cause,), fix)
+
+
+def judge_epsilon(updates: Updates, profiles: Mapping[str, Profile]) -> Finding | None:
+    """Say where an adaptive optimizer's step is a small part of what its rate promises, and short."""
+    left = read_fact(profiles, "damped")
+    if not (left < DAMPED and updates.ratio < USUAL and updates.largest < 10 * USUAL):
+        return None
+    message = (
+        f"the first optimizer step is {spell(left)} of what its learning rate promises, and changes the "
+        f"median weight by {spell(updates.ratio)} of its own rms"
+    )
+    fix = "eps=1e-8, or a learning rate as many times larger"
+    causes = (*explain_clip(profiles), *explain_loss(profiles), explain_epsilon(left))
+    return _found(updates, "damped", left, DAMPED, "of the step", message, causes, fix)
+
+
+def explain_rounding(dtype: str, what: str) -> Cause:
+    """Return the cause of updates that are lost in weights of `dtype`."""
+    return Cause(
+        f"rounding: the weights are {dtype}, where {what}",
+        note="not tested: it needs weights of another dtype",
+    )
+
+
+def left_by_clip(profiles: Mapping[str, Profile]) -> float:
+    """Return what the case's clip leaves of the gradient's norm; 1 where that is not known."""
+    left = read_fact(profiles, "clipped")
+    return 1.0 if math.isnan(left) else left
+
+
+def explain_clip(profiles: Mapping[str, Profile]) -> Iterator[Cause]:
+    """Yield the clip as a cause of small steps, where it leaves crumbs of the gradient."""
+    left = left_by_clip(profiles)
+    if left < CRUMBS:
+        yield Cause(
+            f"clip: it leaves {spell(left)} of the gradient's norm; the limit is far below the gradient"
+        )
+
+
+def explain_loss(profiles: Mapping[str, Profile]) -> Iterator[Cause]:
+    """Yield the loss as a cause of a small gradient, where it is a small part of its mean per row."""
+    times = reduction(profiles)
+    if times < DIVIDED:
+        yield Cause(
+            f"loss: it is {spell(times)} times its mean per row, and the gradient is as small",
+            remedy="lower_learning_rate",
+            parameters={"factor": 10.0 ** math.floor(-math.log10(times))},
+            note="a loss that is a mean does what the factor does",
+        )
+
+
+def explain_epsilon(left: float) -> Cause:
+    """Return the cause of a step of which an optimizer's epsilon leaves this share."""
+    return Cause(
+        f"eps: the optimizer divides by the gradient's size plus eps, which is far above it and leaves "
+        f"{spell(left)} of the step",
+        note="not tested: it needs another optimizer",
+    )
+
+
+def _found(
+    updates: Updates,
+    fact: str,
+    value: float,
+    threshold: float,
+    unit: str,
+    message: str,
+    causes: tuple[Cause, ...],
+    fix: str,
+) -> Finding:
+    return Finding(
+        "UG602",
+        "update-too-small",
+        "warning",
+        message,
+        (updates.middle,),
+        "update_ratio",
+        value,
+        unit,
+        threshold,
+        fact=fact,
+        causes=causes,
+        evidence={"ratio": updates.ratio, "largest ratio": updates.largest, "read": updates.coverage},
+        fix=fix,
+    )
