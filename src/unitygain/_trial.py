@@ -122,8 +122,9 @@ def gained(treated: Sequence[float], untreated: Sequence[float]) -> tuple[float,
     A training that broke has an infinite loss. Where untreated ones broke and no treated one did, the gain is
     infinite; its interval is that against the worst untreated loss that was seen in the place of those, which
     is less, and infinite where none was seen. Where untreated losses span a factor of ten, or all lie by more
-    than that above the treated ones, the interval is that of the ratio, and given about their geometric mean. Where a treated training broke there is none, and
-    seeds that gave the very same losses count once in it: they are one training.
+    than that above the treated ones, the interval is that of the ratio, and given about their geometric
+    mean. Where a treated training broke there is none, and seeds that gave the very same losses count once in
+    it: they are one training.
 
     Example:
         >>> better, (low, high) = gained([1.0, 1.1, 0.9], [2.0, 2.2, 1.9])
