@@ -49,7 +49,7 @@ from collections.abc import Iterator, Mapping
 from unitygain._registry import rule
 from unitygain._types import Cause, Finding, Profile
 from unitygain.rules._losses import reduction
-from unitygain.rules._numbers import spell
+from unitygain.rules._numbers import power_of_ten, spell
 from unitygain.rules._parameters import is_bias
 from unitygain.rules._updates import Updates, read_updates
 
@@ -124,11 +124,11 @@ def _causes(updates: Updates, profiles: Mapping[str, Profile]) -> Iterator[Cause
         yield Cause(
             f"loss: it is {spell(times)} times its mean per row, and the gradient is as small",
             remedy="lower_learning_rate",
-            parameters={"factor": 10.0 ** math.floor(-math.log10(times))},
+            parameters={"factor": power_of_ten(1 / times)},
             note="a loss that is a mean does what the factor does",
         )
     if updates.ratio > 0 and not narrow:
-        factor = 10.0 ** math.floor(math.log10(AIM / updates.ratio))
+        factor = power_of_ten(AIM / updates.ratio)
         yield Cause(
             f"learning rate: the update is proportional to it; {spell(factor)} times as much gives a ratio "
             f"of {spell(factor * updates.ratio)}",
