@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from torch import Tensor, nn
@@ -48,13 +48,26 @@ class Sighting:
     skipped: dict[str, str] = field(default_factory=dict)
     facts: dict[str, float | str] = field(default_factory=dict)
 
+    def comes_once(self, ledger: Ledger) -> Callable[[Call], bool]:
+        """Return whether a call's input gets its gradient, and not by a derivative of a derivative."""
+        entries = self.rows["entry"]
+
+        def once(call: Call) -> bool:
+            row = entries.get((call, ""))
+            if row is None or not ledger.described[row][2] or row in ledger.differentiated:
+                return False
+            kept = ledger.backward[row].values()
+            return not kept or any(numbers is not UNSEEN for numbers in kept)
+
+        return once
+
 
 def assemble(model: nn.Module, sighting: Sighting, ledger: Ledger, wanted: Wanted, select: Select) -> Record:
     """Return the Record of a sighting; reads the parameters and their gradients as they are."""
     sites = name_calls(sighting.calls)
     order = {call: index for index, call in enumerate(sighting.calls)}
     chosen = {call for call in sighting.calls if selects(select, call.path, call.module)}
-    trunk = find_trunk([call for call in sighting.calls if call in chosen])
+    trunk = find_trunk([call for call in sighting.calls if call in chosen], sighting.comes_once(ledger))
     record = _Draft(wanted, dict(sighting.skipped))
     last = max((call for call, _ in sighting.rows["logits"]), key=order.__getitem__, default=None)
     sighting.rows["logits"] = {key: row for key, row in sighting.rows["logits"].items() if key[0] is last}
