@@ -1,5 +1,7 @@
 """grad_steps: over how many steps in time a gradient can go back through the state of a module."""
 
+import math
+
 from unitygain._case import Case
 from unitygain._registry import measure
 from unitygain._types import Profile, Site
@@ -64,5 +66,5 @@ def grad_steps(case: Case, record: Record) -> Profile | None:
         values,
         columns=COLUMNS,
         rows=tuple((one.steps, float(one.handed), float(one.cut)) for one in found.values()),
-        note=NOTE if any(value != value for value in values) else "",
+        note=NOTE if any(map(math.isnan, values)) else "",
     )

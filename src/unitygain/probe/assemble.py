@@ -1,8 +1,9 @@
 """Turns what a probe saw into a Record: names the sites, finds the trunk, gathers the numbers."""
 
 import dataclasses
+import itertools
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from torch import Tensor, nn
@@ -76,6 +77,7 @@ def assemble(model: nn.Module, sighting: Sighting, ledger: Ledger, wanted: Wante
         for (call, leaf), row in sorted(rows.items(), key=lambda item: order[item[0][0]]):
             if call in chosen or signal in {"input", "logits"}:
                 record.add(signal, call, dataclasses.replace(sites[call], leaf=leaf), ledger, row)
+    record.values["entry.goes_past"] = {sites[call]: (1.0,) for call in going_past(trunk, sighting.calls)}
     record.add_parameters(model)
     if not trunk.blocks:
         record.skipped["gain over depth"] = (
@@ -104,6 +106,22 @@ def junctions(signal: str, trunk: Trunk, sighting: Sighting) -> dict[Key, int]:
         if row is not None:
             rows[call, ""] = row
     return rows
+
+
+def going_past(trunk: Trunk, calls: Sequence[Call]) -> list[Call]:
+    """Return the blocks whose input a module reads again behind the block, as each layer reads the first one.
+
+    The gradient there is the sum over all its readers, and none of the block's own. Not so where the very
+    same tensor enters the next block, which is a branch of its own.
+    """
+    order = {call: index for index, call in enumerate(calls)}
+    found = []
+    for call, follower in itertools.pairwise(trunk.blocks):
+        entering = call.inputs[:1]
+        behind = calls[order[follower] :]
+        if entering and entering != follower.inputs[:1] and any(entering[0] in one.inputs for one in behind):
+            found.append(call)
+    return found
 
 
 class _Draft:

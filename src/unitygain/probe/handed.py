@@ -113,5 +113,7 @@ def _steps(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], bes
         x = args[0] if args else kwargs.get("input")
         if isinstance(x, PackedSequence):
             return float(len(x.batch_sizes))
-        return float(x.shape[1 if module.batch_first and x.ndim == 3 else 0]) if observable(x) else math.nan
+        if not isinstance(x, Tensor):
+            return math.nan
+        return float(x.shape[1 if module.batch_first and x.ndim == 3 else 0])
     return 1.0 if all(leaf.ndim <= ONE_STEP for leaf in beside) else math.nan
