@@ -257,8 +257,27 @@ def zeroed() -> Case:
     return _case(model, torch.randn(BATCH, 8))
 
 
+class Stepped(nn.Module):
+    """A cell that the model calls itself, step by step."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cell, self.head = nn.GRUCell(4, 8), nn.Linear(8, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        state = x.new_zeros(len(x), 8)
+        for step in x.unbind(1):
+            state = self.cell(step, state)
+        return self.head(state)
+
+
+def stepped() -> Case:
+    """A loop over a cell."""
+    return _case(Stepped(), torch.randn(BATCH, 6, 4))
+
+
 HEALTHY: dict[str, Callable[[], Case]] = {
     make.__name__: make for make in (mlp, cnn, rnn, lstm, attention, residual, flow, game, denoiser)
 }
-APART = (broken, narrow, zeroed, unlisted, frozen, circuit, looks)
+APART = (broken, narrow, zeroed, unlisted, frozen, circuit, looks, stepped)
 EVERY: dict[str, Callable[[], Case]] = HEALTHY | {make.__name__: make for make in APART}

@@ -3,6 +3,7 @@
 import itertools
 import math
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -104,6 +105,20 @@ def test_the_first_cause_of_the_disease_is_confirmed_where_it_can_be_tested(pati
         first = finding.causes[0]
         if finding.code in patient.sick and first.predicted is not None:
             assert first.status == "confirmed", f"{finding.code}: {first}"
+
+
+@pytest.mark.parametrize("number", [0.0, math.inf, math.nan])
+@over_sick
+def test_no_number_that_was_measured_makes_a_rule_raise(patient, number):
+    """Zeros, infinities and NaN are what broken models are made of: in one profile of a rule, and in all."""
+    found = {profile.name: profile for profile in diagnose(patient).profiles.values()}
+    broken = {name: replace(one, values=(number,) * len(one)) for name, one in found.items()}
+    for rule in RULES.values():
+        read = found.keys() & {*rule.needs, *rule.wants}
+        if set(rule.needs) <= read:
+            for name in read:
+                list(rule.judge({**found, name: broken[name]}))
+            list(rule.judge({**found, **broken}))
 
 
 def quotes(message: str, value: float) -> bool:

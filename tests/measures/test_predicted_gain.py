@@ -381,6 +381,31 @@ def test_a_block_that_runs_again_is_predicted_at_each_call():
     assert predicted.values == pytest.approx(measured.values, rel=0.1)
 
 
+class Recurring(nn.Module):
+    """A map in, then one map twice: over what it made itself, or both times over what came in."""
+
+    def __init__(self, *, onward: bool) -> None:
+        super().__init__()
+        self.into, self.again, self.onward = linear(1.0), linear(1.0), onward
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.into(x)
+        state = self.again(x).tanh()
+        return state + self.again(state if self.onward else x.relu()).tanh()
+
+
+@pytest.mark.parametrize("onward", [True, False])
+def test_weights_that_run_over_what_they_made_are_not_taken_for_new_ones(onward):
+    predicted, _ = read(chain(*(Recurring(onward=onward) for _ in range(3))))
+    labels = {
+        label
+        for site, label in zip(predicted.sites, predicted.labels, strict=True)
+        if site.path.isdigit() or site.path.endswith("into")
+    }
+    again = "it runs over the same weights again, where theory takes new ones"
+    assert labels == ({again} if onward else {""})
+
+
 def test_running_statistics_are_read_in_eval_mode():
     case = draw("convolution batch norm", 3)
     with torch.no_grad():

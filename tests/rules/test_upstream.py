@@ -99,6 +99,10 @@ def test_one_weight_alone_may_be_replaced_at_once(ratio, expected):
     [
         (1e-7, (), {}, "learning rate"),
         (1e-7, (loss(reduction=0.5),), {"clipped": 0.5}, "learning rate"),
+        (1e-7, (loss(reduction=-1.0),), {}, "learning rate"),
+        (1e-7, (loss(reduction=0.0),), {}, "learning rate"),
+        (1e-7, (loss(reduction=-1e-6),), {}, "loss"),
+        (1e-7, (loss(reduction=1e-320),), {}, "loss"),
         (1e-7, (), {"clipped": 0.001}, "clip"),
         (5e-6, (), {"clipped": 0.001}, "clip"),
         (5e-6, (loss(reduction=1e-6),), {}, "loss"),
@@ -108,6 +112,11 @@ def test_one_weight_alone_may_be_replaced_at_once(ratio, expected):
 def test_a_small_step_is_put_down_to_what_makes_the_gradient_small(ratio, given, facts, first):
     [finding] = step("UG602", ratio, *given, **facts)
     assert finding.causes[0].text.startswith(f"{first}:")
+
+
+def test_a_loss_that_is_to_rise_has_no_smaller_gradient_for_it():
+    """A generator may raise the discriminator's loss: minus one time its mean is no division."""
+    assert step("UG602", 5e-6, loss(reduction=-1.0)) == []
 
 
 @pytest.mark.parametrize("facts", [{}, {"clipped": 0.5}, {"clipped": math.nan}])

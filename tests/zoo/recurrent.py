@@ -34,16 +34,16 @@ class Pooler(Reader):
 
 
 class CellReader(nn.Module):
-    """A cell that the model calls itself, step by step, and a head on its last state."""
+    """A cell that the model calls itself, and a head on its last state, cut off every so many steps."""
 
-    def __init__(self, hidden: int = 24) -> None:
+    def __init__(self, hidden: int = 24, cut: int = 0) -> None:
         super().__init__()
-        self.cell, self.head = nn.RNNCell(8, hidden), nn.Linear(hidden, 4)
+        self.cell, self.head, self.cut = nn.RNNCell(8, hidden), nn.Linear(hidden, 4), cut
 
     def forward(self, x: Tensor) -> Tensor:
         state = x.new_zeros(len(x), self.cell.hidden_size)
-        for step in x.unbind(1):
-            state = self.cell(step, state)
+        for count, step in enumerate(x.unbind(1)):
+            state = self.cell(step, state.detach() if self.cut and count % self.cut == 0 else state)
         return self.head(state)
 
 
@@ -161,6 +161,7 @@ def sick() -> list[Patient]:
         "tanh-default-150": (lambda: case(Reader(nn.RNN(8, 32, batch_first=True)), 150), ("UG401",)),
         "tanh-default-zero-600": (lambda: case(Reader(nn.RNN(8, 16, batch_first=True)), 600), ("UG401",)),
         "cell-default-120": (lambda: case(CellReader(), 120), ("UG401",)),
+        "cell-cut-12": (lambda: case(CellReader(cut=1), 12), ("UG603",)),
         "lstm-default-150": (lambda: case(Reader(nn.LSTM(8, 32, batch_first=True)), 150), ("UG401",)),
         "lstm-default-zero-300": (lambda: case(Reader(nn.LSTM(8, 16, batch_first=True)), 300), ("UG401",)),
         "gru-default-150": (lambda: case(Reader(nn.GRU(8, 32, batch_first=True)), 150), ("UG401",)),
@@ -247,4 +248,6 @@ def healthy() -> list[Patient]:
         ),
         "tanh-delay-line": lambda: case(Reader(passing(nn.RNN(8, 24, batch_first=True), 0.0, 1.0)), 20),
     }
-    return [Patient(f"rnn-{name}", "recurrent", seeded(make)) for name, make in build.items()]
+    patients = [Patient(f"rnn-{name}", "recurrent", seeded(make)) for name, make in build.items()]
+    truncated = seeded(lambda: case(CellReader(cut=6), 24))
+    return [*patients, Patient("rnn-cell-truncated-24", "recurrent", truncated, near=("UG603",))]

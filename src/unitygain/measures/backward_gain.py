@@ -1,5 +1,8 @@
 """backward_gain: by how much every block amplifies the gradient on its way back."""
 
+import math
+from dataclasses import replace
+
 from unitygain._case import Case
 from unitygain._registry import measure
 from unitygain._types import Profile
@@ -14,7 +17,8 @@ def backward_gain(case: Case, record: Record) -> Profile | None:
     """Norm of the loss's gradient at the entry of every block over that at its exit.
 
     It is the gain along the one direction that this loss on this batch sends back, over the whole batch;
-    `rms_gain` is that of a random direction.
+    `rms_gain` is that of a random direction. Where modules behind the next block read the entering
+    tensor too, as layers that are all given the first features, its gradient is theirs, and no gain is told.
 
     Cost: one reduction per junction. No side effects.
 
@@ -40,4 +44,9 @@ def backward_gain(case: Case, record: Record) -> Profile | None:
         ([0.1, 0.1, 0.1, 0.1], -20.0)
     """
     over, under = sizes(record, "entry_grad.rms"), sizes(record, "exit_grad.rms")
-    return gains(record, over, under, name="backward_gain", unit=UNIT)
+    past = dict.fromkeys(record.values.get("entry.goes_past", {}), math.nan)
+    profile = gains(record, over | past, under, name="backward_gain", unit=UNIT)
+    if profile is None or not past:
+        return profile
+    note = f"NaN at {', '.join(map(str, past))}: later modules read the block's input too"
+    return replace(profile, note=f"{profile.note}; {note}")

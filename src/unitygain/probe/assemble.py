@@ -1,8 +1,9 @@
 """Turns what a probe saw into a Record: names the sites, finds the trunk, gathers the numbers."""
 
 import dataclasses
+import itertools
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from torch import Tensor, nn
@@ -48,13 +49,26 @@ class Sighting:
     skipped: dict[str, str] = field(default_factory=dict)
     facts: dict[str, float | str] = field(default_factory=dict)
 
+    def comes_once(self, ledger: Ledger) -> Callable[[Call], bool]:
+        """Return whether a call's input gets its gradient, and not by a derivative of a derivative."""
+        entries = self.rows["entry"]
+
+        def once(call: Call) -> bool:
+            row = entries.get((call, ""))
+            if row is None or not ledger.described[row][2] or row in ledger.differentiated:
+                return False
+            kept = ledger.backward[row].values()
+            return not kept or any(numbers is not UNSEEN for numbers in kept)
+
+        return once
+
 
 def assemble(model: nn.Module, sighting: Sighting, ledger: Ledger, wanted: Wanted, select: Select) -> Record:
     """Return the Record of a sighting; reads the parameters and their gradients as they are."""
     sites = name_calls(sighting.calls)
     order = {call: index for index, call in enumerate(sighting.calls)}
     chosen = {call for call in sighting.calls if selects(select, call.path, call.module)}
-    trunk = find_trunk([call for call in sighting.calls if call in chosen])
+    trunk = find_trunk([call for call in sighting.calls if call in chosen], sighting.comes_once(ledger))
     record = _Draft(wanted, dict(sighting.skipped))
     last = max((call for call, _ in sighting.rows["logits"]), key=order.__getitem__, default=None)
     sighting.rows["logits"] = {key: row for key, row in sighting.rows["logits"].items() if key[0] is last}
@@ -63,6 +77,7 @@ def assemble(model: nn.Module, sighting: Sighting, ledger: Ledger, wanted: Wante
         for (call, leaf), row in sorted(rows.items(), key=lambda item: order[item[0][0]]):
             if call in chosen or signal in {"input", "logits"}:
                 record.add(signal, call, dataclasses.replace(sites[call], leaf=leaf), ledger, row)
+    record.values["entry.goes_past"] = {sites[call]: (1.0,) for call in going_past(trunk, sighting.calls)}
     record.add_parameters(model)
     if not trunk.blocks:
         record.skipped["gain over depth"] = (
@@ -91,6 +106,22 @@ def junctions(signal: str, trunk: Trunk, sighting: Sighting) -> dict[Key, int]:
         if row is not None:
             rows[call, ""] = row
     return rows
+
+
+def going_past(trunk: Trunk, calls: Sequence[Call]) -> list[Call]:
+    """Return the blocks whose input a module reads again behind the block, as each layer reads the first one.
+
+    The gradient there is the sum over all its readers, and none of the block's own. Not so where the very
+    same tensor enters the next block, which is a branch of its own.
+    """
+    order = {call: index for index, call in enumerate(calls)}
+    found = []
+    for call, follower in itertools.pairwise(trunk.blocks):
+        entering = call.inputs[:1]
+        behind = calls[order[follower] :]
+        if entering and entering != follower.inputs[:1] and any(entering[0] in one.inputs for one in behind):
+            found.append(call)
+    return found
 
 
 class _Draft:

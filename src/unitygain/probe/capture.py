@@ -16,6 +16,7 @@ from unitygain.probe.hooks import Hooks, takes_hooks, uncompiled
 from unitygain.probe.leaves import in_backward, lifted, observable, unwrap
 from unitygain.probe.ledger import Ledger, View, dtype_name, reduce
 from unitygain.probe.ops import OPERATIONS, Watch
+from unitygain.probe.passes import Passes
 from unitygain.probe.record import Record
 from unitygain.probe.recurrent import KINDS
 from unitygain.probe.sites import Call, Select, Trunk, find_trunk, makes_weight, name_calls, selects, trains
@@ -79,6 +80,7 @@ class Probe:
         self._hooks = Hooks()
         self._open = ExitStack()
         self._ledger = Ledger(self._hooks)
+        self._passes = Passes()
         self._sighting = Sighting()
         self._stack: list[Call] = []
         self._outermost = 0
@@ -170,6 +172,7 @@ class Probe:
             leaves = pytree.tree_leaves((args, kwargs))
             tensors = [t for t in leaves if observable(t)]
             call.inputs = tuple(self._ledger.serial(t) for t in tensors)
+            call.turn = self._passes.enter(path, tensors)
             for index, tensor in enumerate(
                 t for t, raw in zip(leaves, given, strict=True) if outermost and raw
             ):
@@ -209,6 +212,7 @@ class Probe:
                 call.parent.children.append(call)
             kept = self._floating(path, output)
             call.outputs = tuple(self._ledger.serial(tensor) for _, tensor in kept)
+            self._passes.leave(path, (tensor for _, tensor in kept))
             if call.leaf:
                 for index, (key, tensor) in enumerate(kept):
                     self._see("output", call, key if index else "", tensor)
@@ -278,7 +282,8 @@ class Probe:
     def settle(self) -> None:
         """Reduce what is costly at the trunk alone: known once all has run, due before the backward pass."""
         calls = [c for c in self._sighting.calls if selects(self._select, c.path, c.module)]
-        trunk = find_trunk(calls) if self._waiting or self._flow else Trunk()
+        once = self._sighting.comes_once(self._ledger)
+        trunk = find_trunk(calls, once) if self._waiting or self._flow else Trunk()
         if self._flow is not None:
             self._flow.settle(calls, trunk, self._watch.seen if self._watch is not None else ())
         rows = {row for signal in JUNCTION for row in junctions(signal, trunk, self._sighting).values()}

@@ -25,6 +25,7 @@ class Ledger:
         self.forward: list[dict[str, Tensor]] = []
         self.backward: list[dict[str, Tensor]] = []
         self.described: list[tuple[tuple[int, ...], str, bool]] = []
+        self.differentiated: set[int] = set()
 
     def serial(self, tensor: Tensor) -> int:
         """Return the number of this very tensor object; a new one gets the next number."""
@@ -59,9 +60,14 @@ class Ledger:
         missing = [name for name in wanted if name not in kept]
         if missing and tensor.requires_grad:
             kept.update(dict.fromkeys(missing, UNSEEN))
-            self._hooks.on_gradient(
-                tensor, lambda gradient: reduce(gradient, missing, kept, view, again=True)
-            )
+
+            def arrived(gradient: Tensor) -> None:
+                if torch.is_grad_enabled():
+                    # The gradient is given a graph, as a penalty on slopes needs it.
+                    self.differentiated.add(row)
+                reduce(gradient, missing, kept, view, again=True)
+
+            self._hooks.on_gradient(tensor, arrived)
 
 
 def reduce(

@@ -21,7 +21,8 @@ CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 class Call:
     """One call of a module in a forward pass.
 
-    Tensors are named by serial numbers, so that "the same tensor" can be asked after the pass.
+    Tensors are named by serial numbers, so that "the same tensor" can be asked after the pass. `turn` counts
+    the passes of the module: it goes up with a call on what does not come of its own last output.
     """
 
     path: str
@@ -30,6 +31,7 @@ class Call:
     number: int
     inputs: tuple[int, ...] = ()
     outputs: tuple[int, ...] = ()
+    turn: int = 0
     children: list["Call"] = field(default_factory=list)
 
     @property
@@ -81,21 +83,23 @@ class Trunk:
     end: Call | None = None
 
 
-def find_trunk(calls: Sequence[Call]) -> Trunk:
+def find_trunk(calls: Sequence[Call], usual: Callable[[Call], bool] = lambda call: True) -> Trunk:
     """Find the repeated trunk among `calls`.
 
     Modules are of one kind when class and structure agree. A candidate is a kind with two calls or
     more, no call inside another of the same kind. Kinds that hold half of the parameters of the largest
     candidate compete: those whose calls feed each other (each output is the next one's input) come
-    first, then modules with parts before bare layers, then the longest chain, then the outermost.
+    first, then modules with parts before bare layers, then the longest chain, then the outermost. Of several
+    passes through one model (see `Passes`) one is taken, the last of the longest.
 
     Args:
         calls: Calls in the order in which they began.
+        usual: Whether a call's gradient comes the usual way; a pass through such calls is preferred.
 
     Returns:
         The calls of the winning kind, and the head that was set apart from them.
     """
-    chains = _candidates(calls)
+    chains = _candidates(calls, usual)
     if not chains:
         return Trunk()
     weight = {id(chain): _parameters(chain) for chain in chains}
@@ -106,7 +110,8 @@ def find_trunk(calls: Sequence[Call]) -> Trunk:
         return Trunk(tuple(best))
     kind = _kind(best[0].module)
     after = iter(calls[calls.index(best[-1]) + 1 :])
-    return Trunk(tuple(best), next((call for call in after if _kind(call.module) == kind), None))
+    turn = best[-1].turn
+    return Trunk(tuple(best), next((c for c in after if _kind(c.module) == kind and c.turn == turn), None))
 
 
 def _preference(chain: list[Call]) -> tuple[bool, bool, bool, int, int]:
@@ -114,7 +119,7 @@ def _preference(chain: list[Call]) -> tuple[bool, bool, bool, int, int]:
     return _chained(chain), not first.leaf, type(first.module) not in CONTAINERS, len(chain), -_depth(first)
 
 
-def _candidates(calls: Sequence[Call]) -> list[list[Call]]:
+def _candidates(calls: Sequence[Call], usual: Callable[[Call], bool]) -> list[list[Call]]:
     groups: dict[object, list[Call]] = defaultdict(list)
     kinds: dict[int, object] = {}
     steps = {call.path for call in calls if call.leaf and call.number >= STEPS}
@@ -124,8 +129,18 @@ def _candidates(calls: Sequence[Call]) -> list[list[Call]]:
             kind = kinds.setdefault(id(call.module), _kind(call.module))
             if not _inside(call, kind, kinds):
                 groups[kind].append(call)
-    chains = [_without_head(group) for group in groups.values()]
+    chains = [_without_head(_one_pass(group, usual)) for group in groups.values()]
     return [c for c in chains if len(c) >= 2 and trains(c[0].module) and not is_recurrence(c)]
+
+
+def _one_pass(group: list[Call], usual: Callable[[Call], bool]) -> list[Call]:
+    """Return the calls of one pass: what leaves the last block of a pass does not enter the next pass."""
+    passes: dict[int, list[Call]] = defaultdict(list)
+    for call in group:
+        passes[call.turn].append(call)
+    return max(
+        passes.values(), key=lambda one: (len(one) > 1 and all(map(usual, one)), len(one), one[0].turn)
+    )
 
 
 def is_recurrence(chain: Sequence[Call]) -> bool:

@@ -135,7 +135,7 @@ def walk(case: Case, record: Record) -> Walks:
         [('(model)', 9, 6)]
     """
     found: dict[str, list[tuple[Any, Any, Any]]] = {}
-    heard = listen(case.model, KINDS) if _repeats(record) else {}
+    heard = listen(case.model, KINDS) if repeats(record) else {}
     modules = {path: m for path, m in case.model.named_modules() if isinstance(m, KINDS)}
     hooks = Hooks()
     with ExitStack() as stack:
@@ -158,7 +158,7 @@ def walk(case: Case, record: Record) -> Walks:
     return result
 
 
-def _repeats(record: Record) -> bool:
+def repeats(record: Record) -> bool:
     """Whether some module ran often enough to be a step in time, as far as the record has seen outputs."""
     outputs = record.of("output")
     return not outputs or any(place.site.call >= FEWEST for place in outputs)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.parameter import is_lazy
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -77,6 +78,9 @@ class Tape(TorchDispatchMode):
         self._known: dict[int, tuple[StorageWeakRef, int]] = {}
         self._count = 0
         self._detours = Detours()
+        matrices = (p for p in model.parameters() if not is_lazy(p) and p.ndim > 1)
+        self._weights = frozenset(map(key, matrices))
+        self._met: dict[int, frozenset[int]] = {}
 
     def watch(self, hooks: Hooks) -> None:
         """Set the hooks that tell which module runs and where blocks begin and end."""
@@ -110,11 +114,24 @@ class Tape(TorchDispatchMode):
             return out
         name = name.rstrip("_") if written else name
         facts = self._facts(name, args)
+        met = self._meet(now, leaves)
         module = self._stack[-1] if self._stack else ""
         now.operations.append(Operation(name, module, taken[0], taken[1], tuple(first.shape), facts))
         self._count += 1
+        self._met[self._count] = met
         self._mark(first, self._count)
         return out
+
+    def _meet(self, now: Segment, leaves: list[Tensor]) -> frozenset[int]:
+        """Return the weights that made a result, on all ways through the block; theory has no two alike."""
+        numbers = [self._value(leaf) for leaf in leaves]
+        before = frozenset[int]().union(*(self._met.get(n, frozenset()) for n in numbers if n is not None))
+        here = self._weights.intersection(
+            key(leaf) for leaf, number in zip(leaves, numbers, strict=True) if number is None
+        )
+        if before & here:
+            now.gap = "it runs over the same weights again, where theory takes new ones"
+        return before | here
 
     def _facts(self, name: str, args: tuple[Any, ...]) -> tuple[float, ...]:
         if name in SOFTMAX:
@@ -193,6 +210,7 @@ class Tape(TorchDispatchMode):
         reads = [[leaf.value for leaf in row if isinstance(leaf, Read)] for row in leaves]
         self._detours.turn(None if first is None else self._value(first), self._known, reads)
         self._known.clear()
+        self._met.clear()
         self._count = 0
 
     def _close(self, first: Tensor | None) -> None:

@@ -48,7 +48,7 @@ def read_blocks(profiles: Mapping[str, Profile]) -> list[Block]:
         for site, expected, interval, row in zip(
             theory.sites, theory.values, theory.interval, rows, strict=True
         )
-        if site in measured and expected > 0 and math.isfinite(measured[site][0])
+        if site in measured and 0 < expected < math.inf and math.isfinite(measured[site][0])
     ]
 
 

@@ -25,9 +25,13 @@ def read_entropy(profile: Profile) -> tuple[float, float] | None:
 
 
 def reduction(profiles: Mapping[str, Profile]) -> float:
-    """Return the loss over its mean per row, NaN where it is not known."""
+    """Return how many times its mean per row the loss is, NaN where it is not known.
+
+    A loss that is to rise is minus one time its mean; of one that is zero or infinite nothing can be told.
+    """
     loss = profiles.get("loss_value")
-    return float(loss.facts.get("reduction", math.nan)) if loss else math.nan
+    times = abs(float(loss.facts.get("reduction", math.nan))) if loss else math.nan
+    return times if 0 < times < math.inf else math.nan
 
 
 def target_spread(profiles: Mapping[str, Profile]) -> float:

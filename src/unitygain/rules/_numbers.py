@@ -3,6 +3,9 @@
 import math
 from collections.abc import Sequence
 
+# A little less than what float64 holds, either way.
+LARGEST_POWER = 300
+
 
 def to_db(gain: float) -> float:
     """Return 20·log10 of a gain; -infinity for 0, NaN for what is no gain."""
@@ -16,6 +19,19 @@ def from_db(decibel: float) -> float:
     if decibel > 6000:
         return math.inf
     return 10 ** (decibel / 20)
+
+
+def power_of_ten(value: float) -> float:
+    """Return the largest power of ten that is at most a positive number, within 1e-300 and 1e300.
+
+    Example:
+        >>> power_of_ten(4200.0), power_of_ten(0.02), power_of_ten(math.inf), power_of_ten(0.0)
+        (1000.0, 0.01, 1e+300, 1e-300)
+    """
+    if not value > 0:
+        return 10.0**-LARGEST_POWER
+    exponent = math.log10(value)
+    return 10.0 ** math.floor(max(-LARGEST_POWER, min(LARGEST_POWER, exponent)))
 
 
 def spell(value: float) -> str:

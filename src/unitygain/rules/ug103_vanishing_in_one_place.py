@@ -8,6 +8,9 @@ What it sees:
     Where the weights look like a random draw it says what chance leaves a block like the others, with p, and
     what the block's own weights give in random places: if that is what was measured, their scale tells it.
 
+    Of a model that runs several times in one loss, one pass is looked at, and not one whose gradient was
+    itself differentiated. A block whose input later modules read too has no gain of its own.
+
 Why it matters:
     Everything before the block learns slower by that factor, whatever the depth.
 

@@ -5,7 +5,8 @@ What it sees:
     same mean square in the same operations on the same input. It fires at a factor of 3 or more (10 dB)
     that is also five standard deviations or more, of the prediction and of the measurement together. A gain
     that is extreme but expected is not seen here: that is UG101 to UG104, where the design is to be changed.
-    A hook on the tensor between two blocks shows at both.
+    A hook on the tensor between two blocks shows at both. A block that runs over its own weights again, as a
+    recurrence does that stands between two layers, is not predicted.
     Blocks with half of their units dead are left to UG203. It is a warning where something contradicts: the
     trunk's weights still are a random draw, or other blocks of the same name, two or more and most of them,
     are as expected. Else it is a note: training alone may have aligned the weights.

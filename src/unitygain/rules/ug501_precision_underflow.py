@@ -130,7 +130,7 @@ def _causes(profile: Profile, dtype: str, scale: float) -> Iterator[Cause]:
             predicted=(0.0, REPAIRED),
         )
     values = [value for _, value in profile.finite()]
-    fall = max(values) - min(values)
+    fall = max(values) - min(values) if values else 0.0
     if fall > FAR:
         yield Cause(f"depth: in float64 the gradient itself falls by 10^{fall:.0f} between layers (UG101)")
     elif not math.isfinite(scale):

@@ -51,13 +51,12 @@ A silent example:
     []
 """
 
-import math
 from collections.abc import Iterator, Mapping
 
 from unitygain._registry import rule
 from unitygain._types import Cause, Finding, Profile
 from unitygain.rules._losses import reduction
-from unitygain.rules._numbers import spell
+from unitygain.rules._numbers import power_of_ten, spell
 from unitygain.rules._parameters import is_bias
 from unitygain.rules._small_steps import (
     CRUMBS,
@@ -155,7 +154,7 @@ def _causes(updates: Updates, profiles: Mapping[str, Profile]) -> Iterator[Cause
     if left < DAMPED:
         yield explain_epsilon(left)
     if updates.ratio > 0 and not narrow:
-        factor = 10.0 ** math.floor(math.log10(AIM / updates.ratio))
+        factor = power_of_ten(AIM / updates.ratio)
         yield Cause(
             f"learning rate: the update is proportional to it; {spell(factor)} times as much gives a ratio "
             f"of {spell(factor * updates.ratio)}",

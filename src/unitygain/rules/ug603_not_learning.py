@@ -1,17 +1,18 @@
 """UG603: parameters that should learn and get no gradient, or are frozen where their neighbours train.
 
 What it sees:
-    Four things, told apart. Trainable parameters whose gradient is None: the loss does not depend on them.
+    Five things, told apart. Trainable parameters whose gradient is None: the loss does not depend on them.
     Trainable parameters whose gradient is exactly zero in every entry; where that is so for all of them, a
     loss of zero, or below half of a guess's cross-entropy, says that nothing is left to learn. Weights of
     zeros that get none before two others or more, one behind the other, have moved: a warning where the
-    optimizer's step is in proportion to the gradient, information otherwise. And frozen parameters: a warning
-    where one layer is frozen and others of the very same kind, before and behind it, train, most of that kind
-    or, where the trunk's weights still are a random draw, some of it; and where the frozen weights are half
-    of the model or more, all look like a random draw (`frozen_drawn`), and hand on fewer numbers than they
-    are given, so that what they lose is lost for good. Otherwise information, because a frozen backbone, a
-    frozen first half or frozen normalisation is how fine-tuning is done, and random features, more than the
-    inputs, are a method.
+    optimizer's step is in proportion to the gradient, information otherwise. A recurrent module that is
+    called step by step, and at every step is handed its last state without its graph (`grad_steps` of 1): its
+    parameters get a gradient, but of no earlier step. And frozen parameters: a warning where one layer is
+    frozen and others of the very same kind, before and behind it, train, most of that kind or, where the
+    trunk's weights still are a random draw, some of it; and where the frozen weights are half of the model or
+    more, all look like a random draw (`frozen_drawn`), and hand on fewer numbers than they are given, so that
+    what they lose is lost for good. Otherwise information, because a frozen backbone, a frozen first half or
+    frozen normalisation is how fine-tuning is done, and random features, more than the inputs, are a method.
 
 Why it matters:
     A parameter without a gradient is capacity, memory and optimizer state that never does anything, and
@@ -22,7 +23,8 @@ When it is a false alarm:
     out, an embedding table of a token type that did not occur. Experts are recognised by their name and
     reported as information. Behind a weight that starts at zero (a zero-initialised residual branch, the
     B matrix of LoRA, a zeroed head) everything has a zero gradient in the first step only: what starts at
-    zero is moved along its gradient, and nothing is said of what gets one then.
+    zero is moved along its gradient, and nothing is said of what gets one then. A rule of learning that is
+    local in time by design cuts every state on purpose; of a truncation to two steps or more nothing is said.
 
 Remedies:
     unfreeze; activation_init where weights start at zero in a row; call the module in forward; take
@@ -52,6 +54,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from unitygain._registry import rule
 from unitygain._types import Cause, Finding, Profile, Severity, Site
+from unitygain.rules._cut import judge_cut
 from unitygain.rules._fixes import suggest
 from unitygain.rules._frozen import judge_frozen
 from unitygain.rules._layers import enclosing, within_any
@@ -72,6 +75,7 @@ from unitygain.rules._zeros import blank_weights, judge_series, started_at_zero
         "param_grad_delay",
         "update_ratio",
         "frozen_drawn",
+        "grad_steps",
         "fake_logit_grad",
         "act_rms",
         "act_frac_dead",
@@ -81,7 +85,7 @@ from unitygain.rules._zeros import blank_weights, judge_series, started_at_zero
     ),
 )
 def judge(profiles: Mapping[str, Profile]) -> Iterator[Finding]:
-    """Yield one finding for unused, one for zero-gradient and one for frozen parameters."""
+    """Yield a finding each for unused, zero-gradient, short-sighted and frozen parameters."""
     trainable = [site for site, value in profiles["param_trainable"].items() if value]
     gradients = dict(profiles["param_grad_rms"].items())
     unused = [site for site in trainable if site not in gradients]
@@ -100,6 +104,9 @@ def judge(profiles: Mapping[str, Profile]) -> Iterator[Finding]:
             yield _without_gradient(zero, len(trainable), profiles)
         else:
             yield from judge_series(len(trainable), profiles)
+    cut = judge_cut(profiles)
+    if cut is not None:
+        yield cut
     frozen = [site for site, value in profiles["param_trainable"].items() if not value]
     if frozen:
         yield judge_frozen(frozen, trainable, profiles)

@@ -52,7 +52,7 @@ from dataclasses import dataclass
 from unitygain._registry import rule
 from unitygain._types import Cause, Finding, Profile
 from unitygain.rules._losses import reduction
-from unitygain.rules._numbers import spell
+from unitygain.rules._numbers import power_of_ten, spell
 
 OUTWEIGHS = 2.0
 # The weight that the gradient reaches best, usually the head, must feel the decay too: where it does not, the
@@ -136,7 +136,8 @@ class Pull:
     def factor(self) -> float:
         """The power of ten that brings the ratio to a tenth or below, and decoupled decay to a slow one."""
         slow = AIM_PER_STEP / self.taken if self.kind == "decoupled" else math.inf
-        return 10.0 ** math.floor(math.log10(min(AIM / self.ratio, slow)))
+        weak = AIM / self.ratio if self.ratio > 0 else math.inf
+        return power_of_ten(min(weak, slow))
 
 
 def _causes(profiles: Mapping[str, Profile], pull: Pull) -> Iterator[Cause]:

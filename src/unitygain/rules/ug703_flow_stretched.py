@@ -73,9 +73,9 @@ def judge(profiles: Mapping[str, Profile]) -> Iterable[Finding]:
     profile = profiles["jacobian_log_det"]
     seen = {name: float(value) for name, value in profile.facts.items()}
     stretch, dimension = seen["stretch"], int(seen["dimension"])
-    if not stretch >= STRETCH:
-        return
     blocks = worst_blocks(profile, dimension)
+    if not (blocks and stretch >= STRETCH):
+        return
     severity: Severity = "error" if stretch >= FATAL else "warning"
     site, most, _ = blocks[0]
     yield Finding(
@@ -101,6 +101,7 @@ def worst_blocks(profile: Profile, dimension: int) -> list[Stretched]:
     found = [
         (site, row[0] / math.exp(volume / dimension) if volume > -math.inf else math.inf, label)
         for (site, volume), row, label in zip(profile.items(), profile.rows, profile.labels, strict=True)
+        if volume < math.inf
     ]
     return sorted(found, key=lambda block: -block[1])
 

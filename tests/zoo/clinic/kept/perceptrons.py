@@ -306,10 +306,13 @@ class Smoother(nn.Module):
 
 
 def oversmoothed(dice: Dice, sick: bool) -> Case:
-    """A deep graph network that averages over neighbours until all nodes are one."""
+    """A deep graph network that averages over neighbours until all nodes are one.
+
+    A share of the first features in each layer keeps them apart; a small one, as it takes from the gradient.
+    """
     classes, features, width, depth = 4, dice.whole(8, 12), dice.whole(24, 32), dice.whole(12, 16)
     graphs = communities(dice.whole(48, 64), features, classes, 0.25, 0.15)
-    build = partial(Smoother, features, width, depth, classes, 0.0 if sick else 0.6)
+    build = partial(Smoother, features, width, depth, classes, 0.0 if sick else 0.15)
     return Case(build, node_loss, graphs, lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.8))
 
 
