@@ -1,7 +1,5 @@
 """The clinic: its programs are what they say, its sums are right, and the diagnosis tells them apart."""
 
-import statistics
-
 import pytest
 from scipy.stats import binomtest
 from zoo.clinic import HEALTHY, SICK
@@ -17,6 +15,8 @@ FITTED_WELL = [program for program in HEALTHY if not program.kept]
 # A few that are told in a second: one of a kind each.
 QUICK = ("relu-shut-by-bias", "states-detached", "clip-values-too-low", "root-at-zero")
 LEAST, CAUSES, PER_CAUSE = 40, 20, 3
+# Of the programs that are kept aside: half of the least.
+ASIDE = LEAST // 2
 # The seed of the fitted and the kept half.
 CLINIC = 0
 
@@ -33,9 +33,9 @@ def test_there_are_enough_of_them():
     assert max(causes.count(cause) for cause in causes) <= PER_CAUSE
 
 
-def test_the_split_is_about_in_halves_and_keeps_twins_together():
-    assert 0.35 < statistics.fmean(program.kept for program in SICK) < 0.65
-    assert 0.35 < statistics.fmean(program.kept for program in HEALTHY) < 0.65
+def test_enough_are_kept_aside_and_twins_stay_together():
+    assert sum(program.kept for program in SICK) >= ASIDE
+    assert sum(program.kept for program in HEALTHY) >= ASIDE
     assert all(program.well().kept == program.kept for program in SICK)
 
 

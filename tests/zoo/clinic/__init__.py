@@ -12,6 +12,7 @@ from zoo.clinic import (
     sequences,
     sound_images,
     sound_sequences,
+    strangers,
 )
 from zoo.clinic.program import Program
 
@@ -24,12 +25,14 @@ SICK: tuple[Program, ...] = (
     *learning.SICK,
     *numbers.SICK,
     *makers.SICK,
+    *strangers.SICK,
     *kept.SICK,
 )
 HEALTHY: tuple[Program, ...] = (
     *(program.well() for program in SICK),
     *sound_images.HEALTHY,
     *sound_sequences.HEALTHY,
+    *strangers.HEALTHY,
     *kept.HEALTHY,
 )
 PROGRAMS = (*SICK, *HEALTHY)

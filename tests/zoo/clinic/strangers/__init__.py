@@ -1,0 +1,9 @@
+"""Programs by authors who did not know what the rules say; kept aside at first, opened to mend the rules."""
+
+from zoo.clinic.program import Program
+from zoo.clinic.strangers import convolutions, generative, perceptrons, recurrent_and_attention
+
+_FILES = (recurrent_and_attention, convolutions, perceptrons, generative)
+
+SICK: tuple[Program, ...] = tuple(program for file in _FILES for program in file.SICK)
+HEALTHY: tuple[Program, ...] = tuple(program for file in _FILES for program in file.HEALTHY)
