@@ -218,3 +218,30 @@ def test_growth_that_norms_make_is_judged_at_50_decibels_and_other_growth_at_60(
     assert bool(found) is fires
     for finding in found:
         assert finding.threshold == pytest.approx(10 ** ((50 if norm > 1 else 60) / depth / 20))
+
+
+def sines(factor: float, activation: str = "sin") -> dict[str, Profile]:
+    """Return 12 blocks of weights at sqrt(2) before an activation with a factor beside it."""
+    per_block = factor * math.sqrt(2) * 0.7
+    profiles = gains(*[per_block] * 12)
+    blocks = profiles["backward_gain"].sites
+    layers = Profile("weight_gain", "x", blocks, (math.sqrt(2),) * 12, labels=(f"Linear→{activation}",) * 12)
+    slopes = Profile(
+        "act_frac_saturated", "x", blocks, (0.0,) * 12, labels=(activation,) * 12, rows=((0.7, 1.0),) * 12
+    )
+    rows = ((math.sqrt(2), 0.7 * factor),) * 12
+    parts = Profile(
+        "gain_parts", "x", blocks, (per_block,) * 12, columns=("weights", "activation"), rows=rows
+    )
+    return profiles | {one.name: one for one in (layers, slopes, parts)}
+
+
+def test_a_factor_beside_an_activation_multiplies_the_weights():
+    """A sine of 30·Wx passes 30 times its slope; the weights must be divided by it."""
+    (finding,) = ug102.judge(sines(30.0))
+    first = finding.causes[0]
+    assert first.text.startswith("weights: sqrt(fan_in·var) = 1.41, times the 30 of forward beside the sin")
+    assert first.parameters["gain"] == pytest.approx(1 / 0.7 / 30)
+    without = sines(30.0) | {"gain_parts": sines(1.0)["gain_parts"]}
+    (finding,) = ug102.judge(without)
+    assert not any("beside" in cause.text for cause in finding.causes)

@@ -9,7 +9,7 @@ from rules.profiles import judged, profile, severities
 import unitygain.rules  # noqa: F401 (fills the table)
 from unitygain._registry import RULES
 from unitygain._types import Profile, Site
-from unitygain.rules._depth_causes import layers_per_block, most_common
+from unitygain.rules._activation_causes import layers_per_block, most_common
 from unitygain.rules._layers import read_layers
 from unitygain.rules._parameters import list_names
 

@@ -1,12 +1,13 @@
 """What stands behind a finding is named before it: other findings, and what scales the gradient."""
 
 import math
+from dataclasses import replace
 
 import pytest
 from rules.profiles import judged, profile, severities
 
 import unitygain.rules  # noqa: F401 (fills the table)
-from unitygain._types import Finding, Site
+from unitygain._types import Cause, Finding, Site
 from unitygain.rules._order import in_order
 
 NAMES = ("0.weight", "1.weight", "2.weight")
@@ -47,6 +48,18 @@ def test_no_error_is_read_after_a_lesser_finding_that_is_not_behind_it(lesser):
     assert codes(found("UG605"), found("UG201"), growing, found("UG203", "warning"))[:2] == ["UG201", "UG605"]
     flow = found("UG201"), found("UG703", lesser), found("UG603", "warning"), found("UG101")
     assert codes(*flow) == ["UG101", "UG703", "UG201", "UG603"]
+
+
+def test_a_signal_that_falls_is_read_before_inputs_that_only_biases_reach():
+    alike, falls = found("UG205"), found("UG202", "warning")
+    by_biases = replace(alike, causes=(Cause("biases: ...", "zero_biases"), Cause("depth: ...")))
+    averaged = replace(
+        alike, causes=(Cause("attention: ...", "scale_branch"), Cause("biases: ...", "zero_biases"))
+    )
+    shrinks = found("UG101", "warning")
+    assert codes(by_biases, falls, shrinks, found("UG103")) == ["UG103", "UG101", "UG202", "UG205"]
+    assert codes(averaged, falls) == ["UG205", "UG202"]
+    assert codes(by_biases, found("UG101", "info")) == ["UG205", "UG101"]
 
 
 def test_a_step_of_one_size_does_not_follow_from_a_gradient_that_grows():

@@ -3,48 +3,31 @@
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 
 from unitygain._types import Cause, Profile, Site
-from unitygain.rules._layers import (
-    SATURATING,
-    SCALE_FREE,
-    SLOPE,
-    Layer,
-    enclosing,
-    parameter_rms,
-    read_layers,
-    value_at,
-    within_any,
+from unitygain.rules._activation_causes import (
+    LOOSE_CURVED,
+    LOOSE_HIGH,
+    LOOSE_LOW,
+    Suspect,
+    blame_biases,
+    blame_slope,
+    factor_beside,
+    layers_per_block,
+    most_common,
 )
+from unitygain.rules._layers import SCALE_FREE, SLOPE, Layer, read_layers, within_any
 from unitygain.rules._numbers import from_db, median, spell, to_db
 from unitygain.rules._parameters import is_bias, owner
 
 # What counts as a cause: a decibel per block is 12 % per block.
 NOTABLE = 1.0
-# A layer at its own gain passes 0.85 to 1.1 of the gradient: tanh at unit signals loses up to 15 %, and the
-# norm of one gradient through one draw of a layer of width 32 wanders by sqrt(5/32)/2, 20 % in one layer and
-# a few per cent in the mean of many.
-LOOSE_LOW, LOOSE_HIGH = 0.85, 1.1
-# A curved activation at its own gain: its slope follows the signal, which is not at unit size in every layer.
-# The mean over 24 layers was seen from 0.79 (softsign) to 1.25 (softplus).
-LOOSE_CURVED = 0.75, 1.3
 # Decibels from 1 from which on the weights of a norm are worth a word.
 UNUSUAL = 6.0
-# Biases of this rms put a bounded activation where its slope is a quarter of that at rest, and less.
-FLAT = 1.5
 # Skip and branch are at right angles only on average: their sum of squares is the gain's within this factor.
 AGREE = 1.12
 # A ReLU behind the sum passes half of the squares of a signal of either sign, and all of a positive one.
 OPEN = math.sqrt(0.5)
-
-
-@dataclass(frozen=True)
-class Suspect:
-    """A cause and the decibels per block that it accounts for, with the sign of the trend."""
-
-    decibel: float
-    cause: Cause
 
 
 def explain_depth(
@@ -67,7 +50,8 @@ def explain_depth(
         found += blame_branch(blocks, per_block, parts, forward=forward)
         found += blame_skip(per_block, parts)
     else:
-        found += blame_weights(layers, blocks, per_block)
+        beside = factor_beside(profiles, layers, blocks, parts) if per_block > 1 else 1.0
+        found += blame_weights(layers, blocks, per_block, beside)
         found += blame_slope(layers, blocks, per_block, forward=forward)
         found += blame_biases(profiles, layers, blocks, per_block, forward=forward)
         found += blame_norm(profiles, parts, per_block)
@@ -108,8 +92,10 @@ def read_parts(profiles: Mapping[str, Profile]) -> dict[str, float]:
     return {name: median(values) for name, values in found.items() if values}
 
 
-def blame_weights(layers: list[Layer], blocks: tuple[Site, ...], per_block: float) -> Iterable[Suspect]:
-    """Yield the weights, where their gain is not what the activation behind them needs."""
+def blame_weights(
+    layers: list[Layer], blocks: tuple[Site, ...], per_block: float, beside: float
+) -> Iterable[Suspect]:
+    """Yield the weights, where their gain, times a factor beside the activation, is not what that needs."""
     if not layers:
         return
     usual = most_common(layers)
@@ -117,7 +103,8 @@ def blame_weights(layers: list[Layer], blocks: tuple[Site, ...], per_block: floa
     needed = usual[0].needed
     gain = from_db(sum(to_db(layer.gain) for layer in usual) / len(usual))
     each = layers_per_block(layers, blocks)
-    wrong = to_db(gain / needed) * each
+    alone = gain * beside / needed
+    wrong = to_db(alone) * each
     name = usual[0].activation
     # A slope that depends on the scale of the signal comes back to its usual size with it.
     free = name in SCALE_FREE or (name in SLOPE and gain < needed)
@@ -126,87 +113,23 @@ def blame_weights(layers: list[Layer], blocks: tuple[Site, ...], per_block: floa
     # weights choose, and the gain is 1.
     least, most = (min(centre, 1.0), max(centre, 1.0)) if name in SCALE_FREE else (centre, centre)
     behind = f"{name} needs {spell(needed)}" if name not in {"identity", *SLOPE} else "1 keeps the scale"
-    default = " (fan_in·var = 1/3, PyTorch's default initialisation)" if abs(gain**2 - 1 / 3) < 0.02 else ""
     yield Suspect(
         wrong,
         Cause(
-            f"weights: sqrt(fan_in·var) = {spell(gain)}{default} where {behind}; that alone gives "
-            f"{spell(gain / needed)}x per layer, {spell(from_db(wrong))}x per block",
+            f"weights: {_spell_gain(gain, beside, name)} where {behind}; that alone gives {spell(alone)}x "
+            f"per layer, {spell(from_db(wrong))}x per block",
             "rescale_weights",
-            {"sites": tuple(layer.site.path for layer in usual), "gain": needed},
+            {"sites": tuple(layer.site.path for layer in usual), "gain": needed / beside},
             (least * low**each, most * high**each),
         ),
     )
 
 
-def layers_per_block(layers: list[Layer], blocks: tuple[Site, ...]) -> float:
-    """Return how many of the layers a block holds on average; blocks that share a layer hold it each."""
-    times = Counter(block.path for block in blocks)
-    return sum(times[above] for layer in layers for above in enclosing(layer.site.path)) / len(blocks)
-
-
-def most_common(layers: list[Layer]) -> list[Layer]:
-    """Return the layers with the activation that most have."""
-    [(first, _)] = Counter(layer.activation for layer in layers).most_common(1)
-    return [layer for layer in layers if layer.activation == first]
-
-
-def blame_slope(
-    layers: list[Layer], blocks: tuple[Site, ...], per_block: float, *, forward: bool
-) -> Iterable[Suspect]:
-    """Yield an activation whose slope is nowhere near 1, such as the sigmoid's quarter."""
-    flat = [layer for layer in layers if layer.activation in SLOPE]
-    if not flat or forward:
-        return
-    name, slope = flat[0].activation, SLOPE[flat[0].activation]
-    each = layers_per_block(flat, blocks)
-    wrong = to_db(slope) * each
-    centre = per_block / from_db(wrong)
-    of = {"sigmoid": "Sigmoid", "hardsigmoid": "Hardsigmoid"}[name]
-    yield Suspect(
-        wrong,
-        Cause(
-            f"activation: the slope of a {name} is at most {spell(slope)}, which alone gives that per layer",
-            "swap_activation",
-            {"of": of, "to": "Tanh"},
-            (centre * LOOSE_LOW**each, centre * LOOSE_HIGH**each),
-        ),
-    )
-
-
-def blame_biases(
-    profiles: Mapping[str, Profile],
-    layers: list[Layer],
-    blocks: tuple[Site, ...],
-    per_block: float,
-    *,
-    forward: bool,
-) -> Iterable[Suspect]:
-    """Yield the biases, where those of most layers push a bounded activation to where it is flat."""
-    bounded = [layer for layer in layers if layer.activation in SATURATING]
-    pushed = [layer for layer in bounded if _pushed(profiles, layer)]
-    if forward or len(pushed) <= len(bounded) / 2:
-        return
-    each = layers_per_block(bounded, blocks)
-    logs = [to_db(layer.gain / layer.needed * SLOPE.get(layer.activation, 1.0)) for layer in bounded]
-    alone = from_db(sum(logs) / len(logs) * each)
-    size = median([parameter_rms(profiles, f"{layer.site.path}.bias") for layer in pushed])
-    yield Suspect(
-        to_db(per_block / alone),
-        Cause(
-            f"biases: rms {spell(size)} in {len(pushed)} of {len(bounded)} layers, most of what their "
-            f"activation sees, which is flat there; the weights alone give {spell(alone)}x per block",
-            "zero_biases",
-            {"sites": tuple(layer.site.path for layer in pushed)},
-            (alone * LOOSE_CURVED[0] ** each, alone * LOOSE_CURVED[1] ** each),
-        ),
-    )
-
-
-def _pushed(profiles: Mapping[str, Profile], layer: Layer) -> bool:
-    """Whether the layer's bias is large, and the larger part of what it puts out."""
-    bias = parameter_rms(profiles, f"{layer.site.path}.bias")
-    return bias > FLAT and bias > value_at(profiles, "act_rms", layer.site) / math.sqrt(2)
+def _spell_gain(gain: float, beside: float, activation: str) -> str:
+    """Write the gain of the weights, and the factor that multiplies it where there is one."""
+    default = " (fan_in·var = 1/3, PyTorch's default initialisation)" if abs(gain**2 - 1 / 3) < 0.02 else ""
+    text = f"sqrt(fan_in·var) = {spell(gain)}{default}"
+    return text if beside == 1 else f"{text}, times the {spell(beside)} of forward beside the {activation},"
 
 
 def blame_norm(

@@ -11,6 +11,9 @@ FIRST = ("UG901", "UG604", "UG606", "UG607", "UG207", "UG703")
 LAST = ("UG605", "UG105", "UG611", "UG601", "UG602")
 # Logits that are too large, and a gradient that is, follow from a signal or a gradient that grows.
 GROWTH = frozenset({"UG102", "UG104", "UG201"})
+# Where a signal that falls leaves the biases alone, the inputs become the same. A note says that the fall may
+# be chance.
+DECAY = ("UG101", "UG202")
 
 
 def in_order(findings: Collection[Finding]) -> tuple[Finding, ...]:
@@ -19,7 +22,8 @@ def in_order(findings: Collection[Finding]) -> tuple[Finding, ...]:
     A loss that starts too high, and a step that is too large in proportion to the gradient, come after a
     signal or a gradient that grows: where that is less severe in itself it moves up to them, so that no
     error is read after a lesser finding that has nothing to do with it. In a flow such growth is its
-    stretch, which moves up to the growth alike.
+    stretch, which moves up to the growth alike. Inputs that become the same because the signal falls
+    below the biases come after a warning of that fall in the same way.
 
     Example:
         >>> from unitygain._types import Site
@@ -32,6 +36,7 @@ def in_order(findings: Collection[Finding]) -> tuple[Finding, ...]:
         >>> codes(found("UG605"), found("UG201", "warning"), found("UG607", "warning"))
         ['UG201', 'UG605', 'UG607']
     """
+    alike = min((_severity(finding) for finding in findings if _left_to_biases(finding)), default=0)
     consequences = [_severity(finding) for finding in findings if _follows(finding)]
     growth = [finding for finding in findings if finding.code in GROWTH]
     most = min(map(_severity, growth), default=0)
@@ -44,6 +49,8 @@ def in_order(findings: Collection[Finding]) -> tuple[Finding, ...]:
                 return *ahead[:3], 0
         if code in GROWTH and severe == most and min(consequences, default=severe) < severe:
             return min(consequences), 1, code, 1
+        if code in DECAY and finding.severity == "warning" and alike < severe:
+            return alike, 0, "UG205", DECAY.index(code) - len(DECAY)
         place = FIRST.index(code) - len(FIRST) if code in FIRST else 0
         return severe, 2 + LAST.index(code) if code in LAST else place, code, 1
 
@@ -58,3 +65,8 @@ def _follows(finding: Finding) -> bool:
     """Whether a finding is what a growing signal or gradient makes of the loss or of a step."""
     by_sign = finding.evidence.get("step") == "has one size in every entry"
     return finding.code == "UG605" or (finding.code == "UG601" and not by_sign)
+
+
+def _left_to_biases(finding: Finding) -> bool:
+    """Whether inputs become the same where the weights let the signal fall below the biases."""
+    return finding.code == "UG205" and bool(finding.causes) and finding.causes[0].remedy == "zero_biases"

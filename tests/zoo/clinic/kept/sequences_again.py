@@ -529,7 +529,7 @@ SICK: tuple[Program, ...] = (
         one_feature,
         Truth(
             "norm-erases",
-            ("UG202", "UG205", "UG603", "UG103", "UG105", "UG101"),
+            ("UG206", "UG202", "UG205", "UG603", "UG103", "UG105", "UG101"),
             r"^norm|LayerNorm|normalis(es|ation)|outputs? of norm",
             ("bypass_norm",),
             (("bypass_norm", {"sites": ("norm",)}),),
