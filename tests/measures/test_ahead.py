@@ -1,6 +1,7 @@
 """What the optimizer's step tells of those to come: epsilon, the schedule, and what rounding takes."""
 
 import copy
+import functools
 import math
 from typing import Any
 
@@ -62,6 +63,29 @@ def test_a_schedule_is_worth_so_many_full_steps(schedule: Any, expected: float) 
     case = squares(_net(), 4, 5, optimizer=_sgd, schedule=schedule)
     profile = measured(case, "update_ratio")["update_ratio"]
     assert profile.facts["full_steps"] == pytest.approx(expected, rel=1e-9, nan_ok=True)
+
+
+def _noam(step: int) -> float:
+    return 0.1 * min((step + 1) ** -0.5, (step + 1) * 100**-1.5)
+
+
+@pytest.mark.parametrize(
+    ("factor", "rise", "granted"),
+    [
+        (_noam, 100.0, 0.01),
+        (lambda step: 0.5**step, 1.0, 1.0),
+        (lambda step: (step + 1) / 1e5, 1000.0, math.nan),
+        (lambda step: min(step, 10) - step / 200, math.nan, 9.95),
+        (lambda _: 0.0, math.nan, math.nan),
+    ],
+)
+def test_what_a_schedule_grants_of_the_rate_is_told_where_it_has_passed_its_peak(factor, rise, granted):
+    schedule = functools.partial(torch.optim.lr_scheduler.LambdaLR, lr_lambda=factor)
+    facts = measured(squares(_net(), 4, 5, optimizer=_sgd, schedule=schedule), "update_ratio")[
+        "update_ratio"
+    ].facts
+    assert facts["rise"] == pytest.approx(rise, rel=1e-9, nan_ok=True)
+    assert facts["granted"] == pytest.approx(granted, rel=1e-9, nan_ok=True)
 
 
 @pytest.mark.parametrize(("rate", "lost"), [(1e-4, 1.0), (0.1, 0.0)])

@@ -182,6 +182,29 @@ def test_a_schedule_that_is_over_after_a_dozen_steps_is_told_whatever_its_first_
     assert all(finding.causes[0].text.startswith("schedule:") for finding in found)
 
 
+@pytest.mark.parametrize(
+    ("granted", "rise", "optimizer", "expected"),
+    [
+        (0.01, 300.0, "Adam", ["warning"]),
+        (0.05, 300.0, "Adam", []),
+        (0.01, 3e4, "Adam", []),  # the steps are long enough
+        (1e-4, 300.0, "Adam", []),  # the schedule is the rate itself
+        (0.01, 1.0, "Adam", []),  # resumed near its end
+        (math.nan, 300.0, "Adam", []),
+        (0.01, 300.0, "SGD", []),
+    ],
+)
+def test_a_schedule_that_multiplies_a_rate_and_is_one_by_itself_is_told(granted, rise, optimizer, expected):
+    ratios = (2e-7, 3e-7, 5e-6)
+    found = step(
+        "UG602", ratios, optimizer=optimizer, scheduled=1.0, full_steps=600.0, granted=granted, rise=rise
+    )
+    assert severities(found) == expected
+    for finding in found:
+        assert finding.causes[0].text.startswith("schedule: the largest")
+        assert finding.causes[0].parameters["factor"] == pytest.approx(1 / granted)
+
+
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
 @pytest.mark.parametrize("lost", [0.5, 0.51, 1.0])
 def test_narrow_weights_of_which_most_stay_are_told_though_some_move(lost, dtype):

@@ -4,7 +4,7 @@ import copy
 import math
 import warnings
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -56,24 +56,47 @@ def state_before(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
     return copy.deepcopy(optimizer.state_dict())
 
 
-def full_steps(schedule: Any, optimizer: torch.optim.Optimizer) -> float:
-    """How many steps at its largest rate the next thousand of a schedule, stepped after each, add up to.
+class Schedule(NamedTuple):
+    """What the next thousand rates of a schedule come to; NaN where it does not say.
+
+    Args:
+        full_steps: How many steps at the largest of them they add up to.
+        rise: The largest of them over the first.
+        granted: The largest of them over the rate that the optimizer was given; NaN also where that comes
+            last, so that a later one may be larger.
+    """
+
+    full_steps: float = math.nan
+    rise: float = math.nan
+    granted: float = math.nan
+
+
+def look_ahead(schedule: Any, optimizer: torch.optim.Optimizer) -> Schedule:
+    """Return what the next thousand rates of a schedule, stepped after each, come to.
+
+    A schedule that ends before, or needs to be told of a loss, does not say how long it is meant to last, or
+    when it falls.
 
     Args:
         schedule: A learning-rate scheduler; it is stepped.
         optimizer: Its own; the rates change.
-
-    Returns:
-        NaN where the schedule ends before, or needs to be told of a loss: how long it is meant to last, or
-        when it falls, is not known.
     """
     rates = []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for _ in range(HORIZON):
-            rates.append(sum(float(group["lr"]) for group in optimizer.param_groups))
+            rates.append(_rate(optimizer, "lr"))
             try:
                 schedule.step()
             except Exception:
-                return math.nan
-    return math.fsum(rates) / max(rates) if max(rates) > 0 else math.nan
+                return Schedule()
+    most, given = max(rates), _rate(optimizer, "initial_lr")
+    if not most > 0:
+        return Schedule()
+    granted = most / given if given > 0 and rates[-1] < most else math.nan
+    return Schedule(math.fsum(rates) / most, most / rates[0] if rates[0] > 0 else math.nan, granted)
+
+
+def _rate(optimizer: torch.optim.Optimizer, name: str) -> float:
+    """Sum of the groups' rates; NaN where one has none of that name."""
+    return sum(float(group.get(name, math.nan)) for group in optimizer.param_groups)

@@ -11,7 +11,7 @@ from torch import Tensor
 from unitygain._case import Case
 from unitygain._registry import measure
 from unitygain._types import Profile, Site
-from unitygain.measures._ahead import damping, full_steps, length, state_before
+from unitygain.measures._ahead import Schedule, damping, length, look_ahead, state_before
 from unitygain.probe.record import Record
 from unitygain.probe.trace import Gap
 from unitygain.stats import frac_zero, rms
@@ -47,10 +47,11 @@ def update_ratio(case: Case, record: Record) -> Profile | None:
         ``optimizer``, ``learning_rate`` (of the first group), ``median``, ``scheduled`` (1 where a schedule
         chose the rate), ``clipped`` (norm of the gradient after the case's clip over that before it; 1
         without a clip), ``lost`` (of the entries with a gradient, those that the step left as they are),
-        ``damped`` (norm of the step over that of one with an epsilon of next to nothing; NaN without one) and
-        ``full_steps`` (how many at the largest rate the schedule's first thousand add up to; NaN where it
-        does not say); the case's own step leaves ``clipped`` and the last two NaN. None where the case
-        declares no optimizer.
+        ``damped`` (norm of the step over that of one with an epsilon of next to nothing; NaN without one)
+        and of the schedule's first thousand rates, NaN where it does not say, ``full_steps`` (how many at
+        the largest they add up to), ``rise`` (the largest over the first) and ``granted`` (the largest over
+        the optimizer's own rate, where it does not come last); the case's own step leaves ``clipped`` and
+        the last four NaN. None where the case declares no optimizer.
 
     Raises:
         Gap: If the model and its optimizer cannot be copied, or the optimizer's step needs what this
@@ -110,7 +111,7 @@ def _step(case: Case, twin: Case, before: dict[str, Tensor]) -> tuple[torch.opti
     twin.optimizer = optimizer
     schedule = case.schedule(optimizer) if case.schedule is not None else None
     rate = float(optimizer.param_groups[0]["lr"])
-    facts = {"learning_rate": rate, "clipped": math.nan, "damped": math.nan, "full_steps": math.nan}
+    facts = {"learning_rate": rate, "clipped": math.nan, "damped": math.nan, **Schedule()._asdict()}
     if case.step is not None:
         case.step(twin, twin.batches[0])
         return optimizer, f"{ZEROS}; the case's own step was taken", _read(twin, optimizer, before, facts)
@@ -130,7 +131,7 @@ def _step(case: Case, twin: Case, before: dict[str, Tensor]) -> tuple[torch.opti
     taken = _read(twin, optimizer, before, facts)
     taken.facts["damped"] = damping(optimizer, state, twin.model, before)
     if schedule is not None:
-        taken.facts["full_steps"] = full_steps(schedule, optimizer)
+        taken.facts.update(look_ahead(schedule, optimizer)._asdict())
     clipped = "clipped as the case declares" if case.clip is not None else "no clip is declared"
     scheduled = "" if case.schedule is not None else ", no schedule is declared"
     return optimizer, f"{ZEROS}; {clipped}{scheduled}", taken

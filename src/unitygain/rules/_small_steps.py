@@ -15,6 +15,8 @@ USUAL = 1e-3
 MOSTLY = 0.5
 # No training is over after a dozen steps; 0.9 to the power of the step adds up to 10.
 DOZEN = 12.0
+# A rate that would change a weight by more than this in every step is nobody's choice: the schedule is one.
+TOO_LONG = 0.1
 # What a clip must leave of a gradient, and a division of its mean per row, not to be what makes the steps too
 # small. A loss of several terms may weigh its main one by a hundredth.
 CRUMBS, DIVIDED = 0.01, 1e-3
@@ -22,10 +24,10 @@ NARROW = {"float16", "bfloat16"}
 
 
 def judge_schedule(updates: Updates, profiles: Mapping[str, Profile]) -> Finding | None:
-    """Say where a schedule, stepped after every batch, ends the training after a dozen steps."""
+    """Say where a schedule, stepped after every batch, ends the training after a dozen steps, or gives crumbs."""
     steps = read_fact(profiles, "full_steps")
     if not steps < DOZEN:
-        return None
+        return _judge_granted(updates, profiles)
     cause = Cause(
         f"schedule: its rates add up to {spell(steps)} steps at the largest of them, as of one that is meant "
         "for epochs and stepped after every batch",
@@ -34,6 +36,30 @@ def judge_schedule(updates: Updates, profiles: Mapping[str, Profile]) -> Finding
     message = f"the schedule, stepped after every batch, gives {spell(steps)} full steps in a thousand"
     fix = "step the schedule once an epoch, or count its milestones in batches"
     return _found(updates, "full_steps", steps, DOZEN, "steps at the largest rate", message, (cause,), fix)
+
+
+def _judge_granted(updates: Updates, profiles: Mapping[str, Profile]) -> Finding | None:
+    """Say where a schedule never gives more than crumbs of the optimizer's rate, and the steps are short."""
+    granted, rise = read_fact(profiles, "granted"), read_fact(profiles, "rise")
+    most = updates.ratio * rise
+    # A schedule that only falls may have been resumed near its end.
+    if not (
+        rise > 1 and updates.by_sign and 0 < granted < DAMPED and most < USUAL <= most / granted < TOO_LONG
+    ):
+        return None
+    cause = Cause(
+        f"schedule: the largest of its first thousand rates is {spell(granted)} of the learning rate that it "
+        "multiplies, as of a schedule that is a rate by itself (the first transformer's)",
+        "lower_learning_rate",
+        {"factor": 1 / granted},
+        note="a schedule that is a rate by itself multiplies a learning rate of 1",
+    )
+    message = (
+        f"the schedule never gives more than {spell(granted)} of the learning rate, and a step at that "
+        f"changes the median weight by {spell(most)} of its own rms"
+    )
+    fix = "a learning rate of 1 with a schedule that is the rate, or a schedule whose largest factor is 1"
+    return _found(updates, "granted", granted, DAMPED, "of the rate", message, (cause,), fix)
 
 
 def judge_rounding(updates: Updates, profiles: Mapping[str, Profile], dtype: str) -> Finding | None:

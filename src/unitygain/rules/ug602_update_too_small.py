@@ -9,11 +9,13 @@ What it sees:
     look like a random draw, so that there is nothing to polish, where the case's clip leaves less than a
     hundredth of the gradient, and where the loss is less than a thousandth of its mean per row.
 
-    Three more steps lead nowhere, and are told apart. In bfloat16 or float16 weights more than half of the
+    Four more steps lead nowhere, and are told apart. In bfloat16 or float16 weights more than half of the
     entries with a gradient stay where they are, while small ones move. An adaptive optimizer's epsilon leaves
     less than a twentieth of the step that it would take without one, and the step is below 1e-3 of the median
-    weight. And a schedule, stepped after every batch as the case declares it, whose first thousand rates add
-    up to less than twelve steps at the largest of them.
+    weight. A schedule, stepped after every batch as the case declares it, has a first thousand rates that add
+    up to less than twelve steps at the largest of them. Or they rise to the largest and fall, which is
+    less than a twentieth of the rate that the schedule multiplies, and a step of one size in every entry is
+    below 1e-3 of the median weight there, where at the optimizer's own rate it were 1e-3 to 0.1.
 
 Why it matters:
     At 1e-6 a weight needs a million steps in one direction to change by its own size. In float32 half a
@@ -28,7 +30,8 @@ When it is a false alarm:
     model may be this slow; fine-tuning is not, at 1e-5 on weights of 0.1 or less.
 
 Remedies:
-    lower_learning_rate with a factor above 1; eps of 1e-8; a schedule that counts in batches; weights in
+    lower_learning_rate with a factor above 1; eps of 1e-8; a schedule that counts in batches; a learning rate
+    of 1 with a schedule that is a rate by itself; weights in
     float32 beside a bfloat16 model; an optimizer that does not depend on the gradient's scale (Adam) where
     the loss is small by construction.
 
