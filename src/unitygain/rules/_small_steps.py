@@ -24,7 +24,7 @@ NARROW = {"float16", "bfloat16"}
 
 
 def judge_schedule(updates: Updates, profiles: Mapping[str, Profile]) -> Finding | None:
-    """Say where a schedule, stepped after every batch, ends the training after a dozen steps, or gives crumbs."""
+    """Say where a schedule, stepped after every batch, gives a dozen full steps, or crumbs of its rate."""
     steps = read_fact(profiles, "full_steps")
     if not steps < DOZEN:
         return _judge_granted(updates, profiles)
