@@ -30,8 +30,9 @@ def nonfinite_origin(case: Case, record: Record) -> Profile | None:
     Returns:
         1 at the module that was running, at ``(input k)`` or at a parameter; the label is the operation.
         Facts: ``operation``, ``direction`` (``forward`` or ``backward``), ``line``, the user's file and
-        line for an operation of the forward pass, ``kind`` (``NaN`` or ``infinity``) and ``dtype``. None
-        where all is finite, or the extra pass was.
+        line for an operation of the forward pass, ``kind`` (``NaN`` or ``infinity``) and ``dtype``; ``then``
+        where the infinity did no harm before that operation made a NaN of it, and ``fed`` of 1 where a NaN
+        was made of an infinity that nothing computed. None where all is finite, or the extra pass was.
 
     Example:
         >>> import torch
@@ -62,5 +63,7 @@ def nonfinite_origin(case: Case, record: Record) -> Profile | None:
             "line": origin.line,
             "kind": origin.kind,
             "dtype": origin.dtype,
-        },
+        }
+        | ({"then": origin.then} if origin.then else {})
+        | ({"fed": 1.0} if origin.fed else {}),
     )
