@@ -287,6 +287,31 @@ def test_an_infinity_that_was_written_has_no_operation_that_made_it() -> None:
     assert (facts["operation"], facts["kind"], facts["fed"]) == ("sub", "NaN", 1.0)
 
 
+class Energy(nn.Module):
+    """A layer behind a norm by hand, whose sum of squares leaves float16."""
+
+    def __init__(self, size: float) -> None:
+        super().__init__()
+        self.size = size
+        self.first, self.last = nn.Linear(4, 64), nn.Linear(64, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.size * self.first(x)
+        return self.last(torch.relu(x / (x * x).sum(1, keepdim=True).sqrt()))
+
+
+@pytest.mark.parametrize(("size", "operation"), [(1.0, None), (120.0, "sum")])
+def test_an_infinity_in_float16_that_ends_in_zeros_is_found(size: float, operation: str | None) -> None:
+    case = Case(
+        Energy(size),
+        lambda m, x: m(x).float().square().mean(),
+        [torch.ones(8, 4)],
+        precision="float16",
+    )
+    found = measured(case, "nonfinite_origin").get("nonfinite_origin")
+    assert (found and found.facts["operation"]) == operation
+
+
 def test_looking_for_the_origin_changes_nothing() -> None:
     case = squares(Sick(lambda x: (0 * x).log()), 3, 4)
     before = copy.deepcopy(case.model.state_dict())

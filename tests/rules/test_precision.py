@@ -211,6 +211,17 @@ def test_a_row_that_a_mask_leaves_nothing_of_is_softmax_s_own():
     assert finding.causes[0].text.startswith("softmax: every entry")
 
 
+@pytest.mark.parametrize(("sizes", "severity"), [((0.0, 0.0, 0.3), "error"), ((0.0, 0.2, 0.3), "info")])
+def test_an_infinity_that_ends_in_zeros_is_an_error_where_gradients_are_zero(sizes, severity):
+    fine = profile("loss_value", {"": 2.0})
+    gradients = profile("param_grad_rms", dict(zip(("a.weight", "b.weight", "c.weight"), sizes, strict=True)))
+    origin = broken("sum", kind="infinity", dtype="float16")
+    [finding] = judged("UG901", profile("act_frac_nonfinite", {"a": 0.0}), fine, gradients, origin)
+    assert finding.severity == severity
+    assert ("ends in zeros" in finding.message) == (severity == "error")
+    assert finding.causes[0].text == "range: the result is above 65504, where float16 ends"
+
+
 def test_an_infinity_that_harms_nothing_is_information():
     fine = profile("loss_value", {"": 2.0})
     [finding] = judged("UG901", OUTPUTS, fine, broken("log", kind="infinity"))

@@ -11,7 +11,8 @@ What it sees:
 Why it matters:
     After one NaN everything behind it is NaN, and after one step so is the model. An infinity becomes NaN
     at the first difference, product with zero or normalisation. None of it is a gradient that vanished or
-    exploded: quantities of this pass are not judged by other rules.
+    exploded: quantities of this pass are not judged by other rules. What is divided by an infinity is zero,
+    and so is its gradient: in float16 a sum of squares does that, and nothing else of it is seen.
 
 When it is a false alarm:
     A loss that is infinite by definition for some samples and is masked afterwards: the gradient of the
@@ -82,6 +83,12 @@ def _harmed(profiles: Mapping[str, Profile]) -> bool:
     )
 
 
+def _silenced(profiles: Mapping[str, Profile]) -> bool:
+    """Whether half of the gradients or more are exactly zero: what an infinity divides is."""
+    sizes = profiles.get("param_grad_rms")
+    return sizes is not None and 2 * sum(value == 0 for value in sizes.values) >= len(sizes.values) > 0
+
+
 def _without_origin(profiles: Mapping[str, Profile]) -> Finding:
     """What is known where the operation was not found: the first output, or the last gradient."""
     for name, order, direction in (
@@ -109,10 +116,12 @@ def _from_origin(origin: Profile, profiles: Mapping[str, Profile], harmed: bool)
         where = f"{direction}, {line}" if line else direction
         message = f"{operation} at {_name(site)} ({where}) makes the 1st {kind}, from numbers without one"
         message += f", of which {facts['then']} makes a NaN" if "then" in facts else ""
+    silent = not harmed and kind == "infinity" and _silenced(profiles)
+    message += "; it ends in zeros, and most gradients with it" if silent else ""
     return Finding(
         "UG901",
         "not-finite",
-        "error" if harmed else "info",
+        "error" if harmed or silent else "info",
         message,
         (site,),
         "nonfinite_origin",
