@@ -208,3 +208,29 @@ def test_most_of_the_gradient_in_one_group_is_enough_where_half_of_the_times_are
     columns = ("samples", "energy", "output_energy")
     found = judged("UG705", profile("timestep_grad_share", sites, rows=rows, columns=columns, facts=facts))
     assert [finding.threshold for finding in found] == ([threshold] if threshold else [])
+
+
+def outputs(rms: float, top: float):
+    return profile("act_rms", {"head": rms}), profile("act_absmax", {"head": top})
+
+
+@pytest.mark.parametrize(
+    ("top", "severity", "cause"), [(20.0, "warning", "head"), (0.5, "info", "temperature")]
+)
+def test_logits_that_the_last_layer_did_not_make_are_a_margins_or_a_temperatures(top, severity, cause):
+    (finding,) = judged("UG605", loss(LN10 + 7.0), *outputs(top / 3, top))
+    assert finding.severity == severity
+    assert finding.causes[0].text.startswith(cause)
+
+
+def test_a_temperature_of_a_hundred_times_too_low_is_an_error():
+    (finding,) = judged("UG605", loss(LN10 + 70.0), *outputs(0.1, 0.5))
+    assert (finding.severity, finding.causes[0].text[:11]) == ("error", "temperature")
+
+
+@pytest.mark.parametrize(("spread", "size", "found"), [(671.0, 0.2, 1), (4.0, 0.2, 0), (671.0, 500.0, 0)])
+def test_targets_that_were_not_put_to_scale_are_told(spread, size, found):
+    squares = loss(spread**2, kind="mse", expected=spread**2)
+    findings = judged("UG605", squares, *outputs(size, 3 * size))
+    assert len(findings) == found
+    assert all(one.causes[0].text.startswith("targets:") and one.severity == "warning" for one in findings)

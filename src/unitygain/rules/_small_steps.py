@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 
 from unitygain._types import Cause, Finding, Profile
 from unitygain.rules._losses import reduction
-from unitygain.rules._numbers import spell
+from unitygain.rules._numbers import power_of_ten, spell
 from unitygain.rules._updates import Updates, read_fact
 
 # What is left of the step that the learning rate promises, where epsilon is far above the gradient.
@@ -94,7 +94,7 @@ def explain_loss(profiles: Mapping[str, Profile]) -> Iterator[Cause]:
         yield Cause(
             f"loss: it is {spell(times)} times its mean per row, and the gradient is as small",
             remedy="lower_learning_rate",
-            parameters={"factor": 10.0 ** math.floor(-math.log10(times))},
+            parameters={"factor": power_of_ten(1 / times)},
             note="a loss that is a mean does what the factor does",
         )
 

@@ -4,7 +4,11 @@ What it sees:
     The mean loss per row of a cross-entropy (binary or over classes), from the loss operation itself, so
     that a sum over the batch, class weights and further terms of the loss play no part. It fires at 3 nats
     or more above ln(classes), the loss of equal probabilities. One-sided: a loss below it is what training
-    is for. It is information where the head alone is trained, up to 20 nats.
+    is for. It is information up to 20 nats where the head alone is trained, and where the last layer's
+    outputs are too small for it: a margin or a temperature behind them starts high on purpose.
+
+    Of a squared error the targets are read: where their standard deviation is above 50, and above 50 times
+    the outputs' rms, they were not put to scale.
 
 Why it matters:
     Logits of standard deviation s add about s²/2 to the loss: the model is confident and wrong, and the
@@ -47,7 +51,7 @@ from unitygain._registry import rule
 from unitygain._types import Cause, Finding, Profile, Site
 from unitygain.rules._depth_causes import explain_depth
 from unitygain.rules._layers import read_layers
-from unitygain.rules._losses import read_entropy
+from unitygain.rules._losses import read_entropy, target_spread
 from unitygain.rules._numbers import spell, to_db
 from unitygain.rules._parameters import owner
 from unitygain.rules._trend import read_trend
@@ -56,6 +60,12 @@ EXCESS = 3.0
 FATAL = 20.0
 QUIET = 0.1
 LARGE_INPUT = 10.0
+# Nats over the largest output: a head's own logits were seen to cost up to 0.8 of theirs, margins and
+# temperatures, which come behind it, from 1.5 on.
+TOO_MUCH = 1.25
+# Of targets beside 1 and beside the outputs: optimizers of steps of one size take thousands to get there, and
+# the gradient of plain ones is as much larger.
+SPREAD = 50.0
 # Growth of the signal over the trunk that alone makes logits of a unit head ten times too large.
 GREW_DB = 20.0
 
@@ -79,17 +89,19 @@ GREW_DB = 20.0
     ),
 )
 def judge(profiles: Mapping[str, Profile]) -> Iterator[Finding]:
-    """Yield a finding where the loss per row exceeds that of equal probabilities by far."""
+    """Yield a finding where the loss is far above that of equal probabilities, or of targets put to scale."""
+    yield from _far_targets(profiles)
     read = read_entropy(profiles["loss_value"])
     if read is None or not read[0] - read[1] > EXCESS:
         return
     mean, expected = read
     excess = mean - expected
     classes = round(math.exp(expected))
+    meant = _head_alone(profiles) or _made_logits(profiles, excess) is not None
     yield Finding(
         "UG605",
         "bad-initial-loss",
-        "error" if excess > FATAL else "info" if _head_alone(profiles) else "warning",
+        "error" if excess > FATAL else "info" if meant else "warning",
         f"the loss starts at {spell(mean)} per row, {spell(excess)} above ln({classes}) = {spell(expected)}, "
         "the loss of equal probabilities",
         profiles["loss_value"].sites,
@@ -102,6 +114,36 @@ def judge(profiles: Mapping[str, Profile]) -> Iterator[Finding]:
         causes=tuple(_causes(profiles, expected, excess)),
         evidence={"kind": profiles["loss_value"].facts["kind"], "loss": profiles["loss_value"].values[0]},
         fix="torch.nn.init.normal_(head.weight, std=0.02); torch.nn.init.zeros_(head.bias)",
+    )
+
+
+def _far_targets(profiles: Mapping[str, Profile]) -> Iterator[Finding]:
+    """Yield a finding where the targets of a squared error spread far beyond what the model puts out."""
+    loss, outputs = profiles["loss_value"], profiles["act_rms"].finite() if "act_rms" in profiles else ()
+    spread = target_spread(profiles)
+    if not (outputs and spread > SPREAD and spread > SPREAD * outputs[-1][1]):
+        return
+    mean = float(loss.facts["row_mean"])
+    yield Finding(
+        "UG605",
+        "bad-initial-loss",
+        "warning",
+        f"the squared error starts at {spell(mean)}: the targets have a standard deviation of {spell(spread)}"
+        f", and the outputs of {outputs[-1][0]} an rms of {spell(outputs[-1][1])}",
+        loss.sites,
+        "loss_value",
+        mean,
+        "squared error per entry",
+        SPREAD**2,
+        fact="row_mean",
+        causes=(
+            Cause(
+                f"targets: their standard deviation is {spell(spread)}; divided by it, after their mean is "
+                "taken off, the error starts near 1"
+            ),
+        ),
+        evidence={"target_spread": spread, "output_rms": outputs[-1][1]},
+        fix="targets = (targets - targets.mean()) / targets.std()  # of the training set",
     )
 
 
@@ -139,13 +181,19 @@ def _causes(profiles: Mapping[str, Profile], expected: float, excess: float) -> 
             parameters={"factor": factor, "site": site.path},
             predicted=(expected - 0.5, expected + 0.5),
         )
-    tops = profiles["act_absmax"].finite() if "act_absmax" in profiles else ()
-    if tops and excess > 2 * tops[-1][1]:
+    most = _made_logits(profiles, excess)
+    if most is not None:
         yield Cause(
-            f"temperature: outputs of {spell(tops[-1][1])} at most become logits {spell(excess)} nats off in "
+            f"temperature: outputs of {spell(most)} at most become logits {spell(excess)} nats off in "
             "the loss: similarities are divided by too low a temperature, or multiplied by too large a scale"
         )
     yield Cause("labels: they do not belong to these inputs, or are shifted by one class")
+
+
+def _made_logits(profiles: Mapping[str, Profile], excess: float) -> float | None:
+    """Return the largest output of the last layer where it is too small for the loss's logits; else None."""
+    tops = profiles["act_absmax"].finite() if "act_absmax" in profiles else ()
+    return tops[-1][1] if tops and excess > TOO_MUCH * tops[-1][1] else None
 
 
 def _growth(profiles: Mapping[str, Profile], head: Site | None, expected: float) -> Iterator[Cause]:
