@@ -256,6 +256,62 @@ def test_masks_are_no_origin_and_a_finite_pass_has_none() -> None:
     assert profile.facts["operation"] == "div"
 
 
+@pytest.mark.parametrize(
+    ("way", "operation", "then"),
+    [
+        (lambda label: label * label.log(), "log", "mul"),
+        (lambda label: label.logit() - label.logit().relu(), "logit", "sub"),
+        (lambda label: (1 / label)[None].transpose(0, 1) * label, "reciprocal", "mul"),
+    ],
+    ids=["log", "logit", "reciprocal"],
+)
+def test_the_infinity_is_named_that_a_nan_was_made_of(way: Callable, operation: str, then: str) -> None:
+    def loss(model: nn.Module, x: Tensor) -> Tensor:
+        label = torch.tensor([0.0, 0.5, 1.0], dtype=x.dtype)
+        return (way(label) * model(x).mean()).sum()
+
+    case = Case(Sick(lambda x: x), loss, [torch.randn(8, 4)])
+    facts = measured(case, "nonfinite_origin")["nonfinite_origin"].facts
+    assert (facts["operation"], facts["kind"], facts["then"]) == (operation, "infinity", then)
+    assert "test_training.py" in str(facts["line"])
+
+
+def test_an_infinity_that_was_written_has_no_operation_that_made_it() -> None:
+    def loss(model: nn.Module, x: Tensor) -> Tensor:
+        blocked = torch.full((3,), -math.inf)
+        return (model(x).mean() * (blocked - blocked)).sum()
+
+    facts = measured(Case(Sick(lambda x: x), loss, [torch.randn(8, 4)]), "nonfinite_origin")[
+        "nonfinite_origin"
+    ].facts
+    assert (facts["operation"], facts["kind"], facts["fed"]) == ("sub", "NaN", 1.0)
+
+
+class Energy(nn.Module):
+    """A layer behind a norm by hand, whose sum of squares leaves float16."""
+
+    def __init__(self, size: float) -> None:
+        super().__init__()
+        self.size = size
+        self.first, self.last = nn.Linear(4, 64), nn.Linear(64, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.size * self.first(x)
+        return self.last(torch.relu(x / (x * x).sum(1, keepdim=True).sqrt()))
+
+
+@pytest.mark.parametrize(("size", "operation"), [(1.0, None), (120.0, "sum")])
+def test_an_infinity_in_float16_that_ends_in_zeros_is_found(size: float, operation: str | None) -> None:
+    case = Case(
+        Energy(size),
+        lambda m, x: m(x).float().square().mean(),
+        [torch.ones(8, 4)],
+        precision="float16",
+    )
+    found = measured(case, "nonfinite_origin").get("nonfinite_origin")
+    assert (found and found.facts["operation"]) == operation
+
+
 def test_looking_for_the_origin_changes_nothing() -> None:
     case = squares(Sick(lambda x: (0 * x).log()), 3, 4)
     before = copy.deepcopy(case.model.state_dict())

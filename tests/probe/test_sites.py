@@ -156,6 +156,55 @@ def test_a_recurrence_of_bare_layers_is_no_trunk() -> None:
     assert look(ByHand(), torch.randn(2, 12, 3)).blocks == ()
 
 
+class Joined(nn.Module):
+    """A recurrence of one bare layer on letter and state, with another that reads each step."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.i2h, self.i2o = nn.Linear(8, 5), nn.Linear(8, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h, out = x.new_zeros(x.shape[0], 5), x.new_zeros(x.shape[0], 2)
+        for step in x.unbind(1):
+            both = torch.cat([step, h], 1)
+            out = out + self.i2o(both)
+            h = torch.tanh(self.i2h(both))
+        return out
+
+
+@pytest.mark.parametrize("model", [ByHand, Joined])
+def test_a_recurrence_of_few_steps_is_no_trunk_either(model: type[nn.Module]) -> None:
+    assert look(model(), torch.randn(2, 5, 3)).blocks == ()
+
+
+class Twins(nn.Module):
+    """Three bare layers that see two inputs, one after the other, in one call of the model."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Linear(3, 3) for _ in range(3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        seen = []
+        for side in x.unbind(1):
+            h = side
+            for layer in self.layers:
+                h = torch.tanh(layer(h))
+            seen.append(h)
+        return seen[0] * seen[1]
+
+
+def test_layers_that_see_two_inputs_stay_a_trunk() -> None:
+    assert names(look(Twins(), torch.randn(4, 2, 3))) == [f"layers.{k}#2" for k in range(3)]
+
+
+def test_a_model_that_goes_on_from_its_own_output_stays_a_trunk() -> None:
+    model = nn.Sequential(nn.Linear(3, 3), nn.Tanh(), nn.Linear(3, 3), nn.Tanh())
+    case = Case(model, lambda m, x: m(m(x)).square().mean(), [torch.randn(4, 3)])
+    with isolated(case) as (twin, _):
+        assert names(observe(twin, ("output.rms",))) == ["0#1", "2#1", "0#2", "2#2"]
+
+
 def test_layers_called_from_the_loss_of_a_module_list() -> None:
     model = nn.ModuleList(nn.Linear(4, 4) for _ in range(3))
 

@@ -44,6 +44,52 @@ def test_no_gradient_names_the_module_and_whether_it_ran():
     ]
 
 
+def relayed(idle: str, *busy: str):
+    """The finding where modules ran in this order, of which one has no gradient."""
+    order = [*busy, idle]
+    weights = {f"{name}.weight": 1.0 for name in order}
+    gradients = dict.fromkeys([f"{name}.weight" for name in busy], 0.1)
+    return learning(weights, gradients, profile("act_rms", dict.fromkeys(order, 1.0)))
+
+
+@pytest.mark.parametrize(
+    ("idle", "busy"),
+    [
+        ("push.1", ("edge.0.0", "push.0", "edge.1.0")),
+        ("back.2", ("block.0", "back.0", "block.1", "back.1", "block.2")),
+        ("net.0.layers.1.push", ("net.0.layers.0.edge", "net.0.layers.0.push", "net.0.layers.1.edge")),
+    ],
+)
+def test_the_last_of_a_series_that_blocks_hand_on_is_information(idle, busy):
+    [finding] = relayed(idle, *busy)
+    assert finding.severity == "info"
+    assert finding.causes[0].text == f"end of a series: there is no next block to read what {idle} hands on"
+
+
+@pytest.mark.parametrize(
+    ("idle", "busy"),
+    [
+        ("heads.1", ("layers.0", "layers.1", "heads.0")),
+        ("layers.2", ("layers.0", "layers.1")),
+        ("push.2", ("edge.0", "push.0", "edge.1", "edge.2")),
+    ],
+    ids=["a forgotten head", "a block beside the way", "one was left out"],
+)
+def test_a_module_that_nobody_reads_is_a_warning(idle, busy):
+    [finding] = relayed(idle, *busy)
+    assert finding.severity == "warning"
+
+
+def test_a_bias_that_cancels_is_information_and_a_weight_beside_it_is_not():
+    names = dict.fromkeys(["body.weight", "energy.weight", "energy.bias"], 1.0)
+    ran = profile("act_rms", {"body": 1.0, "energy": 1.0})
+    [finding] = learning(names, {"body.weight": 0.1, "energy.weight": 0.1}, ran)
+    assert finding.severity == "info"
+    assert finding.causes[0].text.startswith("biases: the loss reads only differences or slopes")
+    [finding] = learning(names, {"body.weight": 0.1}, ran)
+    assert finding.severity == "warning"
+
+
 def test_an_expert_that_was_not_chosen_is_information():
     names = {"experts.0.weight": 1.0, "experts.1.weight": 1.0, "head.weight": 1.0}
     [finding] = learning(names, {"experts.0.weight": 0.1, "head.weight": 0.1})

@@ -191,6 +191,37 @@ def test_nan_and_infinity_are_told_apart(kind, word):
     assert finding.message == f"log at head (forward, model.py:7) makes {word}, from numbers without one"
 
 
+def test_an_infinity_is_named_with_what_makes_a_nan_of_it():
+    [finding] = judged("UG901", OUTPUTS, LOSS, broken("logit", kind="infinity", then="mul"))
+    assert finding.message == (
+        "logit at head (forward) makes the 1st infinity, from numbers without one, of which mul makes a NaN"
+    )
+    assert finding.causes[0].text.startswith("logit: its argument is 0 or 1")
+
+
+@pytest.mark.parametrize("operation", ["mul", "div", "sub"])
+def test_a_nan_of_an_infinity_written_by_hand_is_no_growth_and_no_division_by_zero(operation):
+    [finding] = judged("UG901", OUTPUTS, LOSS, broken(operation, fed=1.0))
+    assert finding.causes[0].text.startswith("infinity: one that was written by hand")
+    assert not any("growth" in cause.text for cause in finding.causes)
+
+
+def test_a_row_that_a_mask_leaves_nothing_of_is_softmax_s_own():
+    [finding] = judged("UG901", OUTPUTS, LOSS, broken("_softmax", fed=1.0))
+    assert finding.causes[0].text.startswith("softmax: every entry")
+
+
+@pytest.mark.parametrize(("sizes", "severity"), [((0.0, 0.0, 0.3), "error"), ((0.0, 0.2, 0.3), "info")])
+def test_an_infinity_that_ends_in_zeros_is_an_error_where_gradients_are_zero(sizes, severity):
+    fine = profile("loss_value", {"": 2.0})
+    gradients = profile("param_grad_rms", dict(zip(("a.weight", "b.weight", "c.weight"), sizes, strict=True)))
+    origin = broken("sum", kind="infinity", dtype="float16")
+    [finding] = judged("UG901", profile("act_frac_nonfinite", {"a": 0.0}), fine, gradients, origin)
+    assert finding.severity == severity
+    assert ("ends in zeros" in finding.message) == (severity == "error")
+    assert finding.causes[0].text == "range: the result is above 65504, where float16 ends"
+
+
 def test_an_infinity_that_harms_nothing_is_information():
     fine = profile("loss_value", {"": 2.0})
     [finding] = judged("UG901", OUTPUTS, fine, broken("log", kind="infinity"))

@@ -10,28 +10,33 @@ from unitygain.probe.record import Record
 
 UNIT = "1 at the first operation with finite inputs and a result that is not"
 KEYS = ("output.frac_nonfinite", "grad.frac_nonfinite", "parameter_grad.frac_nonfinite")
+NEEDS = (*KEYS, "parameter_grad.rms")
 
 
-@measure(unit=UNIT, needs=KEYS, passes="0, or 1 more pass where a number is not finite")
+@measure(
+    unit=UNIT, needs=NEEDS, passes="0, or 1 more pass where a number is not finite, or zeros may hide one"
+)
 def nonfinite_origin(case: Case, record: Record) -> Profile | None:
     """The first operation, forward then backward, that makes an infinity or a NaN from finite numbers.
 
-    Runs only where the pass showed a loss, output or gradient that is not finite. A batch or a parameter
-    that was not finite to begin with is named itself.
+    Runs only where the pass showed a loss, output or gradient that is not finite; and where float16 is used
+    and half of the gradients are exactly zero, since what is divided by an infinity is zero and leaves no
+    other trace. A batch or a parameter that was not finite to begin with is named itself.
 
     Cost: nothing, or one forward and backward pass on a copy with two looks at every tensor. No side
     effects on the case.
 
     Args:
         case: Runs once more, on a copy.
-        record: A record with `output.frac_nonfinite`, `grad.frac_nonfinite` and
-            `parameter_grad.frac_nonfinite`.
+        record: A record with `output.frac_nonfinite`, `grad.frac_nonfinite`,
+            `parameter_grad.frac_nonfinite` and `parameter_grad.rms`.
 
     Returns:
         1 at the module that was running, at ``(input k)`` or at a parameter; the label is the operation.
         Facts: ``operation``, ``direction`` (``forward`` or ``backward``), ``line``, the user's file and
-        line for an operation of the forward pass, ``kind`` (``NaN`` or ``infinity``) and ``dtype``. None
-        where all is finite, or the extra pass was.
+        line for an operation of the forward pass, ``kind`` (``NaN`` or ``infinity``) and ``dtype``; ``then``
+        where the infinity did no harm before that operation made a NaN of it, and ``fed`` of 1 where a NaN
+        was made of an infinity that nothing computed. None where all is finite, or the extra pass was.
 
     Example:
         >>> import torch
@@ -45,7 +50,8 @@ def nonfinite_origin(case: Case, record: Record) -> Profile | None:
         ('log', 'forward')
     """
     sick = not math.isfinite(float(record.facts.get("loss", 0.0)))
-    if not sick and not any(n[0] > 0 for key in KEYS for n in record.values.get(key, {}).values()):
+    sick = sick or any(n[0] > 0 for key in KEYS for n in record.values.get(key, {}).values())
+    if not sick and not _may_hide(record):
         return None
     origin = find_origin(case, int(record.facts.get("seed", 0)), int(record.facts.get("batch", 0)))
     if origin is None:
@@ -62,5 +68,14 @@ def nonfinite_origin(case: Case, record: Record) -> Profile | None:
             "line": origin.line,
             "kind": origin.kind,
             "dtype": origin.dtype,
-        },
+        }
+        | ({"then": origin.then} if origin.then else {})
+        | ({"fed": 1.0} if origin.fed else {}),
     )
+
+
+def _may_hide(record: Record) -> bool:
+    """Whether an infinity may have ended in zeros: where the dtype is short and the gradients are lost."""
+    gradients = [values[0] for values in record.values.get("parameter_grad.rms", {}).values()]
+    lost = sum(value == 0 for value in gradients)
+    return 0 < len(gradients) <= 2 * lost and any(p.dtype == "float16" for p in record.of("output"))

@@ -4,13 +4,14 @@ import math
 import os
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from unitygain._case import Case
 from unitygain._types import Site
@@ -25,6 +26,9 @@ _TORCH = os.path.dirname(os.path.abspath(torch.__file__))
 # Their result is memory that nobody has written yet.
 _UNWRITTEN = ("empty", "new_empty", "empty_like", "empty_strided", "new_empty_strided", "resize")
 
+# They make zeros of minus infinity, but of a row that holds nothing else.
+_BOUNDED = ("softmax", "attention")
+
 
 @dataclass(frozen=True)
 class Origin:
@@ -37,6 +41,8 @@ class Origin:
         line: ``file:line`` of the user's code, for an operation of the forward pass.
         kind: ``NaN`` if the result holds one, else ``infinity``.
         dtype: Of the result.
+        then: For an infinity through which no gradient passes, the operation that made a NaN of it.
+        fed: Whether an operand was infinite, for a NaN.
     """
 
     site: Site
@@ -45,6 +51,8 @@ class Origin:
     line: str = ""
     kind: str = "NaN"
     dtype: str = ""
+    then: str = ""
+    fed: bool = False
 
 
 class _Watch(TorchDispatchMode):
@@ -53,6 +61,8 @@ class _Watch(TorchDispatchMode):
         self.found: Origin | None = None
         self.made_nan: Origin | None = None
         self._innermost = innermost
+        # Which operation made the infinity that a tensor holds.
+        self._sources = WeakTensorKeyDictionary()
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -61,15 +71,34 @@ class _Watch(TorchDispatchMode):
         name = func._schema.name.removeprefix("aten::").rstrip("_")
         asked = self.found is None and name not in _UNWRITTEN
         inputs = pytree.tree_leaves((args, kwargs)) if asked else []
-        finite = asked and _differentiable(args, kwargs) and all(map(_finite, inputs))
+        whole = asked and all(map(_finite, inputs))
+        finite = whole and _differentiable(args, kwargs)
         no_nan = asked and self.made_nan is None and not any(map(_has_nan, inputs))
         out = func(*args, **kwargs)
         broken = [value for value in pytree.tree_leaves(out) if not _finite(value)] if asked else []
         if finite and broken:
             self.found = self._here(name, broken[0])
-        elif no_nan and any(map(_has_nan, broken)):
-            self.made_nan = self._here(name, broken[0])
+        elif no_nan and broken:
+            self._follow(name, inputs, broken, whole)
         return out
+
+    def _follow(self, name: str, inputs: list[Any], broken: list[Any], whole: bool) -> None:
+        """Note where the infinity of a result came from, or that a NaN was made of one.
+
+        An infinity that was written by hand, as in a mask, has no source; what softmax makes of a row of them
+        is its own doing.
+        """
+        known = (self._sources.get(value) for value in inputs if isinstance(value, Tensor))
+        source = next(filter(None, known), None)
+        if not any(map(_has_nan, broken)):
+            source = self._here(name, broken[0]) if whole else source
+            for value in broken:
+                if source is not None and isinstance(value, Tensor):
+                    self._sources[value] = source
+        elif source is None or any(word in name for word in _BOUNDED):
+            self.made_nan = replace(self._here(name, broken[0]), fed=not whole)
+        else:
+            self.made_nan = replace(source, then=_operation(name))
 
     def _here(self, name: str, result: Any) -> Origin:
         site = Site(self._innermost())
@@ -81,7 +110,8 @@ def find_origin(case: Case, seed: int = 0, batch: int = 0) -> Origin | None:
 
     Masks are not mistaken for it: an operation counts if what enters it is finite, scalar arguments
     included, and if a gradient passes through it. Where there is none, it is the first operation at all that
-    makes a NaN from numbers without one, such as the softmax of a row that is masked everywhere.
+    makes a NaN from numbers without one, such as the softmax of a row that is masked everywhere; and where
+    that NaN came of an infinity that was computed, such as the logarithm of a zero label, what made that.
 
     Args:
         case: The case, which is not changed.

@@ -122,15 +122,33 @@ def _preference(chain: list[Call]) -> tuple[bool, bool, bool, int, int]:
 def _candidates(calls: Sequence[Call], usual: Callable[[Call], bool]) -> list[list[Call]]:
     groups: dict[object, list[Call]] = defaultdict(list)
     kinds: dict[int, object] = {}
-    steps = {call.path for call in calls if call.leaf and call.number >= STEPS}
+    timed = _timed(calls)
     for call in calls:
-        # A bare layer that runs again and again is a step in time of a recurrence written by hand.
-        if call.path and call.path not in steps:
+        if call.path and call not in timed:
             kind = kinds.setdefault(id(call.module), _kind(call.module))
             if not _inside(call, kind, kinds):
                 groups[kind].append(call)
     chains = [_without_head(_one_pass(group, usual)) for group in groups.values()]
     return [c for c in chains if len(c) >= 2 and trains(c[0].module) and not is_recurrence(c)]
+
+
+def _timed(calls: Sequence[Call]) -> set[Call]:
+    """Return the calls of bare layers that are steps in time of a recurrence written by hand.
+
+    Those of a layer that runs again and again; and of every layer that runs again in one call of a module
+    which loops: in which a bare layer goes on from what it made itself. What a step reads off there feeds no
+    later one, as an output or a query, so that a pass of its own seems to begin with each.
+    """
+    leaves = [call for call in calls if call.leaf]
+    often = {call.path for call in leaves if call.number >= STEPS}
+    again = Counter((call.parent, call.path) for call in leaves)
+    on = Counter((call.parent, call.path, call.turn) for call in leaves if holds_weight(call.module))
+    looping = {parent for (parent, _, _), times in on.items() if times > 1}
+    return {
+        call
+        for call in leaves
+        if call.path in often or (call.parent in looping and again[call.parent, call.path] > 1)
+    }
 
 
 def _one_pass(group: list[Call], usual: Callable[[Call], bool]) -> list[Call]:

@@ -1,13 +1,12 @@
 """Which frozen parameters are frozen by mistake: one layer among its kind, or a part never trained."""
 
 import fnmatch
-import re
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 
 from unitygain._types import Cause, Finding, Profile, Site
 from unitygain.rules._numbers import spell
-from unitygain.rules._parameters import is_bias, list_owners, owner, pattern
+from unitygain.rules._parameters import is_bias, list_owners, numbers, owner, pattern
 
 # Of all the model's numbers.
 MOST = 0.5
@@ -84,19 +83,15 @@ def _odd_layers(frozen: Sequence[Site], trainable: Sequence[Site], *, untouched:
     """Frozen weights that have weights of the same name pattern before and behind them that train."""
     alike: dict[str, list[tuple[int, ...]]] = defaultdict(list)
     for site in trainable:
-        alike[pattern(site)].append(_numbers(site))
+        alike[pattern(site)].append(numbers(site))
     still = Counter(pattern(site) for site in frozen)
-    ends = {kind: (min(numbers), max(numbers)) for kind, numbers in alike.items()}
+    ends = {kind: (min(places), max(places)) for kind, places in alike.items()}
     # Most of its kind train: a few layers left open in a frozen trunk are a choice, unless that trunk was
     # never trained.
-    usual = {kind for kind, numbers in alike.items() if untouched or len(numbers) > still[kind]}
+    usual = {kind for kind, places in alike.items() if untouched or len(places) > still[kind]}
     return [
         site
         for site in frozen
         if not is_bias(site) and (kind := pattern(site)) in usual
-        if ends[kind][0] < _numbers(site) < ends[kind][1]
+        if ends[kind][0] < numbers(site) < ends[kind][1]
     ]
-
-
-def _numbers(site: Site) -> tuple[int, ...]:
-    return tuple(int(digits) for digits in re.findall(r"\d+", site.path))

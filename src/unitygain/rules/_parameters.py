@@ -18,6 +18,11 @@ def pattern(site: Site) -> str:
     return re.sub(r"\d+", "*", site.path)
 
 
+def numbers(site: Site) -> tuple[int, ...]:
+    """Return the numbers in the name, in order."""
+    return tuple(int(digits) for digits in re.findall(r"\d+", site.path))
+
+
 def owner(site: Site) -> str:
     """Return the path of the module that holds the parameter, be it one of a parametrised weight."""
     module, parametrised, _ = site.path.partition(".parametrizations.")

@@ -21,10 +21,13 @@ Why it matters:
 When it is a false alarm:
     One batch is one look: an expert of a mixture that no token chose, a layer that stochastic depth left
     out, an embedding table of a token type that did not occur. Experts are recognised by their name and
-    reported as information. Behind a weight that starts at zero (a zero-initialised residual branch, the
-    B matrix of LoRA, a zeroed head) everything has a zero gradient in the first step only: what starts at
-    zero is moved along its gradient, and nothing is said of what gets one then. A rule of learning that is
-    local in time by design cuts every state on purpose; of a truncation to two steps or more nothing is said.
+    reported as information; so is what cannot have a gradient where its kind does: biases beside weights that
+    get one (a loss of differences or slopes), and the last of a series that each block hands to the next,
+    such as the last backcast of N-BEATS or the last step of the coordinates. Behind a weight that starts at
+    zero (a zero-initialised residual branch, the B matrix of LoRA, a zeroed head) everything has a zero
+    gradient in the first step only: what starts at zero is moved along its gradient, and nothing is said of
+    what gets one then. A rule of learning that is local in time by design cuts every state on purpose; of a
+    truncation to two steps or more nothing is said.
 
 Remedies:
     unfreeze; activation_init where weights start at zero in a row; call the module in forward; take
@@ -61,6 +64,7 @@ from unitygain.rules._layers import enclosing, within_any
 from unitygain.rules._losses import LEARNT, read_entropy
 from unitygain.rules._parameters import is_bias, list_owners, owner
 from unitygain.rules._ranges import SMALLEST_NORMAL
+from unitygain.rules._spare import find_spare
 from unitygain.rules._zeros import blank_weights, judge_series, started_at_zero
 
 
@@ -125,8 +129,9 @@ def _unused(sites: list[Site], count: int, profiles: Mapping[str, Profile]) -> F
         causes.append(
             Cause(f"the outputs of {list_owners(ran)} do not reach the loss, or are detached on the way")
         )
+    spare = find_spare(sites, leaves, profiles)
     routed = all("expert" in site.path for site in sites)
-    severity: Severity = "info" if routed else "warning"
+    severity: Severity = "info" if routed or spare else "warning"
     gets = "gets" if len(sites) == 1 else "get"
     return Finding(
         "UG603",
@@ -140,7 +145,7 @@ def _unused(sites: list[Site], count: int, profiles: Mapping[str, Profile]) -> F
         "trainable parameters without a gradient",
         1.0,
         fact="without_gradient",
-        causes=tuple(causes),
+        causes=tuple(spare or causes),
         evidence={"without gradient": len(sites), "trainable": count},
         fix="call these modules in forward, or delete them; look for detach() and no_grad()",
     )

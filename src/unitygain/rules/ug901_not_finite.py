@@ -3,13 +3,16 @@
 What it sees:
     The first operation, forward and then backward, that makes an infinity or a NaN from finite numbers: its
     module, its name, the direction, and for the forward pass the file and line of the user's code. A batch
-    or a parameter that was not finite to begin with is named itself. Where the operation could not be
-    found, the first output, then the last gradient, that is not finite.
+    or a parameter that was not finite to begin with is named itself. Through labels and inputs no gradient
+    passes; an infinity that was made of them, as by the logarithm of a label of 0, is named with the
+    operation that makes a NaN of it. Where the operation could not be found, the first output, then the
+    last gradient, that is not finite.
 
 Why it matters:
     After one NaN everything behind it is NaN, and after one step so is the model. An infinity becomes NaN
     at the first difference, product with zero or normalisation. None of it is a gradient that vanished or
-    exploded: quantities of this pass are not judged by other rules.
+    exploded: quantities of this pass are not judged by other rules. What is divided by an infinity is zero,
+    and so is its gradient: in float16 a sum of squares does that, and nothing else of it is seen.
 
 When it is a false alarm:
     A loss that is infinite by definition for some samples and is masked afterwards: the gradient of the
@@ -46,62 +49,9 @@ from collections.abc import Iterator, Mapping
 from unitygain._registry import rule
 from unitygain._types import Cause, Finding, Profile, Site
 from unitygain.rules._numbers import spell
+from unitygain.rules._operations import BY_RANGE, CAUSES
 
 WORDS = {"NaN": "NaN", "infinity": "infinity"}
-BY_RANGE = (
-    "_to_copy",
-    "exp",
-    "mm",
-    "addmm",
-    "bmm",
-    "baddbmm",
-    "convolution",
-    "mul",
-    "pow",
-    "square",
-    "cosh",
-    "sinh",
-    "sum",
-)
-# Which operation makes them of which numbers, forward and backward.
-CAUSES: tuple[tuple[tuple[str, ...], str, str], ...] = (
-    (
-        ("log", "log2", "log10", "xlogy"),
-        "log: its argument is 0 (infinity) or negative (NaN); add eps, or use log_softmax or logsigmoid",
-        "log: its slope 1/x at an argument of 0; add eps under the log, or use log_softmax or logsigmoid",
-    ),
-    (
-        ("div", "reciprocal", "true_divide", "rsub", "remainder"),
-        "division: the divisor is 0 (0/0 is NaN); bound it from below, or add eps",
-        "division: the divisor is 0 or its square underflows; bound it from below, or add eps",
-    ),
-    (
-        ("sqrt", "rsqrt", "norm", "linalg_vector_norm", "_cdist_forward", "cdist", "std", "var"),
-        "root: of a negative number (NaN), or one over the root of 0 (infinity); add eps under the root",
-        "root: its slope is infinite at 0, as that of a norm, or of the distance of equal points; add eps",
-    ),
-    (
-        ("pow",),
-        "power: a negative base with a broken exponent, or 0 with a negative one",
-        "power: its slope at 0 is infinite for an exponent below 1",
-    ),
-    (
-        ("exp", "cosh", "sinh", "expm1"),
-        "exp: its argument is above 88 in float32 (11 in float16); subtract the maximum, or use logsumexp",
-        "exp: the gradient is multiplied by a value that is all but infinite; bound the argument",
-    ),
-    (
-        ("softmax", "_softmax", "_log_softmax"),
-        "softmax: every entry of a row is minus infinity: a mask that leaves nothing",
-        "softmax: every entry of a row is minus infinity: a mask that leaves nothing",
-    ),
-    (
-        ("acos", "asin", "atanh", "acosh", "erfinv", "lgamma", "digamma"),
-        "domain: the argument lies outside the function's domain, or on its edge; clamp it inside",
-        "domain: the slope is infinite on the edge of the function's domain; clamp the argument inside",
-    ),
-)
-
 UNKNOWN = Cause("an operation without a module of its own, such as one of the loss or of a custom kernel")
 
 
@@ -133,6 +83,12 @@ def _harmed(profiles: Mapping[str, Profile]) -> bool:
     )
 
 
+def _silenced(profiles: Mapping[str, Profile]) -> bool:
+    """Whether half of the gradients or more are exactly zero: what an infinity divides is."""
+    sizes = profiles.get("param_grad_rms")
+    return sizes is not None and 2 * sum(value == 0 for value in sizes.values) >= len(sizes.values) > 0
+
+
 def _without_origin(profiles: Mapping[str, Profile]) -> Finding:
     """What is known where the operation was not found: the first output, or the last gradient."""
     for name, order, direction in (
@@ -159,10 +115,13 @@ def _from_origin(origin: Profile, profiles: Mapping[str, Profile], harmed: bool)
     else:
         where = f"{direction}, {line}" if line else direction
         message = f"{operation} at {_name(site)} ({where}) makes the 1st {kind}, from numbers without one"
+        message += f", of which {facts['then']} makes a NaN" if "then" in facts else ""
+    silent = not harmed and kind == "infinity" and _silenced(profiles)
+    message += "; it ends in zeros, and most gradients with it" if silent else ""
     return Finding(
         "UG901",
         "not-finite",
-        "error" if harmed else "info",
+        "error" if harmed or silent else "info",
         message,
         (site,),
         "nonfinite_origin",
@@ -194,12 +153,15 @@ def _causes(
             if beyond
             else "range: the result is above 65504, where float16 ends"
         )
+    fed = "fed" in facts and "softmax" not in name
+    if fed:
+        yield Cause(f"infinity: one that was written by hand enters {name}; 0 · inf and inf - inf are NaN")
     for names, forward, backward in CAUSES:
         if name in names:
             yield Cause(forward if direction == "forward" else backward)
-    if name not in {entry for names, _, _ in CAUSES for entry in names} | set(BY_RANGE):
+    if name not in {entry for names, _, _ in CAUSES for entry in names} | set(BY_RANGE) and not fed:
         yield Cause(f"{name}: look at what enters it, zeros and ends of its domain first")
-    if name in BY_RANGE and not beyond:
+    if name in BY_RANGE and not beyond and not fed:
         yield Cause(f"growth: the numbers that enter {name} are so large that the result leaves its dtype")
 
 
@@ -285,6 +247,7 @@ def _fix(operation: str) -> str:
         "log": "torch.log(x.clamp_min(1e-6)), or torch.nn.functional.log_softmax(logits, -1)",
         "div": "x / y.clamp_min(1e-6)",
         "sqrt": "torch.sqrt(x + 1e-12)",
+        "logit": "torch.logit(x, eps=1e-6)",
         "exp": "torch.logsumexp(x, -1), or torch.exp(x - x.amax(-1, keepdim=True))",
         "input": "batch = batch[torch.isfinite(batch).flatten(1).all(1)]",
     }
