@@ -2,10 +2,10 @@
 
 from dataclasses import replace
 
-from zoo.clinic.kept import images_again, makers_again, sequences_again, vectors_again
+from zoo.clinic.kept import makers_anew, trunks_anew
 from zoo.clinic.program import Program
 
-_FILES = (sequences_again, images_again, vectors_again, makers_again)
+_FILES = (trunks_anew, makers_anew)
 
 SICK: tuple[Program, ...] = tuple(replace(program, kept=True) for file in _FILES for program in file.SICK)
 HEALTHY: tuple[Program, ...] = tuple(

@@ -1,9 +1,21 @@
 """Programs by authors who did not know what the rules say; kept aside at first, opened to mend the rules."""
 
 from zoo.clinic.program import Program
-from zoo.clinic.strangers import convolutions, generative, perceptrons, recurrent_and_attention
+from zoo.clinic.strangers import (
+    convolutions,
+    generative,
+    images_again,
+    makers_again,
+    perceptrons,
+    recurrent_and_attention,
+    sequences_again,
+    vectors_again,
+)
 
-_FILES = (recurrent_and_attention, convolutions, perceptrons, generative)
+_FILES = (
+    *(recurrent_and_attention, convolutions, perceptrons, generative),
+    *(sequences_again, images_again, vectors_again, makers_again),
+)
 
 SICK: tuple[Program, ...] = tuple(program for file in _FILES for program in file.SICK)
 HEALTHY: tuple[Program, ...] = tuple(program for file in _FILES for program in file.HEALTHY)

@@ -8,7 +8,8 @@ from torch.nn import functional as F
 
 from unitygain._case import Case
 from zoo.clinic import tasks
-from zoo.clinic.kept.pieces_again import (
+from zoo.clinic.program import Program, Truth
+from zoo.clinic.strangers.pieces_again import (
     ArcFace,
     GatedConv,
     Mixer,
@@ -20,7 +21,6 @@ from zoo.clinic.kept.pieces_again import (
     resnet,
     scenes,
 )
-from zoo.clinic.program import Program, Truth
 from zoo.dice import Dice
 
 HEAVY = (("lower_learning_rate", {"factor": 10.0}),)

@@ -10,8 +10,8 @@ from torch.nn import functional as F
 
 from unitygain._case import Case
 from zoo.clinic import tasks
-from zoo.clinic.kept import relations_again
 from zoo.clinic.program import Program, Truth
+from zoo.clinic.strangers import relations_again
 from zoo.dice import Dice
 
 HEAVY = (("lower_learning_rate", {"factor": 10.0}),)
