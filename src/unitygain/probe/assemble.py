@@ -115,11 +115,11 @@ def going_past(trunk: Trunk, calls: Sequence[Call]) -> list[Call]:
     same tensor enters the next block, which is a branch of its own.
     """
     order = {call: index for index, call in enumerate(calls)}
+    last_read = {tensor: index for index, call in enumerate(calls) for tensor in call.inputs}
     found = []
     for call, follower in itertools.pairwise(trunk.blocks):
         entering = call.inputs[:1]
-        behind = calls[order[follower] :]
-        if entering and entering != follower.inputs[:1] and any(entering[0] in one.inputs for one in behind):
+        if entering and entering != follower.inputs[:1] and last_read[entering[0]] >= order[follower]:
             found.append(call)
     return found
 
