@@ -115,7 +115,7 @@ def sick() -> list[Patient]:
             ("UG102", "UG201"),
             ("UG204", "UG205", "UG603", "UG605", "UG601"),
         ),
-        "generator-loud": (_loud_generator, ("UG204", "UG301"), ()),
+        "generator-loud": (_loud_generator, ("UG204", "UG301"), ("UG102",)),
     }
     return [
         Patient(f"generative-{k}", "generative", seeded(make), c, also)

@@ -5,13 +5,15 @@ from collections.abc import Iterator, Mapping
 
 from unitygain._types import Cause, Finding, Profile
 from unitygain.rules._losses import reduction
-from unitygain.rules._numbers import power_of_ten, spell
+from unitygain.rules._numbers import median, power_of_ten, spell
 from unitygain.rules._updates import Updates, read_fact
 
 # What is left of the step that the learning rate promises, where epsilon is far above the gradient.
 DAMPED = 0.05
 # Such a step is still as long as others where the rate was chosen with epsilon, as for Inception's RMSprop.
 USUAL = 1e-3
+# Gradients below this are damped by the usual epsilon of 1e-8 as well: what made them so small is to blame.
+FOR_USUAL_EPS = 1e-9
 MOSTLY = 0.5
 # No training is over after a dozen steps; 0.9 to the power of the step adds up to 10.
 DOZEN = 12.0
@@ -80,6 +82,10 @@ def judge_epsilon(updates: Updates, profiles: Mapping[str, Profile]) -> Finding 
     """Say where an adaptive optimizer's step is a small part of what its rate promises, and short."""
     left = read_fact(profiles, "damped")
     if not (left < DAMPED and updates.ratio < USUAL and updates.largest < 10 * USUAL):
+        return None
+    gradients = profiles.get("param_grad_rms")
+    sizes = [value for _, value in gradients.finite()] if gradients else []
+    if sizes and median(sizes) < FOR_USUAL_EPS:
         return None
     message = (
         f"the first optimizer step is {spell(left)} of what its learning rate promises, and changes the "
