@@ -12,6 +12,7 @@ from torch.utils import _pytree as pytree
 from unitygain._types import Site
 from unitygain.probe.hooks import Hooks
 from unitygain.probe.leaves import in_backward, lift_one, lifted, observable, unwrap
+from unitygain.probe.passes import leading_to
 from unitygain.probe.record import Record
 
 Move = Callable[[Tensor], Tensor] | None
@@ -49,16 +50,7 @@ class Junction:
         goal = other.edge.node
         # A node is younger than those it leads to; leaves have no age and are looked for everywhere.
         oldest = 0 if goal.name().endswith("AccumulateGrad") else goal._sequence_nr()
-        seen, ahead = {self.edge.node}, [self.edge.node]
-        while ahead:
-            node = ahead.pop()
-            if node is goal:
-                return True
-            for below, _ in node.next_functions:
-                if below is not None and below not in seen and below._sequence_nr() >= oldest:
-                    seen.add(below)
-                    ahead.append(below)
-        return False
+        return any(node is goal for node in leading_to([self.edge.node], oldest))
 
 
 class Junctions:

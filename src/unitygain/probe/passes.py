@@ -1,13 +1,27 @@
 """Which calls of a module go on from what it made before, and which begin another pass of the model."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 # What ran without a graph leaves no way to follow.
 UNKNOWN: frozenset[int] = frozenset()
+
+
+def leading_to(starts: Iterable[Any], oldest: int) -> Iterator[Any]:
+    """Yield the `starts` and the nodes of the graph that they lead to, none older than `oldest`."""
+    ahead = list(starts)
+    seen = set(ahead)
+    while ahead:
+        node = ahead.pop()
+        yield node
+        for below, _ in node.next_functions:
+            if below is not None and below not in seen and below._sequence_nr() >= oldest:
+                seen.add(below)
+                ahead.append(below)
 
 
 class Passes:
@@ -40,15 +54,6 @@ class Passes:
             # Under no_grad all along, as checkpoints run, or frozen: nothing is known, and no gradient comes.
             return with_graph or not torch.is_grad_enabled()
         oldest = min(made)
-        ahead = [tensor.grad_fn for tensor in tensors if tensor.grad_fn is not None]
-        seen = set(ahead)
-        while ahead:
-            node = ahead.pop()
-            if node._sequence_nr() in made:
-                return True
-            # A node is younger than those that it leads to; leaves have no age, and lead nowhere.
-            for below, _ in node.next_functions:
-                if below is not None and below not in seen and below._sequence_nr() >= oldest:
-                    seen.add(below)
-                    ahead.append(below)
-        return False
+        # A node is younger than those that it leads to; leaves have no age, and lead nowhere.
+        starts = [tensor.grad_fn for tensor in tensors if tensor.grad_fn is not None]
+        return any(node._sequence_nr() in made for node in leading_to(starts, oldest))
