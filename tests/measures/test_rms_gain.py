@@ -78,3 +78,19 @@ def test_coupling_of_the_batch_is_stated():
 
 def test_model_without_blocks_has_no_profile():
     assert rms_gain(*recorded(nn.Linear(3, 3), torch.randn(2, 3))) is None
+
+
+def test_the_rows_hold_the_norm_of_the_jacobian():
+    """J of a batch of three is the weight three times on the diagonal."""
+    torch.manual_seed(0)
+    layers = [nn.Linear(6, 6, bias=False, dtype=torch.float64) for _ in range(2)]
+    profile = rms_gain(*recorded(Trunk(list(layers)), torch.randn(3, 6, dtype=torch.float64)))
+    assert profile is not None
+    assert profile.columns[2] == "frobenius"
+    for layer, row, value, error in zip(
+        layers, profile.rows, profile.values, profile.error or (), strict=True
+    ):
+        assert row[2] == pytest.approx(value * math.sqrt(18))
+        exact = math.sqrt(3) * float(layer.weight.detach().norm())
+        # Four standard errors of an estimate.
+        assert abs(row[2] - exact) < 4 * error * math.sqrt(18)

@@ -563,3 +563,135 @@ def test_frozen_weights_behind_what_trains_have_no_features() -> None:
     facts = measured(squares(model, 8, 12), "frozen_drawn")["frozen_drawn"].facts
     assert math.isnan(float(facts["features"]))
     assert measured(squares(_net(), 4, 5), "frozen_drawn") == {}
+
+
+def _facts(model: nn.Module, loss: Callable[[Any, Any], Tensor], *batch: Tensor) -> Any:
+    return measured(Case(model, loss, [batch]), "loss_value")["loss_value"].facts
+
+
+ENDS: dict[str, tuple[nn.Module, float, float]] = {
+    "relu": (nn.ReLU(), 0.0, math.inf),
+    "softplus": (nn.Softplus(), 0.0, math.inf),
+    "sigmoid": (nn.Sigmoid(), 0.0, 1.0),
+    "hardsigmoid": (nn.Hardsigmoid(), 0.0, 1.0),
+    "tanh": (nn.Tanh(), -1.0, 1.0),
+    "softmax": (nn.Softmax(-1), 0.0, 1.0),
+}
+ERRORS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "mse": F.mse_loss,
+    "huber": F.huber_loss,
+    "smooth": F.smooth_l1_loss,
+    "by hand": lambda y, t: (t - y).square().mean(),
+    "picked": lambda y, t: F.mse_loss(y.gather(1, torch.zeros(6, 1).long()).squeeze(1), t[:, 0]),
+}
+
+
+@pytest.mark.parametrize("error", ERRORS)
+@pytest.mark.parametrize("end", ENDS)
+def test_targets_beyond_the_range_of_the_last_activation_are_counted(end: str, error: str) -> None:
+    torch.manual_seed(2)
+    module, low, high = ENDS[end]
+    inputs, targets = torch.randn(6, 5), 2 * torch.randn(6, 2)
+    facts = _facts(nn.Sequential(_net(), module), lambda m, b: ERRORS[error](m(b[0]), b[1]), inputs, targets)
+    seen = (targets[:, 0] if error == "picked" else targets).double().numpy()
+    expected = ((seen - seen.clip(low, high)) ** 2).mean() / seen.var()
+    assert (facts["beyond"], facts["bounded_by"]) == (pytest.approx(expected, rel=RTOL), end)
+
+
+class Difference(nn.Module):
+    """A model that subtracts its input from a bounded number by itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.map = nn.Linear(5, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.map(torch.tanh(self.map(x)) - x)
+
+
+@pytest.mark.parametrize("model", [_net(), Difference(), nn.Sequential(_net(), nn.LeakyReLU())])
+def test_where_nothing_bounds_the_prediction_no_target_is_beyond(model: nn.Module) -> None:
+    inputs, targets = torch.randn(6, 5), 9 * torch.randn(6, 5)
+    facts = _facts(model, lambda m, b: F.mse_loss(m(b[0])[:, :2], b[1][:, :2]), inputs, targets)
+    assert math.isnan(facts["beyond"])
+
+
+def test_the_smallest_product_of_the_loss_is_read_and_none_where_there_is_none() -> None:
+    def product(model: nn.Module, batch: tuple[Tensor]) -> Tensor:
+        return -torch.softmax(model(batch[0]), -1).prod(0).sum()
+
+    inputs = torch.randn(6, 5)
+    model = _net()
+    expected = torch.softmax(model(inputs), -1).prod(0).max().item()
+    # A product of six float32 numbers.
+    assert _facts(model, product, inputs)["smallest_product"] == pytest.approx(expected, rel=1e-6)
+    assert math.isnan(_facts(model, lambda m, b: m(b[0]).sum(), inputs)["smallest_product"])
+
+
+@pytest.mark.parametrize(("sign", "expected"), [(1.0, 1.0), (-1.0, -1.0)])
+def test_the_pull_at_the_output_has_the_sign_of_what_the_loss_asks_for(sign: float, expected: float) -> None:
+    facts = _facts(_net(), lambda m, b: sign * m(b[0]).mean(), torch.randn(6, 5))
+    assert facts["output_pull"] == pytest.approx(expected, rel=1e-6)
+    assert facts["output_rms"] > 0
+
+
+def _bent(order: int) -> Callable[[nn.Module, Any], Tensor]:
+    def loss(model: nn.Module, batch: tuple[Tensor]) -> Tensor:
+        x = batch[0].detach().requires_grad_()
+        value = model(x)
+        for _ in range(order):
+            (value,) = torch.autograd.grad(value.sum(), x, create_graph=True)
+        return (value - 1).square().mean()
+
+    return loss
+
+
+@pytest.mark.parametrize(
+    ("activation", "order", "flat"),
+    [
+        (nn.ReLU(), 2, "ReLU"),
+        (nn.LeakyReLU(0.2), 2, "LeakyReLU"),
+        (nn.ReLU(), 1, ""),
+        (nn.Tanh(), 2, ""),
+        (nn.Softplus(), 2, ""),
+    ],
+)
+def test_a_second_derivative_of_a_piecewise_linear_model_is_known_to_be_zero(activation, order, flat) -> None:
+    model = nn.Sequential(nn.Linear(1, 8), activation, nn.Linear(8, 8), activation, nn.Linear(8, 1))
+    facts = _facts(model, _bent(order), torch.rand(6, 1))
+    assert facts["flat_activation"] == flat
+    assert (facts["flat_products"] > 0) == bool(flat)
+
+
+def test_a_penalty_on_the_gradient_through_relu_is_not_flat() -> None:
+    def penalty(model: nn.Module, batch: tuple[Tensor]) -> Tensor:
+        x = batch[0].detach().requires_grad_()
+        (slope,) = torch.autograd.grad(model(x).sum(), x, create_graph=True)
+        return (slope.norm(dim=1) - 1).square().mean() + model(batch[0]).mean()
+
+    model = nn.Sequential(nn.Linear(5, 16), nn.ReLU(), nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, 1))
+    assert _facts(model, penalty, torch.randn(6, 5))["flat_products"] == 0
+
+
+@pytest.mark.parametrize(("weight", "expected"), [(0.0, 50.0), (3.0, 50.0 / (1 + 3.0))])
+def test_terms_beside_the_squares_lower_the_reduction(weight: float, expected: float) -> None:
+    """They do not depend on the first output; the loss is larger by them, and the gradient there is not."""
+
+    class Two(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.one, self.other = nn.Linear(5, 2), nn.Linear(5, 2)
+
+        def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+            return self.one(x), self.other(x)
+
+    torch.manual_seed(1)
+    inputs, targets = torch.randn(6, 5), 100 * torch.randn(6, 2)
+
+    def loss(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
+        made, spread = model(batch[0])
+        squares = 50 * (made - batch[1]).pow(2).mean()
+        # A term of `weight` times the size of the squares.
+        return squares + weight * squares.detach() * spread.exp().mean() / spread.exp().mean().detach()
+
+    assert _facts(Two(), loss, inputs, targets)["reduction"] == pytest.approx(expected, rel=1e-5)

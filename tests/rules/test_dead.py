@@ -65,3 +65,24 @@ def test_a_norm_over_one_number_comes_before_what_else_makes_the_activation_behi
 def test_a_norm_that_is_a_function_call_cannot_be_taken_out():
     [finding] = of_one({"0": 0.1}, {"(native_layer_norm)": 1.0}, {"0": 0.1})
     assert (finding.severity, finding.causes[0].remedy) == ("warning", None)
+
+
+@pytest.mark.parametrize(
+    ("size", "pull", "last", "first"),
+    [
+        (0.0, 0.5, "5", "output: 5 is a ReLU behind the last layer"),
+        (0.0, -0.5, "5", "biases: "),
+        (0.1, 0.5, "5", "biases: "),
+        (0.0, 0.5, "3", "biases: "),
+    ],
+    ids=["asked for less", "asked for more", "not all zero", "not the last"],
+)
+def test_a_dead_output_that_is_asked_for_less_is_put_down_to_its_activation(size, pull, last, first):
+    [finding] = judged(
+        "UG206",
+        profile("act_frac_dead", {last: 1.0} if last == "5" else {last: 1.0, "5": 0.5}),
+        profile("act_rms", {"2": 0.5, "3": 0.0, "4": 0.5, "5": 0.0}),
+        profile("param_rms", {"2.weight": 1.0, "2.bias": 0.5, "4.weight": 1.0, "4.bias": 0.5}),
+        profile("loss_value", {"": 1.0}, facts={"output_rms": size, "output_pull": pull}),
+    )
+    assert finding.causes[0].text.startswith(first)

@@ -245,3 +245,36 @@ def test_a_factor_beside_an_activation_multiplies_the_weights():
     without = sines(30.0) | {"gain_parts": sines(1.0)["gain_parts"]}
     (finding,) = ug102.judge(without)
     assert not any("beside" in cause.text for cause in finding.causes)
+
+
+@pytest.mark.parametrize(("frobenius", "expected"), [(30.0, []), (34.0, ["UG104"]), (math.nan, ["UG104"])])
+def test_a_block_cannot_multiply_by_more_than_the_norm_of_its_jacobian(frobenius, expected):
+    """What arrives there came by another way, as to a layer whose output all later ones read."""
+    profiles = gains(0.9, 1.1, 1.0, 100.5, 1.0, 0.9, 1.1, 1.0)
+    sites = profiles["backward_gain"].sites
+    rows = tuple((1.0, 8.0, frobenius) for _ in sites)
+    columns = ("rms_gain", "participation", "frobenius")
+    profiles["rms_gain"] = Profile("rms_gain", "ratio", sites, (1.0,) * 8, columns=columns, rows=rows)
+    assert [finding.code for finding in ug104.judge(profiles)] == expected
+
+
+@pytest.mark.parametrize(
+    ("gates", "first"),
+    [
+        ({"blocks.0.act": 0.5}, "gate: its mean is 0.5"),
+        ({"": 0.4}, "gate: its mean is 0.4"),
+        ({"head": 0.4}, "between the layers: "),
+    ],
+    ids=["inside", "around", "elsewhere"],
+)
+def test_what_a_gate_takes_between_layers_is_put_down_to_it(gates, first):
+    profiles = gains(*[0.5, 0.49, 0.51] * 4)
+    blocks = profiles["backward_gain"].sites
+    rows = tuple((1.0, 1.0, 0.5) for _ in blocks)
+    columns = ("weights", "activation", "other")
+    profiles["gain_parts"] = Profile("gain_parts", "x", blocks, (0.5,) * 12, columns=columns, rows=rows)
+    [(path, mean)] = gates.items()
+    sites = tuple(Site(path, call, "(glu)") for call in range(1, 12))
+    profiles["gate_mean"] = Profile("gate_mean", "mean", sites, (mean,) * 11)
+    (finding,) = ug101.judge(profiles)
+    assert finding.causes[0].text.startswith(first)

@@ -234,3 +234,32 @@ def test_targets_that_were_not_put_to_scale_are_told(spread, size, found):
     findings = judged("UG605", squares, *outputs(size, 3 * size))
     assert len(findings) == found
     assert all(one.causes[0].text.startswith("targets:") and one.severity == "warning" for one in findings)
+
+
+@pytest.mark.parametrize(
+    ("name", "beyond", "words"),
+    [
+        ("relu", 0.26, "the ReLU puts out numbers 0 and above"),
+        ("tanh", 9.0, "the tanh puts out numbers from -1"),
+    ],
+)
+def test_targets_that_an_activation_cannot_reach_are_named_with_it(name, beyond, words):
+    [finding] = judged("UG608", loss(math.nan, "mse", beyond=beyond, bounded_by=name))
+    assert finding.severity == "warning"
+    assert finding.causes[0].text.startswith(f"bounded output: {words}")
+    assert finding.value == beyond
+
+
+@pytest.mark.parametrize("beyond", [0.24, math.nan])
+def test_targets_a_little_beyond_the_range_are_left_alone(beyond):
+    assert judged("UG608", loss(math.nan, "mse", beyond=beyond, bounded_by="tanh")) == []
+
+
+def test_a_second_derivative_that_is_zero_everywhere_is_put_down_to_the_activation():
+    [finding] = judged("UG608", loss(math.nan, "unknown", flat_activation="ReLU", flat_products=2.0))
+    assert (
+        finding.message
+        == "the loss holds a second derivative through ReLU, which is zero wherever it is taken"
+    )
+    assert finding.causes[0].parameters == {"of": "ReLU", "to": "Tanh"}
+    assert judged("UG608", loss(math.nan, "unknown", flat_activation="", flat_products=0.0)) == []

@@ -396,3 +396,18 @@ def test_a_bias_that_sums_to_zero_behind_a_weight_that_learns_is_no_dead_path():
     names["head.weight"] = 0.0
     [finding] = learning(dict.fromkeys(names, 1.0), names)
     assert finding.severity == "warning"
+
+
+@pytest.mark.parametrize(
+    ("gradients", "silent"),
+    [
+        ({"enc.weight": 0.1, "enc.bias": 0.1, "dec.weight": 0.0, "dec.bias": 0.1}, True),
+        ({"enc.weight": 0.0, "enc.bias": 0.0, "dec.weight": 0.0, "dec.bias": 0.1}, False),
+        ({"enc.weight": 0.1, "enc.bias": 0.1, "dec.weight": 0.0, "dec.bias": 0.0}, False),
+        ({"dec.weight": 0.0, "dec.bias": 0.1, "out.weight": 0.1}, False),
+    ],
+    ids=["will be given others", "nothing before learns", "nothing arrives", "nothing before"],
+)
+def test_a_weight_that_is_given_zeros_by_what_learns_waits(gradients, silent):
+    ran = profile("act_rms", {"enc": 1.0, "dec": 1.0, "out": 1.0})
+    assert (learning(dict.fromkeys(gradients, 1.0), gradients, ran) == []) == silent

@@ -261,3 +261,22 @@ def test_a_parameter_gradient_alone_is_named():
         "UG901", profile("act_frac_nonfinite", {"a": 0.0}), sizes, profile("loss_value", {"": 1.0})
     )
     assert [str(site) for site in finding.sites] == ["b.weight"]
+
+
+@pytest.mark.parametrize(("least", "first"), [(0.0, "product: "), (1e-19, "range: "), (math.nan, "range: ")])
+def test_a_product_of_many_numbers_in_the_loss_comes_before_the_range(least, first):
+    facts = {"smallest_product": least}
+    [finding] = wide((-45.0, -3.0), (0.0, 1e-3), more=(profile("loss_value", {"": 46.0}, facts=facts),))
+    assert finding.causes[0].text.startswith(first)
+
+
+@pytest.mark.parametrize(("dtype", "first"), [("float16", "range: "), ("float32", "growth: ")])
+def test_a_sum_that_leaves_its_dtype_is_put_down_to_the_range(dtype, first):
+    facts = {"operation": "add", "direction": "forward", "kind": "infinity", "dtype": dtype}
+    [finding] = judged(
+        "UG901",
+        profile("act_frac_nonfinite", {"": 1.0}),
+        profile("nonfinite_origin", {"": 1.0}, facts=facts),
+        profile("loss_value", {"": math.inf}),
+    )
+    assert finding.causes[0].text.startswith(first)

@@ -15,7 +15,8 @@ UNIT = "the loss, in its own unit"
     unit=UNIT,
     needs=(
         *("loss.expected", "loss.classes", "loss.rows", "loss.softmax_before", "loss.mean"),
-        "logits_grad.rms",
+        "reach.beyond",
+        *("logits.rms", "logits_grad.rms", "logits_grad.mean"),
     ),
 )
 def loss_value(case: Case, record: Record) -> Profile | None:
@@ -31,7 +32,8 @@ def loss_value(case: Case, record: Record) -> Profile | None:
     Args:
         case: Not used.
         record: A record with `loss.expected`, `loss.classes`, `loss.rows`, `loss.softmax_before`,
-            `loss.mean` and `logits_grad.rms`.
+            `loss.mean`, `logits.rms`, `logits_grad.rms`, `logits_grad.mean` and
+            `reach.beyond`.
 
     Returns:
         One value at the model. Facts: ``kind``; ``expected`` and ``classes`` (NaN where unknown);
@@ -39,9 +41,17 @@ def loss_value(case: Case, record: Record) -> Profile | None:
         reduction by a sum or further terms (NaN where unknown);
         ``reduction``, the loss over that mean: 1 for a mean, the number of rows for a sum, and what else the
         loss is multiplied by. Of squares that are written out it is taken from the gradient g of the model's
-        output of n entries, as n²·mean(g²)/(4·loss), which is right for errors of any size; NaN for others;
+        output of n entries, as n²·mean(g²)/(4·loss), which is right for errors of any size; terms that do
+        not depend on that output make it smaller; NaN for others;
         ``softmax_before_loss``, 1 where a loss with its own softmax (sigmoid) is given what has been
-        through one; ``loss_operations``, how many were seen.
+        through one; ``loss_operations``, how many were seen; ``smallest_product``, the largest entry of
+        the smallest `torch.prod` behind the model's output (NaN without); ``output_rms``, of the model's
+        output, and ``output_pull``, from -1 to 1: the mean of the gradient there over its rms, above 0 where
+        the loss asks for less (NaN where there is no gradient); ``beyond``, the mean square by which
+        targets of a difference lie beyond what the activation behind the prediction can put out, over their
+        variance (NaN where none bounds it), and ``bounded_by``, that activation; ``flat_activation``, the
+        piecewise linear activation whose slope, a constant, the loss differentiates (empty without), and
+        ``flat_products``, how many products with the zeros of that derivative there are.
 
     Example:
         >>> import torch
@@ -70,6 +80,10 @@ def loss_value(case: Case, record: Record) -> Profile | None:
         facts["loss_operations"] = float(len(before))
     value = float(record.facts["loss"])
     facts["reduction"] = _reduction(value, facts, record)
+    facts["smallest_product"] = float(record.facts.get("smallest_product", math.nan))
+    facts["flat_activation"] = record.facts.get("flat_activation", "")
+    facts["flat_products"] = float(record.facts.get("flat_products", 0.0))
+    facts |= _at_output(record) | _reach(record)
     note = "" if math.isfinite(value) else "the loss itself is not finite"
     return Profile("loss_value", UNIT, (Site(""),), (value,), facts=facts, note=note)
 
@@ -85,3 +99,23 @@ def _reduction(value: float, facts: dict[str, float | str], record: Record) -> f
     if place is None or gradient is None or not (squares and value > 0 and math.isfinite(value)):
         return math.nan
     return (math.prod(place.shape) * gradient[0]) ** 2 / (4 * value)
+
+
+def _at_output(record: Record) -> dict[str, float | str]:
+    """Return the size of the model's output, and whether its gradient has one sign."""
+    place = next(iter(record.of("logits")), None)
+    known = [
+        record.numbers(signal, place.site) if place else None
+        for signal in ("logits.rms", "logits_grad.mean", "logits_grad.rms")
+    ]
+    size, mean, rms = (numbers[0] if numbers else math.nan for numbers in known)
+    return {"output_rms": size, "output_pull": mean / rms if rms > 0 else math.nan}
+
+
+def _reach(record: Record) -> dict[str, float | str]:
+    """Return how far targets lie beyond what the activation behind the prediction can put out."""
+    shares = record.values.get("reach.beyond", {})
+    worst = max(shares, key=lambda site: shares[site][0], default=None)
+    if worst is None:
+        return {"beyond": math.nan, "bounded_by": ""}
+    return {"beyond": shares[worst][0], "bounded_by": record.labels("reach")[worst]}

@@ -1,5 +1,7 @@
 """rms_gain: by how much each block amplifies a random gradient on its way back."""
 
+import math
+
 from unitygain._case import Case
 from unitygain._registry import measure
 from unitygain._types import Profile
@@ -9,7 +11,7 @@ from unitygain.probe.record import Record
 from unitygain.probe.trace import trace
 
 UNIT = "norm of J^T u over norm of u, random u"
-COLUMNS = ("rms_gain", "participation")
+COLUMNS = ("rms_gain", "participation", "frobenius")
 
 
 @measure(unit=UNIT, passes="probes x blocks")
@@ -28,9 +30,9 @@ def rms_gain(case: Case, record: Record) -> Profile | None:
 
     Returns:
         One gain per block (not squared) with its standard error, from the larger of the probes' spread
-        and the participation: the number of directions that carry the gain, which the rows add. Where
-        the record has draws, what chance gives stands beside it (`unitygain.measures._chance`). None where
-        the model has no blocks.
+        and the participation: the number of directions that carry the gain. The rows add it, and ‖J‖_F,
+        which no direction's gain exceeds. Where the record has draws, what chance gives stands beside it
+        (`unitygain.measures._chance`). None where the model has no blocks.
 
     Raises:
         RuntimeError: If no block has a graph, as under reentrant checkpointing.
@@ -55,8 +57,9 @@ def rms_gain(case: Case, record: Record) -> Profile | None:
     probes, seed = int(record.facts.get("probes", 8)), int(record.facts.get("seed", 0))
     with trace(case, record) as live:
         blocks = live.require_blocks()
-        found = [rms_gain_of(b.jacobian(), probes, seed + index) for index, b in enumerate(blocks)]
-        notes = [blocks[0].jacobian().batch_note, live.note]
+        operators = [block.jacobian() for block in blocks]
+        found = [rms_gain_of(operator, probes, seed + index) for index, operator in enumerate(operators)]
+        notes = [operators[0].batch_note, live.note]
         profile = Profile(
             "rms_gain",
             UNIT,
@@ -64,7 +67,10 @@ def rms_gain(case: Case, record: Record) -> Profile | None:
             values=tuple(gain.value for gain in found),
             error=tuple(gain.error for gain in found),
             columns=COLUMNS,
-            rows=tuple((gain.value, gain.participation) for gain in found),
+            rows=tuple(
+                (gain.value, gain.participation, gain.value * math.sqrt(operator.shape[0]))
+                for gain, operator in zip(found, operators, strict=True)
+            ),
             facts={"probes": float(probes)},
             note="; ".join(filter(None, notes)),
         )

@@ -81,6 +81,8 @@ class Probe:
         self._open = ExitStack()
         self._ledger = Ledger(self._hooks)
         self._passes = Passes()
+        # Of the node that made what the model returned last.
+        self.output_age: int | None = None
         self._sighting = Sighting()
         self._stack: list[Call] = []
         self._outermost = 0
@@ -222,6 +224,8 @@ class Probe:
                     self._flow.left(call, kept[0][1])
             if kept and call.parent is None:
                 self._see("logits", call, "", kept[0][1])
+                made_by = kept[0][1].grad_fn
+                self.output_age = None if made_by is None else made_by._sequence_nr()
             if self._watch is not None:
                 self._watch.left(call, args, output)
             if call.parent is None:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from unitygain.probe.leaves import observable
+from unitygain.probe.passes import leading_to
 from unitygain.probe.trail import Origin, Seen
 from unitygain.stats import absmax, mean, rms
 from unitygain.stats.operations import is_probability, label_residual, variance
@@ -27,6 +28,10 @@ _LINEAR = re.compile(
     r"(Mean|Sum|NanSum|Add|Sub|RSub|Neg|Div|Mul|View|UnsafeView|ReshapeAlias|Squeeze|Unsqueeze|Select|Slice"
     r"|Index|Expand|Permute|Transpose|T|Stack|Cat|Clone|ToCopy|Where|MaskedFill)Backward\d*$"
 )
+
+# The derivative of the backward pass of a piecewise linear activation.
+_SECOND = re.compile(r"(Threshold|LeakyRelu|Hardtanh)BackwardBackward\d*$")
+_SPELLED = {"Threshold": "ReLU", "LeakyRelu": "LeakyReLU", "Hardtanh": "Hardtanh"}
 
 
 def watch(into: "Watch", name: str, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
@@ -61,9 +66,19 @@ def watch(into: "Watch", name: str, args: tuple[Any, ...], kwargs: dict[str, Any
         _add(into, "mse", args[0], numbers, rows=args[0].numel(), classes=math.nan)
 
 
-def is_made_of_squares(loss: Tensor) -> bool:
-    """Whether every term of a loss is a sum or mean of squares, read from the graph behind it."""
+def is_made_of_squares(loss: Tensor, output: int | None = None) -> bool:
+    """Whether every term of a loss is a sum or mean of squares, read from the graph behind it.
+
+    Args:
+        loss: The loss, with its graph.
+        output: The age of the node that made the model's output; terms that do not depend on it, such as a
+            divergence of a code, are left out. None counts all terms.
+    """
     waiting, seen, squares = [loss.grad_fn], set(), 0
+
+    def counts(node: Any) -> bool:
+        return output is None or any(n._sequence_nr() == output for n in leading_to([node], output))
+
     while waiting:
         node = waiting.pop()
         if node is None or node in seen:
@@ -73,12 +88,49 @@ def is_made_of_squares(loss: Tensor) -> bool:
         twice = node.name().startswith("MulBackward") and len(behind) == 2
         power = node.name() == "PowBackward0" and getattr(node, "_saved_exponent", None) == 2
         if power or node.name() == "MseLossBackward0" or (twice and behind[0] is behind[1]):
-            squares += 1
+            squares += counts(node)
         elif twice or not behind or not _LINEAR.match(node.name()):
-            return False
+            if counts(node):
+                return False
         else:
             waiting += behind
     return squares > 0
+
+
+def smallest_product(loss: Tensor, output: int | None) -> float:
+    """Return the largest entry of the smallest `torch.prod` between the output and the loss; NaN without any.
+
+    Args:
+        loss: The loss, with its graph.
+        output: The age of the node that made the model's output; None looks at the whole graph.
+    """
+    products = [
+        float(absmax(node._saved_result))
+        for node in leading_to([loss.grad_fn], output or 0)
+        if node.name().startswith("ProdBackward")
+    ]
+    return min(products, default=math.nan)
+
+
+def flat_products(loss: Tensor) -> tuple[str, int]:
+    """Return the piecewise linear activation whose slope a loss differentiates, and what is lost by it.
+
+    The slope of such an activation is constant, and its derivative zeros that later operations multiply.
+
+    Returns:
+        The activation, empty where none is differentiated twice, and the number of products with zeros.
+    """
+    nodes = list(leading_to([loss.grad_fn], 0))
+    names = [found.group(1) for node in nodes if (found := _SECOND.match(node.name()))]
+    count = sum(map(_multiplies_zeros, nodes)) if names else 0
+    return (_SPELLED[names[0]], count) if count else ("", 0)
+
+
+def _multiplies_zeros(node: Any) -> bool:
+    if not node.name().startswith(("MmBackward", "BmmBackward", "AddmmBackward", "ConvolutionBackward")):
+        return False
+    saved = [getattr(node, name, None) for name in ("_saved_self", "_saved_mat1", "_saved_input")]
+    return any(isinstance(value, Tensor) and value.numel() > 0 and not value.any() for value in saved)
 
 
 def _add(

@@ -13,7 +13,7 @@ from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from unitygain._types import Site, Skipped
-from unitygain.probe import losses, norms, recurrent
+from unitygain.probe import losses, norms, reach, recurrent
 from unitygain.probe.activations import AMBIGUOUS, SLOPES, Slope, module_slope, silenced, slope
 from unitygain.probe.leaves import in_backward, observable, unwrap
 from unitygain.probe.ledger import dtype_name
@@ -29,6 +29,7 @@ OPERATIONS: dict[str, tuple[str, ...]] = {
     "gate": ("mean", "frac_closed"),
     "loss": losses.STATISTICS,
     "norm": norms.STATISTICS,
+    "reach": reach.STATISTICS,
 }
 _SOFTMAX = frozenset({"_softmax", "_safe_softmax"})
 _PRODUCTS = frozenset({"bmm", "baddbmm", "mm", "addmm"})
@@ -112,6 +113,8 @@ class Watch(TorchDispatchMode):
             losses.watch(self, name, args, kwargs, out)
         elif name in norms.OPERATIONS:
             norms.watch(self, name, args)
+        if name in reach.OPERATIONS:
+            reach.watch(self, name, args, inside=call is not None)
         return out
 
     def add(self, signal: str, operation: str, tensor: Tensor, **more: Any) -> Seen:

@@ -12,6 +12,8 @@ ONE_SIDED = 0.95
 # A unit whose weights have a mean this many times the spread of their sum below zero is off for inputs of one
 # sign. Symmetric draws have 1/sqrt(fan_out) there.
 BELOW = -3.0
+# Mean over rms of a gradient that has one sign; of either sign it is about one over the root of its entries.
+ONE_WAY = 0.2
 ALL = 1e-6
 
 
@@ -24,6 +26,7 @@ def explain_dead(profiles: Mapping[str, Profile], site: Site, limit: float) -> I
         site: The activation.
         limit: Below which the fraction of dead units must fall once the cause is gone.
     """
+    yield from _at_the_output(profiles, site)
     yield from _badly_drawn(profiles, site, limit)
     # The bias is a part of the pre-activation; HEAVY of it says that it decides the sign of most units.
     heavy = [
@@ -58,6 +61,19 @@ def explain_dead(profiles: Mapping[str, Profile], site: Site, limit: float) -> I
         "weights: negative sums for every input, by the draw (likelier the deeper and narrower the network) "
         "or after too large a step of the optimizer"
     )
+
+
+def _at_the_output(profiles: Mapping[str, Profile], site: Site) -> Iterable[Cause]:
+    """Yield the activation itself, where it is the last, all zero, and the loss asks for less than zero."""
+    loss = profiles.get("loss_value")
+    size, pull = (
+        float(loss.facts.get(f"output_{what}", math.nan)) if loss else math.nan for what in ("rms", "pull")
+    )
+    if size == 0 and pull > ONE_WAY and profiles["act_frac_dead"].sites[-1] == site:
+        yield Cause(
+            f"output: {site} is a ReLU behind the last layer, and the loss asks for less than its 0: targets "
+            "below 0 cannot be reached; take it away"
+        )
 
 
 def _badly_drawn(profiles: Mapping[str, Profile], site: Site, limit: float) -> Iterable[Cause]:

@@ -16,7 +16,7 @@ from unitygain.rules._activation_causes import (
     layers_per_block,
     most_common,
 )
-from unitygain.rules._layers import SCALE_FREE, SLOPE, Layer, read_layers, within_any
+from unitygain.rules._layers import SCALE_FREE, SLOPE, Layer, read_layers, within, within_any
 from unitygain.rules._numbers import from_db, median, spell, to_db
 from unitygain.rules._parameters import is_bias, owner
 
@@ -178,8 +178,7 @@ def blame_between(
     rest = parts.get("other", 1.0)
     if not rest > 0 or rest == 1.0:
         return
-    gates, inside = profiles.get("gate_mean"), {block.path for block in blocks}
-    means = [value for site, value in gates.finite() if within_any(site.path, inside)] if gates else []
+    means = _gates(profiles, blocks)
     if means:
         text = f"gate: its mean is {spell(median(means))}, and it multiplies by {spell(rest)}x per block"
     else:
@@ -188,6 +187,15 @@ def blame_between(
             f"or a factor in forward passes {spell(rest)}x per block, which no weight accounts for"
         )
     yield Suspect(to_db(rest), Cause(text))
+
+
+def _gates(profiles: Mapping[str, Profile], blocks: tuple[Site, ...]) -> list[float]:
+    """Return the means of the gates inside of the blocks, or else of those that run between them."""
+    profile, inside = profiles.get("gate_mean"), {block.path for block in blocks}
+    gates = profile.finite() if profile else ()
+    own = [value for site, value in gates if within_any(site.path, inside)]
+    around = [value for site, value in gates if all(within(path, site.path) for path in inside)]
+    return own or (around if len(around) >= len(blocks) - 1 else [])
 
 
 def blame_skip(per_block: float, parts: Mapping[str, float]) -> Iterable[Suspect]:

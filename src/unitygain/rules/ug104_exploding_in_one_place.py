@@ -8,7 +8,8 @@ What it sees:
     what the block's own weights give in random places: if that is what was measured, their scale tells it.
 
     Of a model that runs several times in one loss, one pass is looked at, and not one whose gradient was
-    itself differentiated. A block whose input later modules read too has no gain of its own.
+    itself differentiated. A block whose input later modules read too has no gain of its own,
+    and one whose gradient grows by more than three times ‖J‖_F of what it computes gets it by another way.
 
 Why it matters:
     Everything before the block gets a gradient that is larger by that factor: one learning rate cannot
@@ -38,12 +39,16 @@ A silent example:
     []
 """
 
+import math
 from collections.abc import Iterable, Mapping
 
 from unitygain._registry import rule
-from unitygain._types import Finding, Profile
+from unitygain._types import Finding, Profile, Site
 from unitygain.rules._place_causes import explain_place
 from unitygain.rules._places import odd_places, report_place
+
+# The norm is an estimate, and of a large batch one of its first samples.
+SLACK = 3.0
 
 
 @rule(
@@ -51,12 +56,26 @@ from unitygain.rules._places import odd_places, report_place
     name="exploding-in-one-place",
     severity="error",
     needs=("backward_gain",),
-    wants=("weight_gain", "act_frac_saturated", "act_frac_dead", "act_rms"),
+    wants=("weight_gain", "act_frac_saturated", "act_frac_dead", "act_rms", "rms_gain"),
 )
 def judge(profiles: Mapping[str, Profile]) -> Iterable[Finding]:
     """Yield one finding for the blocks whose gain is far above the others', the worst first."""
     profile = profiles["backward_gain"]
-    found = odd_places(profile, above=True)
+    most = _frobenius(profiles.get("rms_gain"))
+    found = [
+        place
+        for place in odd_places(profile, above=True)
+        if not place.gain > SLACK * most.get(place.site, math.inf)
+    ]
     if found:
         causes = explain_place(profiles, found[0].site, found[0].gain, found[0].usual)
         yield report_place("UG104", "exploding-in-one-place", "is multiplied in", profile, found, causes)
+
+
+def _frobenius(gains: Profile | None) -> dict[Site, float]:
+    """Return ‖J‖_F per block, where it is known."""
+    if gains is None or "frobenius" not in gains.columns:
+        return {}
+    column = gains.columns.index("frobenius")
+    known = ((site, row[column]) for site, row in zip(gains.sites, gains.rows, strict=True))
+    return {site: most for site, most in known if math.isfinite(most)}

@@ -52,7 +52,16 @@ ROUNDING = 1e-3
     name="born-dead",
     severity="error",
     needs=("act_frac_dead",),
-    wants=("grad_rms", "act_rms", "param_rms", "weight_mean", "input_rms", "input_mean", "norm_numbers"),
+    wants=(
+        "grad_rms",
+        "act_rms",
+        "param_rms",
+        "weight_mean",
+        "input_rms",
+        "input_mean",
+        "norm_numbers",
+        "loss_value",
+    ),
 )
 def judge(profiles: Mapping[str, Profile]) -> Iterable[Finding]:
     """Yield one finding that names the norms over one number, and one the first all-dead activation."""

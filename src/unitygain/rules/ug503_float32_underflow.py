@@ -16,8 +16,9 @@ When it is a false alarm:
     a small eps).
 
 Remedies:
-    Where the loss is tiny: loss_scale. Where the gradient falls over the depth (UG101 tells) the underflow
-    is a consequence, and what cures the decay cures it: gain, normalisation, skip paths.
+    Where the loss multiplies probabilities: a sum of their logarithms. Where the loss is tiny: loss_scale.
+    Where the gradient falls over the depth (UG101 tells) the underflow is a consequence, and what cures the
+    decay cures it: gain, normalisation, skip paths.
 
 References:
     Goldberg, "What Every Computer Scientist Should Know About Floating-Point Arithmetic" (ACM Computing
@@ -53,6 +54,8 @@ LOW, HIGH = -30.0, 30.0
 FAR = 6.0
 # Dropout is drawn anew in the second pass.
 SLACK = 1.5
+# A product that a later sum, a logarithm or a division cannot bring back in float32.
+TINY_PRODUCT = 1e-20
 
 
 @rule(
@@ -60,7 +63,7 @@ SLACK = 1.5
     name="float32-underflow",
     severity="warning",
     needs=("grad_rescaled", "grad_rms"),
-    wants=("time_grad_rms",),
+    wants=("time_grad_rms", "loss_value"),
 )
 def judge(profiles: Mapping[str, Profile]) -> Iterator[Finding]:
     """Yield one finding for all gradients below the smallest normal number; what can be repaired first."""
@@ -93,7 +96,11 @@ def judge(profiles: Mapping[str, Profile]) -> Iterator[Finding]:
         profiles["grad_rms"].unit,
         SMALLEST[dtype],
         expected=10 ** true[first],
-        causes=(_range(true[first], fall, dtype, bool(repairable)), *_fall(also, fall, first)),
+        causes=(
+            *_product(profiles),
+            _range(true[first], fall, dtype, bool(repairable)),
+            *_fall(also, fall, first),
+        ),
         evidence={"log10 of the true rms": true[first], "sites": len(lost)},
         fix="loss = loss * 2.0**k, with the gradients divided by it before the step"
         + (f"; but see {also} first" if also else ""),
@@ -115,6 +122,17 @@ def _range(exponent: float, fall: float, dtype: str, repairable: bool) -> Cause:
         parameters={"scale": 2.0**power},
         predicted=(scaled / SLACK, scaled * SLACK),
     )
+
+
+def _product(profiles: Mapping[str, Profile]) -> Iterator[Cause]:
+    """Yield a product of many numbers in the loss, where it is as small as what is lost."""
+    loss = profiles.get("loss_value")
+    least = float(loss.facts.get("smallest_product", math.nan)) if loss else math.nan
+    if least < TINY_PRODUCT:
+        yield Cause(
+            f"product: the loss multiplies many numbers, probabilities for instance, to {spell(least)}; add "
+            "their logarithms instead"
+        )
 
 
 def _fall(code: str, fall: float, first: Site) -> Iterator[Cause]:

@@ -26,7 +26,9 @@ When it is a false alarm:
     such as the last backcast of N-BEATS or the last step of the coordinates. Behind a weight that starts at
     zero (a zero-initialised residual branch, the B matrix of LoRA, a zeroed head) everything has a zero
     gradient in the first step only: what starts at zero is moved along its gradient, and nothing is said of
-    what gets one then. A rule of learning that is local in time by design cuts every state on purpose; of a
+    what gets one then. Weights that are given zeros now, as by a code that is rounded to zero and whose
+    gradient goes straight through, get theirs when what runs before has moved.
+    A rule of learning that is local in time by design cuts every state on purpose; of a
     truncation to two steps or more nothing is said.
 
 Remedies:
@@ -104,7 +106,7 @@ def judge(profiles: Mapping[str, Profile]) -> Iterator[Finding]:
         # Behind a weight that gets one, what sums to zero in a bias are the samples, as in a balanced hinge.
         zero = [site for site in zero if not (is_bias(site) and owner(site) in reached)]
         zero = _not_behind_zero_weights(zero, gradients, profiles)
-        if zero:
+        if zero and not _given_zeros(zero, gradients, profiles):
             yield _without_gradient(zero, len(trainable), profiles)
         else:
             yield from judge_series(len(trainable), profiles)
@@ -218,6 +220,25 @@ def _not_behind_zero_weights(
         and _part(site) not in parts
         and not any(place in gates for place in enclosing(_part(site)))
     ]
+
+
+def _given_zeros(
+    sites: Sequence[Site], gradients: Mapping[Site, float], profiles: Mapping[str, Profile]
+) -> bool:
+    """Whether all are weights that are given zeros now, by what learns and will give others.
+
+    The bias beside such a weight gets a gradient, and so does what runs before, as where a code is rounded to
+    zero and its gradient goes straight through.
+    """
+    leaves = [leaf.path for leaf in profiles["act_rms"].sites] if "act_rms" in profiles else []
+    moved = {owner(site) for site, value in gradients.items() if value > 0}
+    return all(
+        not is_bias(site)
+        and owner(site) in moved
+        and owner(site) in leaves
+        and moved.intersection(leaves[: leaves.index(owner(site))])
+        for site in sites
+    )
 
 
 def _part(site: Site) -> str:

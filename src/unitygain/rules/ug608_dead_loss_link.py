@@ -1,11 +1,15 @@
 """UG608: a bad loss that does not pull at the prediction.
 
 What it sees:
-    A cross-entropy, binary or over classes, whose mean per row is half as much again as that of equal
-    probabilities, or more, while max|p - y|, the gradient at the logits before averaging, is nearly zero,
-    or the gradient that arrives at the model's last output is exactly zero. With a working link neither can
+    Three things. A cross-entropy, binary or over classes, whose mean per row is half as much again as that of
+    equal probabilities, or more, while max|p - y|, the gradient at the logits before averaging, is nearly
+    zero, or the gradient that arrives at the last output is exactly zero. With a working link neither can
     be: the cross-entropy of soft or hard targets is their entropy, at most ln(classes), plus a divergence
-    that p - y pulls at. A loss that is small where p - y is small is satisfied, and nothing is said.
+    that p - y pulls at. A loss that is small where p - y is small is satisfied, and nothing is said. And a
+    difference of prediction and target (squared, smooth or of the loss's own) where an activation bounds the
+    prediction and the targets lie beyond its range by a quarter of their variance or more. And a loss that
+    differentiates the slope of a piecewise linear activation, as that of a differential equation of second
+    order does, where the products with that derivative are exactly zero.
 
 Why it matters:
     The whole model stands still, and every layer looks as if the gradient vanished. No initialisation, skip
@@ -49,6 +53,18 @@ from unitygain.rules._losses import read_entropy
 from unitygain.rules._numbers import spell
 from unitygain.rules._ranges import SMALLEST_NORMAL
 
+# Of the targets' variance: of a normal one half lies below zero, and 0.15 beyond -1 and 1.
+BEYOND = 0.25
+POSITIVE, SHARE = "0 and above", "from 0 to 1"
+RANGES = {
+    "relu": ("ReLU", POSITIVE),
+    "softplus": ("softplus", POSITIVE),
+    "exp": ("exponential", POSITIVE),
+    "sigmoid": ("sigmoid", SHARE),
+    "hardsigmoid": ("hard sigmoid", SHARE),
+    "softmax": ("softmax", SHARE),
+    "tanh": ("tanh", "from -1 to 1"),
+}
 PULL = 1e-3
 MARGIN = 1.5
 
@@ -57,13 +73,19 @@ MARGIN = 1.5
     code="UG608",
     name="dead-loss-link",
     severity="error",
-    needs=("loss_value", "logit_grad_absmax", "grad_rms"),
-    wants=("grad_rescaled",),
+    needs=("loss_value",),
+    wants=("logit_grad_absmax", "grad_rms", "grad_rescaled"),
 )
 def judge(profiles: Mapping[str, Profile]) -> Iterator[Finding]:
-    """Yield a finding where a bad loss gives no gradient at the model's output."""
-    read = read_entropy(profiles["loss_value"])
-    if read is None or not read[0] > MARGIN * read[1]:
+    """Yield a finding where a bad loss gives no gradient at the output, and one for targets out of reach."""
+    loss = profiles["loss_value"]
+    if float(loss.facts.get("beyond", math.nan)) > BEYOND:
+        yield _out_of_reach(loss)
+    if float(loss.facts.get("flat_products", 0.0)) > 0:
+        yield _without_curvature(loss)
+    read = read_entropy(loss)
+    known = "logit_grad_absmax" in profiles and "grad_rms" in profiles
+    if not known or read is None or not read[0] > MARGIN * read[1]:
         return
     mean, expected = read
     pull = profiles["logit_grad_absmax"].values[0]
@@ -95,6 +117,57 @@ def judge(profiles: Mapping[str, Profile]) -> Iterator[Finding]:
             "largest gradient rms before the last output": max(gradients[:-1], default=0.0),
         },
         fix="give the loss logits: torch.nn.functional.binary_cross_entropy_with_logits(logits, target)",
+    )
+
+
+def _out_of_reach(loss: Profile) -> Finding:
+    share, operation = float(loss.facts["beyond"]), str(loss.facts["bounded_by"])
+    name, numbers = RANGES.get(operation, (operation, "of one range"))
+    return Finding(
+        "UG608",
+        "dead-loss-link",
+        "warning",
+        f"targets lie beyond what the {name} behind the prediction can put out: what is out of its reach is "
+        f"{spell(share)} of their variance",
+        loss.sites,
+        "loss_value",
+        share,
+        "of the targets' variance",
+        BEYOND,
+        fact="beyond",
+        causes=(
+            Cause(
+                f"bounded output: the {name} puts out numbers {numbers} alone, and the targets lie outside; "
+                "leave the last activation away, or put the targets to its scale"
+            ),
+        ),
+        fix=f"let the last layer end without {name}, or scale the targets",
+    )
+
+
+def _without_curvature(loss: Profile) -> Finding:
+    name = str(loss.facts["flat_activation"])
+    return Finding(
+        "UG608",
+        "dead-loss-link",
+        "warning",
+        f"the loss holds a second derivative through {name}, which is zero wherever it is taken",
+        loss.sites,
+        "loss_value",
+        float(loss.facts["flat_products"]),
+        "products with zeros",
+        0.0,
+        fact="flat_products",
+        causes=(
+            Cause(
+                f"second derivative: {name} is piecewise linear, its slope is constant and that slope's "
+                "derivative is 0, so that this term of the loss does not depend on the model",
+                "swap_activation",
+                {"of": name, "to": "Tanh"},
+                (0.0, 0.0),
+            ),
+        ),
+        fix="an activation with curvature: torch.nn.Tanh(), torch.nn.SiLU() or a sine",
     )
 
 

@@ -146,5 +146,23 @@ def variance(values: Float[Tensor, "*any"]) -> Float64[Tensor, ""]:
         return (values - values.mean()).square().mean()
 
 
+def variance_beyond(values: Float[Tensor, "*any"], low: float, high: float) -> Float64[Tensor, ""]:
+    """Mean square of what lies below `low` or above `high`, over the variance; NaN for an empty tensor.
+
+    Args:
+        values: Any floating tensor.
+        low: The lower end, which may be infinite.
+        high: The upper end, which may be infinite.
+
+    Example:
+        >>> import torch
+        >>> variance_beyond(torch.tensor([-1.0, 1.0]), 0.0, float("inf")).item()
+        0.5
+    """
+    with torch.no_grad():
+        wide = dense(values).double()
+        return (wide - wide.clamp(low, high)).square().mean() / variance(values)
+
+
 def _share(chosen: Tensor) -> Float64[Tensor, ""]:
     return torch.count_nonzero(chosen).double() / chosen.numel()

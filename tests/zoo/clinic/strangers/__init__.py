@@ -6,15 +6,18 @@ from zoo.clinic.strangers import (
     generative,
     images_again,
     makers_again,
+    makers_anew,
     perceptrons,
     recurrent_and_attention,
     sequences_again,
+    trunks_anew,
     vectors_again,
 )
 
 _FILES = (
     *(recurrent_and_attention, convolutions, perceptrons, generative),
     *(sequences_again, images_again, vectors_again, makers_again),
+    *(trunks_anew, makers_anew),
 )
 
 SICK: tuple[Program, ...] = tuple(program for file in _FILES for program in file.SICK)
