@@ -209,7 +209,7 @@ SICK = (
             (("restore_logit_scale", {}),),
             (("clip_gradients", {"threshold": 1.0}),),
         ),
-        30,
+        15,
     ),
     Program(
         "attention-root-wrong-way",

@@ -148,7 +148,7 @@ SICK = (
             ("bypass_norm", "add_residual"),
             (("add_residual", {}),),
         ),
-        60,
+        30,
     ),
     Program(
         "conv-negative-prior",

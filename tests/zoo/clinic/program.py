@@ -1,6 +1,7 @@
 """Program: a small training as people write it, sick by one fault or healthy, and what is true about it."""
 
 import re
+import warnings
 import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -68,7 +69,9 @@ class Program:
         """Return the case that `seed` draws, with its fault unless `fault` says otherwise."""
         sick = self.truth is not None if fault is None else fault
         name = self.name.removesuffix(WELL)
-        with torch.random.fork_rng():
+        with torch.random.fork_rng(), warnings.catch_warnings():
+            # Modules say what fast path they do not take.
+            warnings.simplefilter("ignore")
             torch.manual_seed(zlib.crc32(f"{name}:{seed}".encode()))
             case = self.make(Dice(name, seed), sick)
             case.name, case.seed = self.name, seed
