@@ -132,7 +132,7 @@ def deep_relu(dice: Dice, sick: bool) -> Case:
             layers += [nn.Linear(width, width), nn.ReLU()]
         net = nn.Sequential(*layers, nn.Linear(width, 4))
         if not sick:
-            for layer in net:
+            for layer in net[:-1]:
                 if isinstance(layer, nn.Linear):
                     nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
                     nn.init.zeros_(layer.bias)
@@ -702,7 +702,7 @@ SICK: tuple[Program, ...] = (
         Truth(
             "unregistered",
             ("UG603", "UG604"),
-            r"(?i)\blist\b|regist|ModuleList|optimi[sz]er (does not|never)|not (held|given|known)|parameters\(\)",
+            r"(?i)\blist\b|regist|ModuleList|optimi[sz]er (does not|never)|not (held|given)|parameters\(\)",
             ("hold_parameters",),
             (),
             HEAVY,
