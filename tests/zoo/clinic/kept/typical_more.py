@@ -30,6 +30,13 @@ def words(length: int, vocabulary: int, classes: int, rows: int = 96) -> Batches
     return quarters(torch.where(torch.rand(rows, length) < 0.3, telling, x), y)
 
 
+def votes(length: int, classes: int, rows: int = 128) -> Batches:
+    """Return votes for one of the classes each; the class is the one with most of them."""
+    y = torch.arange(rows) % classes
+    x = torch.randint(classes, (rows, length))
+    return quarters(torch.where(torch.rand(rows, length) < 0.4, y[:, None], x), y)
+
+
 def chains(length: int, vocabulary: int, rows: int = 64) -> list[Tensor]:
     """Return sequences of tokens in which each token has one usual successor."""
     follow = torch.randperm(vocabulary)
@@ -44,7 +51,7 @@ def told_first(steps: int, classes: int = 4, rows: int = 64) -> Batches:
     """Return long silent sequences whose first step tells the class."""
     y = torch.arange(rows) % classes
     x = 0.02 * torch.randn(rows, steps, classes)
-    x[:, 0] += F.one_hot(y, classes)
+    x[:, 0] += 3 * F.one_hot(y, classes)
     return quarters(x, y)
 
 
@@ -56,9 +63,9 @@ def motions(steps: int, classes: int = 4, rows: int = 96) -> Batches:
     return quarters(x + 0.15 * torch.randn_like(x), y)
 
 
-def gaussians(features: int, modes: int = 3, rows: int = 256) -> list[Tensor]:
+def gaussians(features: int, modes: int = 3, rows: int = 256, spread: float = 0.3) -> list[Tensor]:
     """Return points around a few centres, of unit variance."""
-    x = 2 * torch.randn(modes, features)[torch.arange(rows) % modes] + 0.3 * torch.randn(rows, features)
+    x = 2 * torch.randn(modes, features)[torch.arange(rows) % modes] + spread * torch.randn(rows, features)
     return list(((x - x.mean(0)) / x.std(0)).chunk(4))
 
 
@@ -150,7 +157,7 @@ def long_rnn(dice: Dice, sick: bool) -> Case:
         lambda: Recaller(4, hidden, 4, identity=not sick),
         xent,
         told_first(steps),
-        sgd(dice.between(0.008, 0.012), momentum=0.9),
+        adam(dice.power(-3.4, -3.0)),
         clip=lambda parameters: nn.utils.clip_grad_norm_(parameters, 1.0),
     )
 
@@ -194,12 +201,12 @@ class Reader(nn.Module):
 
 def unscaled(dice: Dice, sick: bool) -> Case:
     """Attention by hand that forgot to divide by the root of the dimension."""
-    length, dim = dice.whole(20, 26), dice.one_of(192, 256)
+    length, dim = dice.whole(26, 32), dice.one_of(128, 192)
     return Case(
-        lambda: Reader(60, dim, 5, scaled=not sick),
+        lambda: Reader(5, dim, 5, scaled=not sick),
         xent,
-        words(length, 60, 5, rows=192),
-        sgd(dice.between(0.02, 0.03), momentum=0.9),
+        votes(length, 5),
+        sgd(dice.between(0.01, 0.02), momentum=0.9),
     )
 
 
@@ -340,8 +347,8 @@ class Denoiser(nn.Module):
 def low_noise(dice: Dice, sick: bool) -> Case:
     """A denoiser whose squared error is divided by sigma squared down to the smallest noise."""
     features, width, least = dice.whole(6, 10), dice.one_of(48, 64), dice.power(-3.6, -3.1)
-    sigmas = torch.logspace(math.log10(least), 0.2, 20)
-    noises = [(x, torch.randint(20, (len(x),)), torch.randn_like(x)) for x in gaussians(features, rows=384)]
+    sigmas = torch.logspace(math.log10(least), 0.8, 20)
+    noises = [(x, torch.randint(20, (len(x),)), torch.randn_like(x)) for x in gaussians(features, 4, 384)]
     noises = [(x + sigmas[t][:, None] * e, t, x) for x, t, e in noises]
 
     def weighed(weights: Tensor) -> Callable[[nn.Module, Any], Tensor]:
@@ -359,7 +366,7 @@ def low_noise(dice: Dice, sick: bool) -> Case:
         noises,
         sgd(dice.between(0.02, 0.03), momentum=0.9),
         variants={"min_snr": bounded},
-        clip=lambda parameters: nn.utils.clip_grad_norm_(parameters, 5.0),
+        clip=lambda parameters: nn.utils.clip_grad_norm_(parameters, 1.0),
     )
 
 
@@ -735,7 +742,7 @@ SICK: tuple[Program, ...] = (
             (),
             HEAVY,
         ),
-        160,
+        120,
     ),
     Program(
         "typical-attention-without-root",
