@@ -646,7 +646,7 @@ SICK: tuple[Program, ...] = (
         Truth(
             "input-scale",
             ("UG607", "UG204", "UG206", "UG203", "UG601", "UG605", "UG205"),
-            r"(?i)\binputs?\b|feature|standardi[sz]|unscaled|saturat",
+            r"(?i)inputs?\b.*(scale|unit|large|rms|std|mean)|(scale|size|rms) of.*input|feature|standardi[sz]|saturat",
             ("unit_inputs",),
             (),
             (("activation_init", {}),),
@@ -674,7 +674,7 @@ SICK: tuple[Program, ...] = (
         Truth(
             "equal-weights",
             ("UG207", "UG205"),
-            r"(?i)\bcop(y|ies)|\bsame\b|identical|symmetr|equal|constant|alike",
+            r"(?i)\bcop(y|ies)|identical|symmetr|constant|alike|(same|equal) (weight|value|number|row|function)",
             (*DRAWN, "sigma_reparam"),
             (("orthogonal_init", {}),),
             COLD,
@@ -716,7 +716,7 @@ SICK: tuple[Program, ...] = (
         Truth(
             "weight-decay",
             ("UG609",),
-            r"(?i)decay|\bL2\b|regulari[sz]|shrink",
+            r"(?i)decay|\bL2\b|regulari[sz]",
             ("lower_weight_decay", "use_adamw"),
             (("lower_weight_decay", {"factor": 1e-4}),),
             HEAVY,

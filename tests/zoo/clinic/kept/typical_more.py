@@ -690,7 +690,7 @@ SICK: tuple[Program, ...] = (
         Truth(
             "vanishing-over-time",
             ("UG401", "UG404"),
-            r"(?i)recurren|over time|vanish|forget|memory|\bsteps\b|horizon",
+            r"(?i)recurren|over time|vanish|forget|memory|horizon",
             ("irnn", "gated_recurrence", "orthogonal_init", "orthogonal_weights", "rescale_weights"),
             (("irnn", {"input_std": 0.2}),),
             COLD,
@@ -718,7 +718,7 @@ SICK: tuple[Program, ...] = (
         Truth(
             "underflow",
             ("UG501", "UG503"),
-            r"(?i)float16|half|16.bit|fp16|underflow|loss.scal|scaler|precision",
+            r"(?i)float16|half.precision|16.bit|fp16|underflow|loss.scal|scaler|precision",
             ("loss_scale", "change_precision"),
             (("change_precision", {"precision": "bfloat16"}),),
             HEAVY,
@@ -761,7 +761,7 @@ SICK: tuple[Program, ...] = (
         Truth(
             "detach",
             ("UG603", "UG608"),
-            r"(?i)detach|no gradient|cut|graph|\.data\b|no_grad|does not reach|reaches no",
+            r"(?i)detach|no gradient|\bcuts?\b|graph|\.data\b|no_grad|does not reach|reaches no",
             (),
             (),
             COLD,
