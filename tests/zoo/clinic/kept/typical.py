@@ -646,7 +646,7 @@ SICK: tuple[Program, ...] = (
         Truth(
             "input-scale",
             ("UG607", "UG204", "UG206", "UG203", "UG601", "UG605", "UG205"),
-            r"(?i)inputs?\b.*(scale|unit|large|rms|std|mean)|(scale|size|rms) of.*input|feature|standardi[sz]|saturat",
+            r"(?i)inputs?\b.*(scale|unit|large|rms)|(scale|size|rms) of.*input|feature|standardi|saturat",
             ("unit_inputs",),
             (),
             (("activation_init", {}),),
@@ -674,7 +674,7 @@ SICK: tuple[Program, ...] = (
         Truth(
             "equal-weights",
             ("UG207", "UG205"),
-            r"(?i)\bcop(y|ies)|identical|symmetr|constant|alike|(same|equal) (weight|value|number|row|function)",
+            r"(?i)\bcop(y|ies)|identical|symmetr|constant|alike|(same|equal) (weight|value|row|function)",
             (*DRAWN, "sigma_reparam"),
             (("orthogonal_init", {}),),
             COLD,

@@ -272,7 +272,7 @@ def wide_recurrence(dice: Dice, sick: bool) -> Case:
     """Recurrent weights from a standard normal distribution."""
     hidden, steps = dice.one_of(32, 48), dice.whole(40, 60)
     spread = dice.between(0.8, 1.2) if sick else None
-    return Case(lambda: Sensor(hidden, spread), xent, motions(steps), adam(dice.power(-2.4, -2.2)))
+    return Case(lambda: Sensor(hidden, spread), xent, motions(steps), adam(dice.power(-2.7, -2.5)))
 
 
 class Generator(nn.Module):
@@ -709,7 +709,7 @@ SICK: tuple[Program, ...] = (
             (("restore_logit_scale", {}),),
             HEAVY,
         ),
-        60,
+        100,
     ),
     Program(
         "typical-float16-without-scaler",
