@@ -1,4 +1,4 @@
-"""Kept aside: faults that are documented but less usual, of wiring and of norms, and healthy programs."""
+"""Kept aside: faults that are documented but less usual, of wiring and of norms."""
 
 import itertools
 import math
@@ -293,34 +293,31 @@ def flipped_mask(dice: Dice, sick: bool) -> Case:
 class Numbered(nn.Module):
     """Words with numbers for their places, through attention, read by their mean."""
 
-    def __init__(self, tokens: int, dim: int, *, raw: bool) -> None:
+    def __init__(self, tokens: int, dim: int, std: float, *, swapped: bool) -> None:
         super().__init__()
         self.embed = nn.Embedding(tokens, dim)
-        nn.init.normal_(self.embed.weight, 0, 0.02)
+        nn.init.normal_(self.embed.weight, 0, std)
         self.layer = nn.TransformerEncoderLayer(dim, 4, 2 * dim, 0.0, batch_first=True)
         self.out = nn.Linear(dim, 4)
-        self.raw = raw
+        self.swapped = swapped
 
     def forward(self, x: Tensor) -> Tensor:
         length = x.shape[1]
-        ramp = torch.arange(length).float()[:, None]
-        h = self.embed(x)
-        if self.raw:
-            waves = torch.sin(ramp / 10000 ** torch.linspace(0, 1, h.shape[-1])) * ramp
-            h = h + waves
-        else:
-            h = h + 0.02 * torch.sin(ramp / 10000 ** torch.linspace(0, 1, h.shape[-1]))
+        turns = torch.arange(length)[:, None] / 10000 ** torch.linspace(0, 1, self.embed.embedding_dim)
+        root = math.sqrt(self.embed.embedding_dim)
+        h, places = self.embed(x), torch.sin(turns)
+        h = h + root * places if self.swapped else root * h + places
         return self.out(self.layer(h).mean(1))
 
 
 def loud_places(dice: Dice, sick: bool) -> Case:
-    """Encodings of places that are a hundred times as large as the words that they are added to."""
-    dim, length = dice.one_of(32, 48), dice.whole(30, 40)
+    """Encodings of places that got the root of the width that belongs to the words, and drown them."""
+    dim, length, std = dice.one_of(32, 48), dice.whole(30, 40), dice.between(0.06, 0.08)
     return Case(
-        lambda: Numbered(12, dim, raw=sick),
+        lambda: Numbered(12, dim, std, swapped=sick),
         tasks.classify,
         tasks.majority(length, rows=256),
-        tasks.sgd(0.05, momentum=0.9),
+        tasks.sgd(0.03, momentum=0.9),
     )
 
 

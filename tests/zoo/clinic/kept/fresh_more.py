@@ -1,4 +1,4 @@
-"""Kept aside: faults that are documented but less usual, of scale and of training, and healthy programs."""
+"""Kept aside: faults that are documented but less usual, of scale and of training, and the healthy programs."""
 
 import itertools
 import math
@@ -10,8 +10,11 @@ from torch.nn.utils import parametrizations
 
 from unitygain._case import Case
 from zoo.clinic import tasks
+from zoo.clinic.kept.fresh_sound import HEALTHY
 from zoo.clinic.program import Program, Truth
 from zoo.dice import Dice
+
+__all__ = ["HEALTHY", "SICK"]
 
 COLD = (("lower_learning_rate", {"factor": 0.1}),)
 HEAVY = (("lower_learning_rate", {"factor": 10.0}),)
@@ -447,7 +450,12 @@ SICK: tuple[Program, ...] = (
             (*SCALE, "UG603", "UG301"),
             r"(?i)init|weight|omega|sine|\bsin\b|frequen|gain|too (large|loud)",
             ("rescale_weights", "critical_init", "unit_jacobian_init", "lsuv"),
-            (("rescale_weights", {"sites": ("1.*", "2.*", "3.*", "4.*"), "gain": math.sqrt(2) / 30}),),
+            (
+                (
+                    "rescale_weights",
+                    {"sites": ("1.linear", "2.linear", "3.linear", "4.linear"), "gain": math.sqrt(2) / 30},
+                ),
+            ),
             COLD,
         ),
     ),
@@ -512,7 +520,7 @@ SICK: tuple[Program, ...] = (
             ("UG101", "UG202", "UG205", "UG105", "UG603"),
             r"(?i)eval|running|statistic|train\(\)|mode|norm|weights?:|gain|too small",
             ("rescale_weights", "critical_init", "activation_init", "lsuv", "unit_jacobian_init"),
-            (("rescale_weights", {"gain": math.sqrt(2)}),),
+            (),
             HEAVY,
         ),
     ),
@@ -582,4 +590,3 @@ SICK: tuple[Program, ...] = (
         ),
     ),
 )
-HEALTHY: tuple[Program, ...] = ()
