@@ -327,6 +327,7 @@ class Unigram(nn.Module):
     def __init__(self, size: int, dim: int, *, dim_given: int) -> None:
         super().__init__()
         self.embed = nn.Embedding(size, dim)
+        nn.init.normal_(self.embed.weight, 0, 0.3)
         self.convs = nn.ModuleList(nn.Conv1d(dim, dim, 3) for _ in range(2))
         self.out = nn.Linear(dim, size)
         self.over = dim_given
@@ -409,7 +410,8 @@ SICK: tuple[Program, ...] = (
         Truth(
             "batch-axis",
             (*DEAF, "UG702"),
-            r"(?i)batch|sampl|axis|dimension|not depend|same (output|for)|class token|cls",
+            r"(?i)batch_?first|batch (axis|dim)|(across|over|along) (the )?(batch|samples)"
+            r"|other samples|axis|dimension|mixes|class token|cls|not depend",
             (),
             (),
             COLD,
@@ -436,7 +438,7 @@ SICK: tuple[Program, ...] = (
         Truth(
             "hard-step",
             ("UG603", "UG103", "UG101", "UG608"),
-            r"(?i)sign\b|step function|straight|slope|not differentiable|no gradient|zero gradient|binar",
+            r"(?i)\bsign\b|step function|straight|slope|differentiable|no gradient|zero gradient|binar",
             (),
             (),
             COLD,
@@ -449,7 +451,7 @@ SICK: tuple[Program, ...] = (
         Truth(
             "mask",
             (*DEAF, "UG701", "UG702"),
-            r"(?i)mask|padd|hid(es|den)|attends? (only|to nothing)|not depend|same output|class token|cls",
+            r"(?i)mask|padd|\bhid(es|den)|attends? (only|to nothing)|not depend|class token|cls",
             (),
             (),
             COLD,
@@ -462,7 +464,7 @@ SICK: tuple[Program, ...] = (
         Truth(
             "mask",
             (*DEAF, "UG701", "UG702"),
-            r"(?i)mask|hid(es|den)|attends? (only|to nothing)|not depend|same output|itself|last token",
+            r"(?i)mask|causal|\bhid(es|den)|attends? (only|to nothing)|not depend|itself|last token|future",
             (),
             (),
             COLD,
@@ -489,11 +491,12 @@ SICK: tuple[Program, ...] = (
         Truth(
             "wrong-axis",
             ("UG606", "UG608", "UG205", "UG206"),
-            r"(?i)softmax|axis|\bdim\b|dimension|batch|normali[sz]",
+            r"(?i)softmax|axis|\bdim\b|dimension|(across|over|along) (the )?(batch|samples)|other samples",
             (),
             (),
             COLD,
         ),
+        240,
         score=letter_entropy,
     ),
 )

@@ -1,4 +1,4 @@
-"""Kept aside: faults that are documented but less usual, of scale and of training, and the healthy programs."""
+"""Kept aside: faults that are documented but less usual, of scale and of training."""
 
 import itertools
 import math
@@ -435,7 +435,8 @@ SICK: tuple[Program, ...] = (
         Truth(
             "momentum",
             ("UG601", "UG611"),
-            r"(?i)momentum|velocity|learning rate|step|\brate\b|\blr\b|oscillat",
+            r"(?i)momentum|velocity|learning rate|step size|steps? (is|are) (far )?too (large|long)"
+            r"|\blr\b|overshoot|oscillat",
             ("lower_learning_rate",),
             (),
             HEAVY,
@@ -479,7 +480,7 @@ SICK: tuple[Program, ...] = (
         Truth(
             "unrolled-step",
             SCALE,
-            r"(?i)step|iterat|unroll|explod|gr(o|e)w|gain|multipl|curvature|diverg",
+            r"(?i)step|iterat|unroll|curvature|diverg|loop|repeat|residual|gain",
             (),
             (),
             COLD,
@@ -492,7 +493,7 @@ SICK: tuple[Program, ...] = (
         Truth(
             "sum-over-neighbours",
             SCALE,
-            r"(?i)neighbo|degree|hub|sum|aggregat|adds|gr(o|e)w|gain|explod|multipl",
+            r"(?i)neighbo|degree|\bhubs?\b|\bsums?\b|aggregat|adds? up|adjacen|links|message",
             (),
             (),
             COLD,
@@ -505,7 +506,7 @@ SICK: tuple[Program, ...] = (
         Truth(
             "spectral-norm",
             ("UG101", "UG202", "UG205", "UG105", "UG603"),
-            r"(?i)spectral|lipschitz|norm|parametri|weights?:|gain|too small",
+            r"(?i)spectral|lipschitz|parametri|norm of (one|1)|weights?:|\bgain",
             (),
             (),
             HEAVY,
@@ -518,8 +519,8 @@ SICK: tuple[Program, ...] = (
         Truth(
             "eval-mode",
             ("UG101", "UG202", "UG205", "UG105", "UG603"),
-            r"(?i)eval|running|statistic|train\(\)|mode|norm|weights?:|gain|too small",
-            ("rescale_weights", "critical_init", "activation_init", "lsuv", "unit_jacobian_init"),
+            r"(?i)eval|running|statistic|train\(\)|training mode|norm",
+            (),
             (),
             HEAVY,
         ),
@@ -544,7 +545,7 @@ SICK: tuple[Program, ...] = (
         Truth(
             "padding",
             ("UG401", "UG404", "UG405", "UG205", "UG206", "UG101", "UG202"),
-            r"(?i)padd|last step|length|forg|memor|gate|time|steps",
+            r"(?i)padd|last step|length|forg|memor|gate|horizon|(behind|after) the last",
             ("open_gates", "forget_bias", "chrono"),
             (),
             HEAVY,
@@ -557,8 +558,8 @@ SICK: tuple[Program, ...] = (
         Truth(
             "squash",
             ("UG101", "UG202", "UG205", "UG103", "UG206", "UG603"),
-            r"(?i)squash|capsule|activation|length|gain|too small|weights?|vanish",
-            ("rescale_weights",),
+            r"(?i)squash|capsule|activation|length|short vectors",
+            (),
             (),
             HEAVY,
         ),
@@ -570,7 +571,7 @@ SICK: tuple[Program, ...] = (
         Truth(
             "temperature",
             ("UG602", "UG204", "UG608", "UG603"),
-            r"(?i)temperature|logit|cosine|scale|bounded|normali[sz]|too small",
+            r"(?i)temperature|logit|cosine|scale|bounded|normali[sz]|range",
             (),
             (),
             COLD,
@@ -583,7 +584,7 @@ SICK: tuple[Program, ...] = (
         Truth(
             "cancellation",
             ("UG205", "UG206", "UG607", "UG202", "UG301"),
-            r"(?i)precision|round|cancel|float32|subtract|input|same (output|value)|difference",
+            r"(?i)precision|round|cancel|float32|subtract|\binputs?\b",
             ("unit_inputs",),
             (),
             HEAVY,
