@@ -145,3 +145,23 @@ def test_variants_are_told_by_name():
 )
 def test_names_of_discriminators(model, found):
     assert list(find_discriminators(model)) == found
+
+
+def _frozen(*outputs: int) -> nn.Module:
+    layers = nn.Sequential(*(nn.Linear(4, size) for size in outputs))
+    return layers.requires_grad_(False)
+
+
+@pytest.mark.parametrize(
+    ("parts", "found"),
+    [
+        ({"make": nn.Linear(2, 4), "judge": _frozen(4, 1)}, ["judge"]),
+        ({"make": nn.Linear(2, 4), "teacher": _frozen(4, 3)}, []),
+        ({"make": nn.Linear(2, 4), "value": nn.Linear(4, 1)}, []),
+        ({"all": _frozen(4, 1)}, []),
+        ({"make": nn.Linear(2, 4), "judge": _frozen(4, 1), "D": nn.Linear(4, 1)}, ["D"]),
+    ],
+    ids=["one number", "several", "it learns", "nothing learns", "another is called so"],
+)
+def test_a_frozen_part_that_ends_in_one_number_judges(parts, found):
+    assert list(find_discriminators(nn.ModuleDict(parts))) == found

@@ -278,3 +278,13 @@ def test_what_a_gate_takes_between_layers_is_put_down_to_it(gates, first):
     profiles["gate_mean"] = Profile("gate_mean", "mean", sites, (mean,) * 11)
     (finding,) = ug101.judge(profiles)
     assert finding.causes[0].text.startswith(first)
+
+
+@pytest.mark.parametrize(("last", "expected"), [(28.0, []), (0.02, ["UG103"]), (2.8e4, ["UG104"])])
+def test_layers_of_lists_that_take_turns_have_a_usual_gain_each(last, expected):
+    """As the maps of queries and of the outputs, one after the other."""
+    names = [f"{kind}.{index}" for index in range(3) for kind in ("qkv", "proj")]
+    values = (0.07, 29.0, 0.08, 30.0, 0.075, last)
+    gain = Profile("backward_gain", "ratio", tuple(map(Site, names)), values, facts=slope_facts(values))
+    found = [finding for rule in (ug103, ug104) for finding in rule.judge({"backward_gain": gain})]
+    assert [finding.code for finding in found] == expected

@@ -280,3 +280,17 @@ def test_a_sum_that_leaves_its_dtype_is_put_down_to_the_range(dtype, first):
         profile("loss_value", {"": math.inf}),
     )
     assert finding.causes[0].text.startswith(first)
+
+
+@pytest.mark.parametrize(
+    ("moved", "expected"),
+    [
+        ({"0.weight": 0.0, "2.weight": 0.1}, ["warning"]),
+        ({"0.weight": 0.1, "2.weight": 0.1}, ["info"]),
+        ({"2.weight": 0.0}, ["info"]),
+    ],
+    ids=["the lost stay", "all move", "the lost have no weights"],
+)
+def test_a_step_that_leaves_what_is_lost_does_not_scale_the_loss(moved, expected):
+    lost = narrow(1.0, 1024.0, own_step=1.0, head=-6.0)
+    assert severities(judged("UG501", lost, profile("update_ratio", moved))) == expected

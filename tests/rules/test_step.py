@@ -120,6 +120,30 @@ def test_a_step_from_scratch_in_proportion_to_the_gradient_has_ten_times_the_lim
     assert found(2e-5, 2e-5, 3e-5) == []
 
 
+def drawn(ratios, optimizer, clipped=1.0, like_default=0.5):
+    """What is said of a step on weights of which a share has the spread of PyTorch's default draw."""
+    facts = {"optimizer": optimizer, "clipped": clipped}
+    ratio = profile("update_ratio", dict(zip(NAMES, ratios, strict=True)), facts=facts)
+    size = profile("param_rms", dict.fromkeys(NAMES, 0.2), labels=("float32",) * 3)
+    weights = profile("weight_gain", {"0": 0.577}, facts={"like_default": like_default})
+    return severities(judged("UG602", ratio, size, weights))
+
+
+@pytest.mark.parametrize(
+    ("ratio", "optimizer", "clipped", "like_default", "expected"),
+    [
+        (9e-5, "AdamW", 1.0, 0.5, ["warning"]),
+        (9e-5, "AdamW", 1.0, 0.4, []),
+        (1.1e-4, "AdamW", 1.0, 1.0, []),
+        (2.9e-5, "SGD", 0.009, 0.5, ["warning"]),
+        (2.9e-5, "SGD", 0.011, 0.5, []),
+        (3.1e-5, "SGD", 0.009, 0.5, []),
+    ],
+)
+def test_random_weights_must_move_faster(ratio, optimizer, clipped, like_default, expected):
+    assert drawn((ratio, 2 * ratio, ratio), optimizer, clipped, like_default) == expected
+
+
 @pytest.mark.parametrize("rate", [1e-5, 2e-5, 5e-5])
 @pytest.mark.parametrize("sizes", [(0.02, 0.02, 0.1), (0.05, 0.1, 1.0), (0.1, 0.099, 0.09)])
 def test_rates_of_fine_tuning_are_not_too_small(rate, sizes):

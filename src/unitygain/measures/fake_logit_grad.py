@@ -29,8 +29,9 @@ def fake_logit_grad(case: Case, record: Record) -> Profile | None:
     so that its weight and its reduction cancel.
 
     A discriminator is a part of the model that is called so (discriminator, critic, disc, netD, D) by its
-    name or class; it counts where it is shown what trained parts outside of it made. Its logits are the
-    output of its last layer, before a sigmoid.
+    name or class, or else a frozen part that ends in one number beside parts that learn; it counts where it
+    is shown what trained parts outside of it made. Its logits are the output of its last layer, before a
+    sigmoid.
 
     Cost: two forward passes, a backward pass through the discriminator, two from the loss to its logits.
     No side effects.

@@ -80,14 +80,36 @@ class _Watch:
 
 
 def find_discriminators(model: nn.Module) -> dict[str, nn.Module]:
-    """Return the parts of the model that are called a discriminator or critic, by path.
+    """Return the parts of the model that are called a discriminator or critic, or judge like one, by path.
+
+    Like one judges a frozen part beside parts that learn, whose last layer puts out one number.
 
     Example:
         >>> model = nn.ModuleDict({"generator": nn.Linear(2, 2), "critic": nn.Linear(2, 1)})
         >>> list(find_discriminators(model))
         ['critic']
     """
-    return {path: module for path, module in model.named_modules() if path and _called_so(path, module)}
+    called = {path: module for path, module in model.named_modules() if path and _called_so(path, module)}
+    if called or not any(parameter.requires_grad for parameter in model.parameters()):
+        return called
+    frozen: dict[str, nn.Module] = {}
+    for path, module in model.named_modules():
+        inside = any(path.startswith(f"{above}.") for above in frozen)
+        if path and not inside and is_frozen(module) and _ends_in_one(module):
+            frozen[path] = module
+    return frozen
+
+
+def is_frozen(module: nn.Module) -> bool:
+    """Whether a module has parameters, none of which requires a gradient."""
+    parameters = list(module.parameters())
+    return bool(parameters) and not any(parameter.requires_grad for parameter in parameters)
+
+
+def _ends_in_one(module: nn.Module) -> bool:
+    layers = [leaf for leaf in module.modules() if isinstance(getattr(leaf, "weight", None), Tensor)]
+    last = layers[-1] if layers else None
+    return last is not None and last.weight.ndim > 1 and len(last.weight) == 1
 
 
 def _called_so(path: str, module: nn.Module) -> bool:

@@ -1,10 +1,12 @@
 """Blocks whose gain is far from that of the others: a robust distance and an absolute factor, both."""
 
 import math
+from collections import defaultdict
 from dataclasses import dataclass
 
 from unitygain._types import Cause, Finding, Profile, Severity, Site
 from unitygain.rules._numbers import from_db, median, spell, spell_p, spread, to_db
+from unitygain.rules._parameters import pattern
 
 LEAST = 5
 FAR_DB, FATAL_DB = 40.0, 80.0
@@ -32,22 +34,37 @@ class Place:
 
 
 def odd_places(profile: Profile, *, above: bool) -> list[Place]:
-    """Return the blocks far above or far below the median gain, the farthest first.
+    """Return the blocks far above or far below the median gain of their kind, the farthest first.
 
-    The spread is at least 1 dB, so that among nearly equal blocks a small difference stays small.
+    Blocks are of one kind where their names differ in numbers alone: the layers of two lists that take turns
+    have two gains. The spread is at least 1 dB, so that among nearly equal blocks a small difference stays
+    small.
     """
     gains = [(site, value) for site, value in profile.finite() if value >= 0]
-    decibels = [to_db(value) for _, value in gains if value > 0]
-    if len(decibels) < LEAST:
+    if sum(value > 0 for _, value in gains) < LEAST:
         return []
-    centre, width = median(decibels), max(LEAST_SPREAD_DB, spread(decibels))
+    usual = _usual([(site, to_db(value)) for site, value in gains if value > 0])
+    rests = [to_db(value) - usual[pattern(site)] for site, value in gains if value > 0]
+    width = max(LEAST_SPREAD_DB, spread(rests))
     places = [
-        Place(site, value, from_db(centre), abs(to_db(value) - centre) / width) for site, value in gains
+        Place(site, value, from_db(middle), abs(to_db(value) - middle) / width)
+        for site, value in gains
+        for middle in (usual[pattern(site)],)
     ]
     places = [place for place in places if place.gain > 0 or not run_out(gains, place.site)]
     far = [place for place in places if abs(place.distance) >= FAR_DB and place.spreads >= LEAST_SPREADS]
     chosen = [place for place in far if (place.distance > 0) == above]
     return sorted(chosen, key=lambda place: -abs(place.distance))
+
+
+def _usual(decibels: list[tuple[Site, float]]) -> defaultdict[str, float]:
+    """Return the median by kind of block: that of its own kind where several kinds repeat, else of all."""
+    kinds: defaultdict[str, list[float]] = defaultdict(list)
+    for site, value in decibels:
+        kinds[pattern(site)].append(value)
+    every = median([value for _, value in decibels])
+    repeated = {kind: median(values) for kind, values in kinds.items() if len(values) > 1}
+    return defaultdict(lambda: every, repeated if len(repeated) > 1 else {})
 
 
 def run_out(gains: list[tuple[Site, float]], site: Site) -> bool:

@@ -15,7 +15,7 @@ Why it matters:
 When it is a false alarm:
     Where the case's own step scales the loss, which cannot be seen from outside: it is reported as
     information if a scale up to 65536 (where torch.amp.GradScaler starts) repairs it, unless that step,
-    taken once, leaves every weight where it was.
+    taken once, leaves every weight of the modules whose gradient is lost where it was.
 
 Remedies:
     loss_scale, with the power of two that is stated; torch.amp.GradScaler; change_precision to bfloat16,
@@ -50,6 +50,7 @@ from collections.abc import Iterator, Mapping
 from unitygain._registry import rule
 from unitygain._types import Cause, Finding, Profile, Severity
 from unitygain.rules._numbers import spell
+from unitygain.rules._parameters import owner
 
 LIMIT = 0.1
 # The loss scale is chosen so that at most a hundredth of the energy is lost; as much again for new dropout.
@@ -109,16 +110,23 @@ def _severity(scale: float, *, scales_itself: bool) -> Severity:
 def _may_scale_itself(profiles: Mapping[str, Profile]) -> bool:
     """Whether the case's own step may scale the loss.
 
-    It was taken once: where it moved no weight, though the gradient has room to be multiplied as a scaler
-    does at its start, it does not scale.
+    It was taken once: where it moved no weight of the modules whose gradient is lost, though the gradient has
+    room to be multiplied as a scaler does at its start, it does not scale.
     """
     profile = profiles["grad_rescaled"]
     if profile.facts.get("own_step") != 1.0:
         return False
-    moved = profiles.get("update_ratio")
-    still = moved is not None and len(moved) > 0 and not any(moved.values)
     room = max((value for _, value in profile.finite()), default=math.inf) + math.log10(SCALER_START)
-    return not (still and room < math.log10(LARGEST) - MARGIN)
+    return not (_stays(profiles) and room < math.log10(LARGEST) - MARGIN)
+
+
+def _stays(profiles: Mapping[str, Profile]) -> bool:
+    """Whether the modules whose gradient is lost have weights, all of which stayed where they were."""
+    moved, profile = profiles.get("update_ratio"), profiles["grad_rescaled"]
+    rows = zip(profile.sites, profile.rows, strict=True)
+    lost = {site.path for site, row in rows if _energy(row) >= LIMIT}
+    ratios = [ratio for site, ratio in (moved.items() if moved else ()) if owner(site) in lost]
+    return bool(ratios) and not any(ratios)
 
 
 def _causes(profile: Profile, dtype: str, scale: float) -> Iterator[Cause]:

@@ -7,7 +7,9 @@ What it sees:
     another does not, the gradient differs, not the step: that is UG101 or UG603. Both limits are ten times as
     high where the step has one size in every entry (Adam and its relatives), where the trunk's weights still
     look like a random draw, so that there is nothing to polish, where the case's clip leaves less than a
-    hundredth of the gradient, and where the loss is less than a thousandth of its mean per row.
+    hundredth of the gradient, and where the loss is less than a thousandth of its mean per row; a hundred
+    times as high where the step has one size in every entry and the weights are a random draw, and thirty
+    times where they are and the clip leaves so little.
 
     Four more steps lead nowhere, and are told apart. In bfloat16 or float16 weights more than half of the
     entries with a gradient stay where they are, while small ones move. An adaptive optimizer's epsilon leaves
@@ -80,11 +82,16 @@ from unitygain.rules._updates import Updates, read_fact, read_updates
 LIMIT = 1e-6
 # The largest ratio of all must be below so many limits.
 MOVES = 10.0
+# Share of the layers whose weights have the spread of PyTorch's default draw.
+MOST = 0.5
 AIM = 1e-3
 # Where a clip or a division made it so, the step is small by mistake and not by choice, and where it has one
 # size in every entry no larger gradient makes it longer: a hundred thousand steps to move a weight by its own
 # size are too many then.
 LIMIT_KNOWN = 1e-5
+# Random weights are far from where they have to go, and ten thousand steps in one direction are too many;
+# trained ones are tuned at 5e-7 on weights of 0.02. Behind a clip, momentum makes ten steps of one.
+LIMIT_DRAWN, LIMIT_DRAWN_CLIPPED = 1e-4, 3e-5
 HALF_UNIT = {"float64": 2.0**-54, "float32": 2.0**-25, "float16": 2.0**-12, "bfloat16": 2.0**-9}
 
 
@@ -93,7 +100,7 @@ HALF_UNIT = {"float64": 2.0**-54, "float32": 2.0**-25, "float16": 2.0**-12, "bfl
     name="update-too-small",
     severity="warning",
     needs=("update_ratio", "param_rms"),
-    wants=("param_grad_rms", "loss_value", "backward_gain"),
+    wants=("param_grad_rms", "loss_value", "backward_gain", "weight_gain"),
 )
 def judge(profiles: Mapping[str, Profile]) -> Iterator[Finding]:
     """Judge whether any weight moves."""
@@ -129,8 +136,10 @@ def judge(profiles: Mapping[str, Profile]) -> Iterator[Finding]:
 
 
 def _limit(updates: Updates, profiles: Mapping[str, Profile]) -> float:
-    known = left_by_clip(profiles) < CRUMBS or reduction(profiles) < DIVIDED
-    return LIMIT_KNOWN if known or updates.by_sign or _from_scratch(profiles) else LIMIT
+    clipped, divided = left_by_clip(profiles) < CRUMBS, reduction(profiles) < DIVIDED
+    if _from_scratch(profiles) and (updates.by_sign or clipped):
+        return LIMIT_DRAWN if updates.by_sign else LIMIT_DRAWN_CLIPPED
+    return LIMIT_KNOWN if clipped or divided or updates.by_sign or _from_scratch(profiles) else LIMIT
 
 
 def _too_small(updates: Updates, profiles: Mapping[str, Profile]) -> bool:
@@ -176,9 +185,10 @@ def _causes(updates: Updates, profiles: Mapping[str, Profile]) -> Iterator[Cause
 
 
 def _from_scratch(profiles: Mapping[str, Profile]) -> bool:
-    """Whether the trunk's weights still are a random draw: no last polish of a trained model is this slow."""
-    gains = profiles.get("backward_gain")
-    return gains is not None and gains.facts.get("law") == "redrawn"
+    """Whether the weights still are a random draw: no last polish of a trained model is this slow."""
+    gains, weights = profiles.get("backward_gain"), profiles.get("weight_gain")
+    default = float(weights.facts.get("like_default", 0.0)) if weights else 0.0
+    return default >= MOST or (gains is not None and gains.facts.get("law") == "redrawn")
 
 
 def _warming_up(profile: Profile) -> bool:
