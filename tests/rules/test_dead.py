@@ -86,3 +86,22 @@ def test_a_dead_output_that_is_asked_for_less_is_put_down_to_its_activation(size
         profile("loss_value", {"": 1.0}, facts={"output_rms": size, "output_pull": pull}),
     )
     assert finding.causes[0].text.startswith(first)
+
+
+@pytest.mark.parametrize(
+    ("trainable", "fires"),
+    [((0.0, 0.0, 1.0), False), ((1.0, 0.0, 1.0), True), ((0.0, 1.0, 1.0), True)],
+    ids=["frozen before", "the first learns", "its own layer learns"],
+)
+def test_saturation_behind_frozen_layers_alone_holds_nothing_back(trainable, fires):
+    names = ("0.weight", "2.weight", "4.weight")
+    found = judged(
+        "UG204",
+        profile("act_frac_saturated", {"1": 0.1, "3": 0.8}, labels=("tanh", "tanh")),
+        profile("act_rms", {"0": 1.0, "1": 0.5, "2": 9.0, "3": 0.9, "4": 1.0}),
+        profile(
+            "weight_gain", {"0": 1.0, "2": 9.0, "4": 1.0}, labels=("Linear→tanh", "Linear→tanh", "Linear")
+        ),
+        profile("param_trainable", dict(zip(names, trainable, strict=True))),
+    )
+    assert bool(found) == fires

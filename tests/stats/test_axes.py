@@ -101,6 +101,8 @@ def test_token_cosine_needs_two_directions() -> None:
         torch.ones(4),
         torch.tensor(2.0),
         torch.empty(2, 0, 3),
+        torch.randn(8, 1),
+        torch.randn(2, 8, 1),
     ):
         same(token_cosine(lonely), math.nan, 0.0)
     for bad in (math.nan, math.inf):

@@ -46,7 +46,7 @@ def twin_token_cosine(samples: list[list[list[float]]]) -> float:
     per_sample = []
     for tokens in samples:
         cosines = []
-        for one, other in itertools.permutations([t for t in tokens if any(t)], 2):
+        for one, other in itertools.permutations([t for t in tokens if any(t) and len(t) > 1], 2):
             dot = math.fsum(a * b for a, b in zip(one, other, strict=True))
             cosines.append(dot / math.hypot(*one) / math.hypot(*other))
         if cosines:

@@ -58,13 +58,14 @@ def odd_places(profile: Profile, *, above: bool) -> list[Place]:
 
 
 def _usual(decibels: list[tuple[Site, float]]) -> defaultdict[str, float]:
-    """Return the median by kind of block: that of its own kind where several kinds repeat, else of all."""
+    """Return the median by kind of block: of its own where several kinds repeat, else of all blocks."""
     kinds: defaultdict[str, list[float]] = defaultdict(list)
     for site, value in decibels:
         kinds[pattern(site)].append(value)
     every = median([value for _, value in decibels])
-    repeated = {kind: median(values) for kind, values in kinds.items() if len(values) > 1}
-    return defaultdict(lambda: every, repeated if len(repeated) > 1 else {})
+    several = sum(len(values) > 1 for values in kinds.values()) > 1
+    own = {kind: median(values) for kind, values in kinds.items()} if several else {}
+    return defaultdict(lambda: every, own)
 
 
 def run_out(gains: list[tuple[Site, float]], site: Site) -> bool:

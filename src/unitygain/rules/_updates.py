@@ -11,6 +11,7 @@ from unitygain.rules._parameters import is_bias
 
 # Optimizers whose first step has about the size of the learning rate in every entry, whatever the gradient.
 BY_SIGN = frozenset([
+    "Adagrad",
     "Adam",
     "AdamW",
     "NAdam",

@@ -3,7 +3,8 @@
 What it sees:
     The fraction of entries at which the slope of a bounded activation (tanh, sigmoid and their like) is
     below a hundredth of its largest slope: beyond 3 for tanh, 6 for a sigmoid. It fires from 0.6; from 0.9
-    it is an error. The activation that makes the output, and gates, are not judged.
+    it is an error. The activation that makes the output, gates, and what only frozen layers stand before are
+    not judged.
 
 Why it matters:
     Behind such an activation the gradient is a hundredth of what it was, or it jumps with the sign of the
@@ -41,6 +42,7 @@ from unitygain._types import Cause, Finding, Profile, Severity, Site
 from unitygain.rules._fixes import suggest
 from unitygain.rules._layers import SATURATING, Layer, fed_by, parameter_rms, read_layers, value_at, within
 from unitygain.rules._numbers import spell
+from unitygain.rules._parameters import owner
 
 MANY, NEARLY_ALL = 0.6, 0.9
 CURED = 0.3
@@ -52,7 +54,7 @@ LARGE = 2.0
     name="saturation",
     severity="error",
     needs=("act_frac_saturated",),
-    wants=("weight_gain", "gate_mean", "input_rms", "act_rms", "param_rms"),
+    wants=("weight_gain", "gate_mean", "input_rms", "act_rms", "param_rms", "param_trainable"),
 )
 def judge(profiles: Mapping[str, Profile]) -> Iterable[Finding]:
     """Yield one finding for all saturated activations but the output, the worst first."""
@@ -62,7 +64,7 @@ def judge(profiles: Mapping[str, Profile]) -> Iterable[Finding]:
     found = [
         (site, value)
         for (site, value), label in zip(profile.items(), labels, strict=True)
-        if value >= MANY and bounded(label) and site not in gates
+        if value >= MANY and bounded(label) and site not in gates and _matters(profiles, site)
     ]
     found.sort(key=lambda item: -item[1])
     if not found:
@@ -85,6 +87,21 @@ def judge(profiles: Mapping[str, Profile]) -> Iterable[Finding]:
         fix=suggest(likely),
         evidence={str(site): value for site, value in found[:8]},
     )
+
+
+def _matters(profiles: Mapping[str, Profile], site: Site) -> bool:
+    """Whether anything may learn by a gradient that comes through `site`: not behind frozen parts alone.
+
+    An activation that is a function call has no place in the order; every layer of its module with this
+    activation behind it may be in front.
+    """
+    trainable = profiles.get("param_trainable")
+    layer = feeding(profiles, site)
+    leaves = profiles["act_rms"].sites if "act_rms" in profiles else ()
+    if trainable is None or layer is None or layer.site not in leaves:
+        return True
+    ahead = {leaf.path for leaf in leaves[: leaves.index(layer.site) + 1]}
+    return any(value > 0 for place, value in trainable.items() if owner(place) in ahead)
 
 
 def bounded(label: str) -> bool:

@@ -55,8 +55,9 @@ def token_cosine(tensor: Tensor) -> Float64[Tensor, ""]:
 
     1 if all tokens are parallel. With unit vectors u_t and s = Σ u_t it is (|s|² - T)/(T(T - 1)), so no
     pair is formed. Tokens that are exactly zero have no direction and are left out, samples with fewer than
-    two other tokens too; NaN if none is left, or if a token is not finite. Without a time dimension the
-    tokens are the samples: (batch, features), and four or more dimensions read as (batch, all the rest).
+    two other tokens too; NaN if none is left, if a token is not finite, or if tokens are single numbers,
+    whose directions are two signs. Without a time dimension the tokens are the samples: (batch, features),
+    and four or more dimensions read as (batch, all the rest).
 
     Cost: about ten passes in float64, block by block.
 
@@ -78,6 +79,8 @@ def token_cosine(tensor: Tensor) -> Float64[Tensor, ""]:
     if values.ndim < 2 or values.numel() == 0:
         return _nan(values)
     samples = values if values.ndim == 3 else values.reshape(1, values.shape[0], -1)
+    if samples.shape[-1] == 1:
+        return _nan(values)
     cosines = torch.cat([_sample_cosines(some) for some in _split(samples, samples[0].numel())])
     usable = ~cosines.isposinf()
     return torch.where(usable, cosines, 0.0).sum() / usable.sum()

@@ -229,6 +229,7 @@ class Pixelwise(nn.Module):
 
 def unscaled_half(dice: Dice, sick: bool) -> Case:
     """Autocast to float16 without a GradScaler, and a loss whose gradient is too small for it."""
+    scaler = torch.amp.GradScaler("cpu", enabled=not sick)
     planes, size, weight = dice.one_of(8, 12), dice.one_of(20, 24), dice.power(-5.2, -4.8)
 
     def loss(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
@@ -238,8 +239,9 @@ def unscaled_half(dice: Dice, sick: bool) -> Case:
         assert case.optimizer is not None
         case.optimizer.zero_grad()
         value = case.compute_loss(batch)
-        value.backward()
-        case.optimizer.step()
+        scaler.scale(value).backward()
+        scaler.step(case.optimizer)
+        scaler.update()
         return value
 
     return Case(
@@ -247,7 +249,7 @@ def unscaled_half(dice: Dice, sick: bool) -> Case:
         loss,
         maps(size),
         adam(5e-3, eps=1e-12),
-        step=step if sick else None,
+        step=step,
         precision="float16",
     )
 
