@@ -15,7 +15,7 @@ Why it matters:
 When it is a false alarm:
     Where the case's own step scales the loss, which cannot be seen from outside: it is reported as
     information if a scale up to 65536 (where torch.amp.GradScaler starts) repairs it, unless that step,
-    taken once, leaves every weight of the modules whose gradient is lost where it was.
+    taken once, leaves every weight of the modules that lose most where it was.
 
 Remedies:
     loss_scale, with the power of two that is stated; torch.amp.GradScaler; change_precision to bfloat16,
@@ -110,7 +110,7 @@ def _severity(scale: float, *, scales_itself: bool) -> Severity:
 def _may_scale_itself(profiles: Mapping[str, Profile]) -> bool:
     """Whether the case's own step may scale the loss.
 
-    It was taken once: where it moved no weight of the modules whose gradient is lost, though the gradient has
+    It was taken once: where it moved no weight of the modules that lose most, though the gradient has
     room to be multiplied as a scaler does at its start, it does not scale.
     """
     profile = profiles["grad_rescaled"]
@@ -121,10 +121,11 @@ def _may_scale_itself(profiles: Mapping[str, Profile]) -> bool:
 
 
 def _stays(profiles: Mapping[str, Profile]) -> bool:
-    """Whether the modules whose gradient is lost have weights, all of which stayed where they were."""
+    """Whether the modules that lose most have weights, all of which stayed where they were."""
     moved, profile = profiles.get("update_ratio"), profiles["grad_rescaled"]
+    most = max(map(_energy, profile.rows))
     rows = zip(profile.sites, profile.rows, strict=True)
-    lost = {site.path for site, row in rows if _energy(row) >= LIMIT}
+    lost = {site.path for site, row in rows if _energy(row) == most}
     ratios = [ratio for site, ratio in (moved.items() if moved else ()) if owner(site) in lost]
     return bool(ratios) and not any(ratios)
 
