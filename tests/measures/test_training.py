@@ -695,3 +695,19 @@ def test_terms_beside_the_squares_lower_the_reduction(weight: float, expected: f
         return squares + weight * squares.detach() * spread.exp().mean() / spread.exp().mean().detach()
 
     assert _facts(Two(), loss, inputs, targets)["reduction"] == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("function", "expected"),
+    [
+        (torch.sign, "sign"),
+        (torch.round, "round"),
+        (torch.floor, "floor"),
+        (torch.tanh, ""),
+        (torch.relu, ""),
+    ],
+)
+def test_a_function_of_steps_on_the_way_to_the_loss_is_known(function, expected) -> None:
+    torch.manual_seed(1)
+    facts = _facts(_net(), lambda m, b: function(m(b[0])).mean() + m(b[0]).mean(), torch.randn(6, 5))
+    assert facts["step_function"] == expected

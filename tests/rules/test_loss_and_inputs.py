@@ -263,3 +263,17 @@ def test_a_second_derivative_that_is_zero_everywhere_is_put_down_to_the_activati
     )
     assert finding.causes[0].parameters == {"of": "ReLU", "to": "Tanh"}
     assert judged("UG608", loss(math.nan, "unknown", flat_activation="", flat_products=0.0)) == []
+
+
+@pytest.mark.parametrize(("size", "expected"), [(1.6e7, ["info"]), (1.7e7, ["warning"])])
+def test_inputs_between_which_float32_has_gaps_are_bad_whatever_the_model_makes_of_them(size, expected):
+    found = judged(
+        "UG607", profile("input_rms", {"(input 0)": size}), profile("act_rms", {"0": 1.0, "1": 1.0})
+    )
+    assert severities(found) == expected
+    assert found[0].causes[0].text.startswith("precision" if expected == ["warning"] else "data")
+
+
+def test_how_far_float32_numbers_lie_apart_is_said():
+    [finding] = judged("UG607", profile("input_rms", {"(input 0)": 1.7e9}))
+    assert "1.7e+09 are 128 apart" in finding.causes[0].text

@@ -411,3 +411,15 @@ def test_a_bias_that_sums_to_zero_behind_a_weight_that_learns_is_no_dead_path():
 def test_a_weight_that_is_given_zeros_by_what_learns_waits(gradients, silent):
     ran = profile("act_rms", {"enc": 1.0, "dec": 1.0, "out": 1.0})
     assert (learning(dict.fromkeys(gradients, 1.0), gradients, ran) == []) == silent
+
+
+@pytest.mark.parametrize(
+    ("function", "first"), [("sign", "steps: "), ("", "the path to the loss multiplies")]
+)
+def test_a_function_of_steps_is_named_where_no_gradient_passes(function, first):
+    facts = {"step_function": function}
+    gradients = {"0.weight": 0.0, "0.bias": 0.0, "2.weight": 0.1}
+    [finding] = learning(
+        dict.fromkeys(gradients, 1.0), gradients, profile("loss_value", {"": 1.0}, facts=facts)
+    )
+    assert finding.causes[0].text.startswith(first)

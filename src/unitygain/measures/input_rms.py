@@ -1,5 +1,7 @@
 """input_rms: how large the model's inputs are."""
 
+import dataclasses
+
 from unitygain._case import Case
 from unitygain._registry import measure
 from unitygain._types import Profile
@@ -19,7 +21,7 @@ def input_rms(case: Case, record: Record) -> Profile | None:
         record: A record with `input.rms`.
 
     Returns:
-        One value per floating input. None where nothing was observed.
+        One value per floating input; labels are dtypes. None where nothing was observed.
 
     Example:
         >>> import torch
@@ -31,4 +33,6 @@ def input_rms(case: Case, record: Record) -> Profile | None:
         >>> str(profile.sites[0]), profile.values
         ('(model)(input 0)', (1.0,))
     """
-    return record.profile("input.rms", name="input_rms", unit=UNIT) or None
+    profile = record.profile("input.rms", name="input_rms", unit=UNIT)
+    dtypes = {place.site: place.dtype for place in record.of("input")}
+    return dataclasses.replace(profile, labels=tuple(dtypes[site] for site in profile.sites)) or None

@@ -51,7 +51,8 @@ def loss_value(case: Case, record: Record) -> Profile | None:
         targets of a difference lie beyond what the activation behind the prediction can put out, over their
         variance (NaN where none bounds it), and ``bounded_by``, that activation; ``flat_activation``, the
         piecewise linear activation whose slope, a constant, the loss differentiates (empty without), and
-        ``flat_products``, how many products with the zeros of that derivative there are.
+        ``flat_products``, how many products with the zeros of that derivative there are; ``step_function``,
+        a function whose slope is zero (sign, round, floor) on the way to the loss (empty without).
 
     Example:
         >>> import torch
@@ -82,6 +83,7 @@ def loss_value(case: Case, record: Record) -> Profile | None:
     facts["reduction"] = _reduction(value, facts, record)
     facts["smallest_product"] = float(record.facts.get("smallest_product", math.nan))
     facts["flat_activation"] = record.facts.get("flat_activation", "")
+    facts["step_function"] = record.facts.get("step_function", "")
     facts["flat_products"] = float(record.facts.get("flat_products", 0.0))
     facts |= _at_output(record) | _reach(record)
     note = "" if math.isfinite(value) else "the loss itself is not finite"

@@ -33,6 +33,8 @@ _LINEAR = re.compile(
 _SECOND = re.compile(r"(Threshold|LeakyRelu|Hardtanh)BackwardBackward\d*$")
 _SPELLED = {"Threshold": "ReLU", "LeakyRelu": "LeakyReLU", "Hardtanh": "Hardtanh"}
 
+_STEPS = re.compile(r"(Sign|Sgn|Round|Floor|Ceil|Trunc|Fix)Backward\d*$")
+
 
 def watch(into: "Watch", name: str, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
     """Note an operation that is part of a loss in the watch."""
@@ -110,6 +112,12 @@ def smallest_product(loss: Tensor, output: int | None) -> float:
         if node.name().startswith("ProdBackward")
     ]
     return min(products, default=math.nan)
+
+
+def step_function(loss: Tensor) -> str:
+    """Return a function of steps, whose slope is zero, that the loss goes through; empty without one."""
+    found = (_STEPS.match(node.name()) for node in leading_to([loss.grad_fn], 0))
+    return next((match.group(1).lower() for match in found if match), "")
 
 
 def flat_products(loss: Tensor) -> tuple[str, int]:

@@ -168,6 +168,15 @@ def _without_gradient(sites: list[Site], count: int, profiles: Mapping[str, Prof
         causes.append(
             Cause(f"the dtype cannot hold a gradient as small as that of {lost[-1]} (UG501, UG503)")
         )
+    loss = profiles.get("loss_value")
+    steps = str(loss.facts.get("step_function", "")) if loss else ""
+    if steps:
+        causes.append(
+            Cause(
+                f"steps: the path to the loss goes through {steps}, whose slope is 0 everywhere; hand the "
+                "gradient straight through (x + (step(x) - x).detach()), or use a smooth function"
+            )
+        )
     causes.append(Cause("the path to the loss multiplies by zero: a mask, a gate, a clamp, or a rounding"))
     # Where another finding names the reason, this one adds only the list.
     explained = bool(dead or lost) or all("expert" in site.path for site in sites)

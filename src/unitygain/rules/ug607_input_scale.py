@@ -3,7 +3,8 @@
 What it sees:
     The rms of every floating input of the model, above 10 or below 1e-3. Token ids are integers and are not
     judged. It is information where the model itself deals with it: the first layer's output has a unit
-    scale again (10 or less) or the first layer is a norm layer.
+    scale again (10 or less) or the first layer is a norm layer; not so above 2^24, where float32 does not
+    hold every whole number any more, such as times in seconds since 1970.
 
 Why it matters:
     Initialisations are made for inputs of about unit size. Images in 0..255 start every unit of the first
@@ -37,6 +38,7 @@ A silent example:
     ([], [])
 """
 
+import math
 from collections.abc import Iterator, Mapping
 
 from unitygain._registry import rule
@@ -44,6 +46,8 @@ from unitygain._types import Cause, Finding, Profile, Severity
 from unitygain.rules._numbers import spell
 
 LARGE = 10.0
+# From here on float32 does not hold every whole number: seconds since 1970 are 128 apart there.
+WHOLE = 2.0**24
 # What these give is at most 1, however far their inputs lie on the flat side of tanh; x - tanh(x) is not.
 BOUNDED = ("RNN", "LSTM", "GRU", "Tanh", "Sigmoid")
 UNBOUNDED = ("Tanhshrink",)
@@ -60,10 +64,13 @@ NORMS = ("BatchNorm", "LayerNorm", "GroupNorm", "InstanceNorm", "RMSNorm", "Sync
 )
 def judge(profiles: Mapping[str, Profile]) -> Iterator[Finding]:
     """Yield one finding per input that is far too large or far too small."""
-    for site, size in profiles["input_rms"].finite():
+    profile = profiles["input_rms"]
+    dtypes = dict(zip(profile.sites, profile.labels, strict=True)) if profile.labels else {}
+    for site, size in profile.finite():
         if SMALL <= size <= LARGE or size == 0:
             continue
-        handled = _handled(profiles, size)
+        coarse = size > WHOLE and dtypes.get(site, "float32") == "float32"
+        handled = "" if coarse else _handled(profiles, size)
         severity: Severity = "info" if handled else "warning"
         limit = LARGE if size > LARGE else SMALL
         yield Finding(
@@ -78,13 +85,19 @@ def judge(profiles: Mapping[str, Profile]) -> Iterator[Finding]:
             profiles["input_rms"].unit,
             limit,
             expected=1.0,
-            causes=tuple(_causes(profiles, size)),
+            causes=tuple(_causes(size, coarse=coarse)),
             evidence=_evidence(profiles),
             fix="x = (x - mean) / std  # of the training data, before the model",
         )
 
 
-def _causes(profiles: Mapping[str, Profile], size: float) -> Iterator[Cause]:
+def _causes(size: float, *, coarse: bool) -> Iterator[Cause]:
+    if coarse:
+        apart = 2.0 ** (math.floor(math.log2(size)) - 23)
+        yield Cause(
+            f"precision: float32 numbers of {spell(size)} are {spell(apart)} apart, and what lies between is "
+            "lost before the model sees it: subtract the start in float64 or in integers first"
+        )
     bytes_ = size > LARGE and 60 < size < 256
     what = "images as bytes, 0..255" if bytes_ else "data in the units in which they were recorded"
     yield Cause(
