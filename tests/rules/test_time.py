@@ -182,3 +182,25 @@ def test_the_one_layer_of_a_loop_that_is_loud_is_blamed_for_growth(other, blamed
     first = finding.causes[0]
     assert first.text.startswith("recurrent weights: sqrt(fan_in·var) = 12 in cell.U") is blamed
     assert first.parameters == ({"sites": ("cell.U",), "gain": 1.0} if blamed else {})
+
+
+@pytest.mark.parametrize(
+    ("tail", "expected"),
+    [(19.0, "info"), (20.0, "warning"), (59.0, "warning"), (60.0, "info"), (math.nan, "info")],
+    ids=["shorter than the reach", "as long", "all but one", "all steps alike", "not known"],
+)
+def test_padding_that_is_read_at_the_end_is_a_warning_whatever_the_gates(tail, expected):
+    steps = tuple(Site("lstm", time=t) for t in range(60))
+    values = tuple(0.7 ** (59 - t) for t in range(60))
+    decay = Profile(
+        "time_grad_rms",
+        "rms",
+        steps,
+        values,
+        columns=("time_grad_rms", "constant_tail"),
+        rows=tuple((value, tail) for value in values),
+    )
+    gate = Profile("gate_mean", "mean", (Site("lstm", leaf="(forget)"),), (0.5,), labels=("forget",))
+    (finding,) = ug401.judge({"time_grad_rms": decay, "gate_mean": gate})
+    assert finding.severity == expected
+    assert finding.causes[0].text.startswith("padding: ") == (expected == "warning")

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from stats.twins import FLOATS, listed, make, quietly_csr, twin_effective_rank, twin_rms, twin_token_cosine
 from torch import Tensor
 
-from unitygain.stats import effective_rank, frac_dead, rms_by_time, token_cosine
+from unitygain.stats import constant_tail, effective_rank, frac_dead, rms_by_time, token_cosine
 
 WITHOUT_EIGHT_BIT = tuple(dtype for dtype in FLOATS if dtype.itemsize > 1)
 
@@ -234,3 +234,14 @@ def test_nested_and_sparse_tensors() -> None:
     for sparse in (matrix.to_sparse(), quietly_csr(matrix)):
         for statistic in (frac_dead, token_cosine, effective_rank, rms_by_time):
             assert torch.equal(statistic(sparse), statistic(matrix))
+
+
+@pytest.mark.parametrize("features", [(), (3,), (2, 2)])
+def test_a_constant_tail_is_counted_in_the_median_sample(features: tuple[int, ...]) -> None:
+    steps = torch.randn(9, 5, *features)
+    for sample, length in enumerate((1, 3, 4, 6, 9)):
+        steps[9 - length :, sample] = 0.25
+    same(constant_tail(steps), 4.0, 0.0)
+    same(constant_tail(steps[:, :2]), 1.0, 0.0)
+    for none in (torch.ones(4), torch.tensor(1.0), torch.empty(0, 3, 2)):
+        same(constant_tail(none), math.nan, 0.0)

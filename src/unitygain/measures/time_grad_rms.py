@@ -17,7 +17,7 @@ PAIRS = 1000
 Line = tuple[tuple[Site, float], ...]
 
 
-@measure(unit=UNIT, needs=("sequence_grad.rms_by_time", "grad.rms"))
+@measure(unit=UNIT, needs=("sequence_grad.rms_by_time", "sequence.constant_tail", "grad.rms"))
 def time_grad_rms(case: Case, record: Record) -> Profile | None:
     """Root mean square of the loss's gradient with respect to the input of each time step.
 
@@ -31,10 +31,12 @@ def time_grad_rms(case: Case, record: Record) -> Profile | None:
 
     Args:
         case: Not used.
-        record: A record with `sequence_grad.rms_by_time` and `grad.rms`.
+        record: A record with `sequence_grad.rms_by_time`, `sequence.constant_tail` and `grad.rms`.
 
     Returns:
-        One value per module and time step, the first step first; labels are the modules' paths. Facts, of
+        One value per module and time step, the first step first; labels are the modules' paths. Rows add how
+        many of the last steps are given the same as the very last, in the median sample (NaN where a loop's
+        calls are the steps). Facts, of
         the module (``module``) that most steps get no gradient in, then of the steepest: ``steps``;
         ``slope_db_per_step``, decibels per step back in time, negative where the past gets less (median of
         the slopes between pairs of steps with a normal number); ``zeros``, the number of steps whose
@@ -63,12 +65,15 @@ def time_grad_rms(case: Case, record: Record) -> Profile | None:
     worst = max(facts, key=lambda f: (f["zeros"] / f["steps"], abs(_or_zero(f["slope_db_per_step"]))))
     name = str(_origin(lines[facts.index(worst)][0][0]))
     entries = [entry for line in lines for entry in line]
+    tails = {site: numbers[0] for site, numbers in record.values.get("sequence.constant_tail", {}).items()}
     return Profile(
         "time_grad_rms",
         UNIT,
         sites=tuple(site for site, _ in entries),
         values=tuple(value for _, value in entries),
         labels=tuple(site.path for site, _ in entries),
+        columns=("time_grad_rms", "constant_tail"),
+        rows=tuple((value, tails.get(_origin(site), math.nan)) for site, value in entries),
         facts={"module": name, "modules": float(len(lines)), **worst},
     )
 

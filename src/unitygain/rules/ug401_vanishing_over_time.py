@@ -6,7 +6,8 @@ What it sees:
     2^-24, which float32 rounds away when the steps are added up in the shared weights, is a warning, and
     less than 1e-10 an error; for LSTM and GRU, whose gates learn to open, the note begins at 2^-24 and the
     warning at 1e-15. Exactly zero at step 0, after a decay, is an error. Steps after the one that is read
-    (padding) are left out.
+    (padding) are left out. Where the last steps are the same in most samples, so that padding is read,
+    and the gradient does not reach back over it, it is a warning at least, whatever the gates.
 
 Why it matters:
     Nothing that happens before the horizon can be learned. Parameter norms do not show it: the last steps
@@ -43,7 +44,7 @@ import math
 from collections.abc import Iterable, Mapping
 
 from unitygain._registry import rule
-from unitygain._types import Finding, Profile, Severity
+from unitygain._types import Cause, Finding, Profile, Severity
 from unitygain.rules._fixes import suggest
 from unitygain.rules._numbers import from_db, spell
 from unitygain.rules._time import (
@@ -72,7 +73,8 @@ def judge(profiles: Mapping[str, Profile]) -> Iterable[Finding]:
     """Yield one finding per recurrent module, or loop, whose gradient does not reach the first step."""
     lost = []
     for passage in read_passages(profiles["time_grad_rms"]):
-        limit = ROUNDED_AWAY if keeping(profiles, passage.first)[0] else DECAY
+        gated = bool(keeping(profiles, passage.first)[0])
+        limit = ROUNDED_AWAY if gated and not padding(profiles, passage) else DECAY
         if passage.across <= limit and passage.slope < 0 and passage.share >= MOSTLY and passage.gradual:
             lost.append(passage)
     for loop in one_per_loop(profiles, lost):
@@ -90,15 +92,30 @@ def grade(passage: Passage, *, gated: bool) -> Severity:
     return "error" if passage.across <= FATAL else "warning"
 
 
+def padding(profiles: Mapping[str, Profile], passage: Passage) -> int:
+    """Return how many last steps are padding that the gradient does not reach back over; 0 elsewhere."""
+    profile = profiles["time_grad_rms"]
+    if "constant_tail" not in profile.columns:
+        return 0
+    row = profile.rows[profile.sites.index(passage.first)]
+    tail = row[profile.columns.index("constant_tail")]
+    return int(tail) if passage.horizon() <= tail < passage.steps else 0
+
+
 def report(profiles: Mapping[str, Profile], loop: tuple[Passage, ...], *, gated: bool) -> Finding:
     """Return the finding for one module or loop, with the numbers of its first passage."""
-    passage, limit = loop[0], ROUNDED_AWAY if gated else DECAY
+    passage, behind = loop[0], padding(profiles, loop[0])
+    limit = ROUNDED_AWAY if gated and not behind else DECAY
     start = "exactly 0" if passage.lost else f"{spell(from_db(passage.across))} of that at the last step"
     causes = explain_time(profiles, passage)
+    severity = grade(passage, gated=gated)
+    if behind:
+        causes = (_read_behind(behind, passage), *causes)
+        severity = "warning" if severity == "info" else severity
     return Finding(
         "UG401",
         "vanishing-over-time",
-        grade(passage, gated=gated),
+        severity,
         f"the gradient at the first step is {start}: {describe(profiles['time_grad_rms'], passage)}; it "
         f"reaches back {passage.horizon()} steps to a thousandth",
         tuple(other.first for other in loop),
@@ -110,6 +127,15 @@ def report(profiles: Mapping[str, Profile], loop: tuple[Passage, ...], *, gated:
             "steps": passage.steps,
             "steps_with_zero": passage.lost,
             "horizon": passage.horizon(),
+            "padding": behind,
             "across_db": passage.across if math.isfinite(passage.across) else "-inf",
         },
+    )
+
+
+def _read_behind(padded: int, passage: Passage) -> Cause:
+    return Cause(
+        f"padding: the last {padded} steps are the same in most samples, and the gradient reaches back "
+        f"{passage.horizon()}: what is read behind them forgot what came before. Read each sample at its own "
+        "last step, or pack_padded_sequence"
     )

@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from unitygain.stats.axes import effective_rank, frac_dead, rms_by_time, token_cosine
+from unitygain.stats.axes import constant_tail, effective_rank, frac_dead, rms_by_time, token_cosine
 from unitygain.stats.counts import (
     EXPONENT_HIGH,
     EXPONENT_LOW,
@@ -45,6 +45,7 @@ STATISTICS: dict[str, Callable[[Tensor], Tensor]] = {
     "token_cosine": token_cosine,
     "effective_rank": effective_rank,
     "rms_by_time": rms_by_time,
+    "constant_tail": constant_tail,
     "frac_underflow": frac_underflow,
     "exponents": exponents,
 }

@@ -171,6 +171,32 @@ def rms_by_time(tensor: Tensor) -> Float64[Tensor, " time"]:
     return torch.cat([_rms_of_rows(magnitude(some)) for some in _split(rows, entries)])
 
 
+@reduction
+def constant_tail(tensor: Tensor) -> Float64[Tensor, ""]:
+    """How many of the last steps are the same as the very last, in the median sample: padding at the end.
+
+    1 where the last step differs from the one before. NaN for fewer than two dimensions or no entries.
+
+    Cost: one comparison of every entry.
+
+    Args:
+        tensor: (time, samples, ...).
+
+    Example:
+        >>> import torch
+        >>> constant_tail(torch.tensor([[1.0, 2.0], [3.0, 0.0], [0.0, 0.0]])).item()
+        1.0
+        >>> constant_tail(torch.tensor([[1.0, 2.0, 1.0], [3.0, 0.0, 0.0], [0.0, 0.0, 0.0]])).item()
+        2.0
+    """
+    values = dense(tensor)
+    if values.ndim < 2 or values.numel() == 0:
+        return _nan(values)
+    same = (values == values[-1]).flatten(2).all(-1) if values.ndim > 2 else values == values[-1]
+    lengths = same.flip(0).cumprod(0).sum(0)
+    return lengths.double().quantile(0.5, interpolation="lower")
+
+
 def _rms_of_rows(sizes: Float64[Tensor, "rows entries"]) -> Float64[Tensor, " rows"]:
     scale = power_of_two(sizes.amax(1, keepdim=True))
     return torch.linalg.vector_norm(sizes / scale, dim=1) / sizes.shape[1] ** 0.5 * scale[:, 0]
