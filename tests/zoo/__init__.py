@@ -13,6 +13,7 @@ from zoo import (
     drawn_fields,
     drawn_time,
     drawn_training,
+    dropouts,
     flows,
     games,
     generative,
@@ -41,6 +42,7 @@ FAMILIES = (
     circuits,
     claims,
     copies,
+    dropouts,
 )
 DRAWS: tuple[Draw, ...] = (
     *drawn_depth.DRAWS,
@@ -49,6 +51,7 @@ DRAWS: tuple[Draw, ...] = (
     *drawn_fields.DRAWS,
     *claims.DRAWS,
     *copies.DRAWS,
+    *dropouts.DRAWS,
 )
 DRAWN: tuple[Patient, ...] = tuple(draw.patient(SEED) for draw in DRAWS)
 PATIENTS: tuple[Patient, ...] = (
