@@ -151,7 +151,7 @@ TRIES: dict[str, tuple[Try, ...]] = {
     "lower_dropout": (
         Try("dropout-keep-probability", {}, cures=("UG612",)),
         Try("dropout-between-lstms", {"p": 0.3}, cures=("UG612",)),
-        Try("dropout-in-attention", {"p": 0.0}, cures=("UG612",)),
+        Try("dropout-in-attention", {"p": 0.0}),
     ),
     "lower_weight_decay": (
         Try("decay-coupled-adam", {"factor": 1e-3}, cures=("UG609",)),

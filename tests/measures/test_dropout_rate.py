@@ -34,7 +34,7 @@ def test_a_function_drops_what_it_is_told_and_what_its_zeros_show(
     function: Callable[..., Tensor], p: float
 ) -> None:
     [(place, rate)] = rates(Called(lambda x: function(x, p, training=True)), 4, 5, 3).items()
-    assert place == "(dropout)"
+    assert place == "(model).(dropout)"
     assert rate == pytest.approx(p, rel=1e-9)
     torch.manual_seed(0)
     ones = function(torch.ones(400, 400, 2), p, training=True)
@@ -44,7 +44,7 @@ def test_a_function_drops_what_it_is_told_and_what_its_zeros_show(
 
 
 def test_all_of_it_is_one() -> None:
-    assert rates(Called(lambda x: F.dropout(x, 1.0)), 4, 3) == {"(dropout)": 1.0}
+    assert rates(Called(lambda x: F.dropout(x, 1.0)), 4, 3) == {"(model).(dropout)": 1.0}
     assert rates(nn.Sequential(nn.Linear(3, 4), nn.Dropout(1.0)), 4, 3) == {"1": 1.0}
 
 

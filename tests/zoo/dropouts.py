@@ -107,15 +107,15 @@ class Hidden(nn.Module):
         return self.inner(x * torch.full_like(x, 1 - self.hidden).bernoulli())
 
 
-def case(kind: str, model: nn.Module) -> Case:
+def case(kind: str, model: nn.Module, rows: int = 32) -> Case:
     """Return the classification of noise by `model`, which reads what models of `kind` do."""
-    return sound.case(kind, lambda m: model)
+    return sound.case(kind, lambda m: model, data=[sound.batch(kind, rows)])
 
 
 def sick() -> list[Patient]:
     """Return models whose dropout keeps a tenth or less."""
     return sound.patients({
-        "dropout-keep-probability": ("mlp", lambda: case("mlp", layers(0.95)), ("UG612",), ()),
+        "dropout-keep-probability": ("mlp", lambda: case("mlp", layers(0.95)), ("UG612",), LOUD),
         "dropout-of-all": ("mlp", lambda: case("mlp", layers(1.0)), ("UG612",), ALL),
         "dropout-called": ("cnn", lambda: case("cnn", Called(0.92)), ("UG612",), ()),
         "dropout-called-on-maps": ("cnn", lambda: case("cnn", Called(0.9, maps=True)), ("UG612",), ()),
@@ -135,12 +135,14 @@ def healthy() -> list[Patient]:
         "dropout-light-between-lstms": ("recurrent", lambda: case("recurrent", TwoLSTMs(0.5)), (), ()),
         "dropout-light-in-encoder": ("transformer", lambda: case("transformer", encoder(0.1)), (), ()),
         "dropout-switched-off": ("mlp", lambda: case("mlp", evaluated(0.95)), (), ()),
-        "stochastic-depth": ("residual", lambda: case("residual", Deep(0.9)), (), ()),
+        "stochastic-depth": ("residual", lambda: case("residual", Deep(0.9), 256), (), ()),
         "inputs-hidden": ("residual", lambda: case("residual", Hidden(0.9)), (), ()),
     })
 
 
-ALL = ("UG101", "UG103", "UG202", "UG205", "UG603")
+# The noise of what is kept makes logits loud; where nothing passes, nothing in front of it learns.
+LOUD = ("UG605",)
+ALL = ("UG101", "UG103", "UG202", "UG205", "UG206", "UG603")
 BUILD: dict[str, Any] = {"mlp": layers, "cnn": Called, "recurrent": TwoLSTMs, "transformer": encoder}
 
 
@@ -155,6 +157,6 @@ def dropped(low: float, high: float) -> Any:
 
 
 DRAWS = (
-    Draw("dropout-high", "dropouts", dropped(0.91, 0.97), ("UG612",)),
+    Draw("dropout-high", "dropouts", dropped(0.91, 0.97), ("UG612",), LOUD),
     Draw("dropout", "dropouts", dropped(0.05, 0.6), near=("UG612",)),
 )

@@ -1,5 +1,6 @@
 """Dropout as modules and operations show it: the share that is dropped where it runs in this pass."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
@@ -56,7 +57,7 @@ class Draws:
     def __init__(self) -> None:
         self._zero = 0
 
-    def watch(self, into: "Watch", call: Call | None, name: str, args: tuple[Any, ...], out: Any) -> None:
+    def watch(self, into: "Watch", call: Call | None, name: str, args: Sequence[Any], out: Any) -> None:
         """Note a dropout in the watch."""
         if not into.wanted.get("dropout") or (call is not None and isinstance(call.module, KINDS)):
             return
@@ -76,7 +77,7 @@ class Draws:
             into.add("dropout", "dropout", out[0], numbers={"rate": rate})
 
 
-def _rate(into: "Watch", args: tuple[Any, ...], zero: int) -> float:
+def _rate(into: "Watch", args: Sequence[Any], zero: int) -> float:
     """Return the share that a product drops; 0 where neither factor is a mask of a dropout."""
     for signal, mask in ((args[0], args[1]), (args[1], args[0])):
         if not (observable(signal) and isinstance(mask, Tensor) and signal.ndim):

@@ -23,8 +23,9 @@ def in_order(findings: Collection[Finding]) -> tuple[Finding, ...]:
     A loss that starts too high, and a step that is too large in proportion to the gradient, come after a
     signal or a gradient that grows: where that is less severe in itself it moves up to them, so that no
     error is read after a lesser finding that has nothing to do with it. In a flow such growth is its
-    stretch, which moves up to the growth alike. Inputs that become the same because the signal falls
-    below the biases come after a warning of that fall in the same way.
+    stretch, which moves up to the growth alike. So does dropout, whose noise makes logits loud. Inputs that
+    become the same because the signal falls below the biases come after a warning of that fall in the same
+    way.
 
     Example:
         >>> from unitygain._types import Site
@@ -36,6 +37,8 @@ def in_order(findings: Collection[Finding]) -> tuple[Finding, ...]:
         ['UG901', 'UG205', 'UG605', 'UG607']
         >>> codes(found("UG605"), found("UG201", "warning"), found("UG607", "warning"))
         ['UG201', 'UG605', 'UG607']
+        >>> codes(found("UG605"), found("UG612", "warning"))
+        ['UG612', 'UG605']
     """
     alike = min((_severity(finding) for finding in findings if _left_to_biases(finding)), default=0)
     consequences = [_severity(finding) for finding in findings if _follows(finding)]
@@ -44,6 +47,8 @@ def in_order(findings: Collection[Finding]) -> tuple[Finding, ...]:
 
     def key(finding: Finding) -> tuple[int, int, str, int]:
         code, severe = finding.code, _severity(finding)
+        if code == "UG612":
+            severe = min([severe, *consequences])
         if code == "UG703" and growth:
             ahead = min(map(key, growth))
             if ahead[0] < severe:
