@@ -18,6 +18,7 @@ from zoo import (
     games,
     generative,
     mlp,
+    norms,
     optimizers,
     precision,
     recurrent,
@@ -43,6 +44,7 @@ FAMILIES = (
     claims,
     copies,
     dropouts,
+    norms,
 )
 DRAWS: tuple[Draw, ...] = (
     *drawn_depth.DRAWS,
@@ -52,6 +54,7 @@ DRAWS: tuple[Draw, ...] = (
     *claims.DRAWS,
     *copies.DRAWS,
     *dropouts.DRAWS,
+    *norms.DRAWS,
 )
 DRAWN: tuple[Patient, ...] = tuple(draw.patient(SEED) for draw in DRAWS)
 PATIENTS: tuple[Patient, ...] = (

@@ -220,12 +220,6 @@ def healthy() -> list[Patient]:
             (),
             (),
         ),
-        "step-momentum-dampened": (
-            "mlp",
-            lambda: sound.case("mlp", optimizer=sgd(0.1, momentum=0.999, dampening=0.999)),
-            (),
-            (),
-        ),
         "step-fine-tuning": ("transformer", lambda: sound.case("transformer", optimizer=adam(1e-5)), (), ()),
         "decay-cnn-recipe": (
             "cnn",

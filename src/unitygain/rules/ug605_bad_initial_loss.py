@@ -50,6 +50,7 @@ from dataclasses import replace
 from unitygain._registry import rule
 from unitygain._types import Cause, Finding, Profile, Site
 from unitygain.rules._depth_causes import explain_depth
+from unitygain.rules._kept_statistics import blame_unset
 from unitygain.rules._layers import read_layers
 from unitygain.rules._losses import read_entropy, target_spread
 from unitygain.rules._numbers import spell, to_db
@@ -86,6 +87,7 @@ GREW_DB = 20.0
         "gain_parts",
         "act_frac_saturated",
         "param_rms",
+        "norm_unset",
     ),
 )
 def judge(profiles: Mapping[str, Profile]) -> Iterator[Finding]:
@@ -202,6 +204,9 @@ def _growth(profiles: Mapping[str, Profile], head: Site | None, expected: float)
     own = next((layer.gain for layer in read_layers(profiles) if layer.site == head), 1.0)
     if trend is None or trend.low <= 0 or trend.loop < max(GREW_DB, to_db(own)):
         return
-    first = explain_depth(profiles, profiles["forward_gain"].sites, trend.per_block, forward=True)[0]
+    blocks = profiles["forward_gain"].sites
+    still = tuple(blame_unset(profiles, len(blocks)))
+    yield from still
+    first = explain_depth(profiles, blocks, trend.per_block, forward=True)[len(still)]
     if first.remedy is not None:
         yield replace(first, predicted=(0.0, expected + EXCESS))
