@@ -8,7 +8,8 @@ What it sees:
     outputs are too small for it: a margin or a temperature behind them starts high on purpose.
 
     Of a squared error the targets are read: where their standard deviation is above 50, and above 50 times
-    the outputs' rms, they were not put to scale.
+    the outputs' rms, they were not put to scale. And where the error is above 50, and above 50 times the
+    mean square of the targets, it is the outputs that are too large.
 
 Why it matters:
     Logits of standard deviation s add about s²/2 to the loss: the model is confident and wrong, and the
@@ -50,6 +51,7 @@ from dataclasses import replace
 from unitygain._registry import rule
 from unitygain._types import Cause, Finding, Profile, Site
 from unitygain.rules._depth_causes import explain_depth
+from unitygain.rules._far_outputs import judge_outputs
 from unitygain.rules._kept_statistics import blame_unset
 from unitygain.rules._layers import read_layers
 from unitygain.rules._losses import read_entropy, target_spread
@@ -93,6 +95,7 @@ GREW_DB = 20.0
 def judge(profiles: Mapping[str, Profile]) -> Iterator[Finding]:
     """Yield a finding where the loss is far above that of equal probabilities, or of targets put to scale."""
     yield from _far_targets(profiles)
+    yield from judge_outputs(profiles)
     read = read_entropy(profiles["loss_value"])
     if read is None or not read[0] - read[1] > EXCESS:
         return
