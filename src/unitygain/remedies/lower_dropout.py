@@ -54,6 +54,7 @@ def lower_dropout(case: Case, *, p: float = 0.1, sites: Select = None) -> Undo:
 
     Example:
         >>> import torch
+        >>> from torch import nn
         >>> model = nn.Sequential(nn.Linear(2, 2), nn.Dropout(0.97))
         >>> case = Case(model, loss=lambda m, x: m(x).sum(), data=[torch.ones(1, 2)])
         >>> undo = lower_dropout(case)

@@ -61,8 +61,8 @@ def _causes(profiles: Mapping[str, Profile], output: float, limit: float) -> Ite
         largest = f"no module puts out more than {spell(most)}" if sizes else "no module runs"
         yield Cause(
             f"between the modules: {largest}, and the output has an rms of {spell(output)}; what forward "
-            "does itself makes it grow, as a product with weights that a module makes (which are too large by the "
-            "root of their fan-in), or a loop whose steps are too long"
+            "does itself makes it grow, as a product with weights that a module makes (too large by the root "
+            "of their fan-in), or a loop whose steps are too long"
         )
         return
     last, head = sizes[-1]
