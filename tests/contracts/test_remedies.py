@@ -21,6 +21,7 @@ from unitygain._case import Case
 from unitygain._diagnose import judge, measure_all
 from unitygain._registry import MEASURES, REMEDIES, RULES
 from unitygain._types import Finding
+from unitygain.probe.dropouts import module_rate
 from unitygain.probe.isolate import isolated
 
 
@@ -65,7 +66,10 @@ def bits(case: Case) -> dict[str, tuple[int, object]]:
         name: (id(tensor), tensor.detach().clone())
         for name, tensor in (*case.model.named_parameters(), *case.model.named_buffers())
     }
-    modules = {f"module {name}": (id(module), module.training) for name, module in case.model.named_modules()}
+    modules = {
+        f"module {name}": (id(module), (module.training, module_rate(module)))
+        for name, module in case.model.named_modules()
+    }
     hooks = {
         f"hooks of {name}": (0, [*map(id, (*m._forward_pre_hooks.values(), *m._forward_hooks.values()))])
         for name, m in case.model.named_modules()
@@ -212,6 +216,8 @@ def test_what_stands_in_for_another_needs_no_argument_and_names_remedies(remedy)
         ("scale_branch", {"sites": "0", "factor": float("nan")}, "factor is nan; give a finite number"),
         ("scale_branch", {"sites": "1", "factor": 0.5}, "holds a linear map"),
         ("scale_head", {"factor": 0.5, "site": "1"}, "no linear map at 1"),
+        ("lower_dropout", {"p": 1.0}, "p is 1.0; give the share to drop, from 0 to below 1"),
+        ("lower_dropout", {}, "no module is a dropout of more than 0.1"),
         ("swap_activation", {"of": "Sigmoid"}, "no module is a Sigmoid"),
         ("swap_activation", {"to": "Swoosh"}, "no activation 'Swoosh'"),
         ("bypass_norm", {}, "no module is a normalisation"),

@@ -148,6 +148,11 @@ TRIES: dict[str, tuple[Try, ...]] = {
         Try("soft", {"factor": 0.1}),
         Try("mlp-relu-he-20", {"factor": 0.1}),
     ),
+    "lower_dropout": (
+        Try("dropout-keep-probability", {}, cures=("UG612",)),
+        Try("dropout-between-lstms", {"p": 0.3}, cures=("UG612",)),
+        Try("dropout-in-attention", {"p": 0.0}),
+    ),
     "lower_weight_decay": (
         Try("decay-coupled-adam", {"factor": 1e-3}, cures=("UG609",)),
         Try("decay-of-matrices", {"factor": 1e-3}, cures=("UG609",)),

@@ -11,6 +11,7 @@ from measures.reading import measured, squares
 from torch import Tensor, nn
 
 from unitygain._case import Case
+from unitygain.measures._ahead import gather
 
 
 def _net() -> nn.Module:
@@ -105,3 +106,41 @@ def test_entries_that_rounding_leaves_where_they_are_are_counted(rate: float, lo
         )
         profile = measured(case, "update_ratio")["update_ratio"]
         assert profile.facts["lost"] == expected
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda p: torch.optim.SGD(p, 1e-3, momentum=0.9),
+        lambda p: torch.optim.SGD(p, 1e-3, momentum=0.99, nesterov=True),
+        lambda p: torch.optim.SGD(p, 1e-3, momentum=0.95, dampening=0.95),
+        lambda p: torch.optim.SGD(p, 1e-3),
+        lambda p: torch.optim.RMSprop(p, 1e-3, momentum=0.9),
+        lambda p: torch.optim.RMSprop(p, 1e-3, alpha=0.9, momentum=0.98),
+    ],
+)
+def test_what_momentum_builds_up_is_what_a_gradient_that_stays_comes_to(build: Any) -> None:
+    weight = nn.Parameter(torch.tensor([1.0], dtype=torch.float64))
+    optimizer = build([weight])
+    told = gather(optimizer)
+    steps = []
+    for _ in range(2500):
+        before = weight.item()
+        weight.grad = torch.tensor([0.5], dtype=torch.float64)
+        optimizer.step()
+        steps.append(before - weight.item())
+    assert told.momentum == optimizer.param_groups[0]["momentum"]
+    if told.momentum:
+        assert told.built_up == pytest.approx(steps[-1] / steps[0], rel=1e-4)
+    assert gather(optimizer).built_up == (1.0 if optimizer.state else told.built_up)
+
+
+def test_the_largest_of_the_groups_counts_and_others_are_not_known() -> None:
+    one, other = nn.Parameter(torch.ones(1)), nn.Parameter(torch.ones(1))
+    groups = [{"params": [one], "momentum": 0.5}, {"params": [other], "momentum": 0.99}]
+    assert gather(torch.optim.SGD(groups, 0.1)) == pytest.approx((0.99, 100.0))
+    assert all(map(math.isnan, gather(torch.optim.Adam([one], 0.1))))
+    centered = torch.optim.RMSprop([one], 0.1, momentum=0.9, centered=True)
+    assert math.isnan(gather(centered).built_up)
+    facts = measured(squares(_net(), 4, 5, optimizer=_sgd), "update_ratio")["update_ratio"].facts
+    assert (facts["momentum"], facts["built_up"]) == pytest.approx((0.9, 10.0))

@@ -711,3 +711,17 @@ def test_a_function_of_steps_on_the_way_to_the_loss_is_known(function, expected)
     torch.manual_seed(1)
     facts = _facts(_net(), lambda m, b: function(m(b[0])).mean() + m(b[0]).mean(), torch.randn(6, 5))
     assert facts["step_function"] == expected
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_targets_of_a_squared_error_have_their_rms_and_learnt_ones_none(turned: bool) -> None:
+    inputs, targets = torch.randn(6, 5), 3 * torch.randn(6, 2) + 1
+
+    def loss(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
+        sides = (batch[1], model(batch[0])) if turned else (model(batch[0]), batch[1])
+        return F.mse_loss(*sides)
+
+    facts = _facts(_net(), loss, inputs, targets)
+    assert facts["target_rms"] == pytest.approx(float(targets.double().square().mean().sqrt()), rel=1e-6)
+    learnt = _facts(_net(), lambda m, b: F.mse_loss(m(b[0]), m(2 * b[0])), inputs, targets)
+    assert math.isnan(float(learnt["target_rms"]))

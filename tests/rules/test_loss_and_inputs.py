@@ -281,3 +281,44 @@ def test_inputs_that_float32_cannot_tell_apart_are_bad_whatever_the_model_makes_
 def test_how_far_float32_numbers_lie_apart_is_said():
     [finding] = judged("UG607", profile("input_rms", {"(input 0)": 1.7e9}))
     assert "1.7e+09 are 128 apart" in finding.causes[0].text
+
+
+def squared(mean: float, target: float, output: float, sizes: dict[str, float], **more):
+    facts = {
+        "kind": "mse",
+        "expected": target**2,
+        "row_mean": mean,
+        "target_rms": target,
+        "output_rms": output,
+    }
+    loss = profile("loss_value", {"": mean}, facts=facts | more)
+    labels = ("Linear",) * len(sizes)
+    return judged("UG605", loss, profile("act_rms", sizes, labels=labels))
+
+
+@pytest.mark.parametrize(
+    ("mean", "target", "output", "expected"),
+    [
+        (50.0, 1.0, 7.0, []),
+        (51.0, 1.0, 7.1, ["warning"]),
+        (51.0, 0.01, 7.1, ["warning"]),  # small targets are held against 1
+        (49.0, 0.0, 7.0, []),  # a residual, which is to be zero
+        (190.0, 2.0, 13.7, []),
+        (210.0, 2.0, 14.4, ["warning"]),
+        (900.0, 1.0, 3.0, []),  # put to another scale behind the model
+        (math.nan, 1.0, 30.0, []),
+    ],
+)
+def test_a_squared_error_is_held_against_its_targets(mean, target, output, expected):
+    assert severities(squared(mean, target, output, {"0": 1.0, "head": output})) == expected
+    assert squared(mean, target, output, {"head": output}, kind="cross_entropy", expected=1e9) == []
+
+
+def test_outputs_that_are_too_large_are_the_heads_or_what_forward_does_itself():
+    [finding] = squared(1e6, 1.0, 1e3, {"0": 1.0, "head": 1e3})
+    assert finding.causes[0].remedy == "scale_head"
+    assert finding.causes[0].parameters == {"factor": 1e-3, "site": "head"}
+    for sizes, largest in (({"makes": 1.4}, "puts out more than 1.4"), ({"": 1e3}, "no module runs")):
+        [finding] = squared(1e6, 1.0, 1e3, sizes)
+        assert finding.causes[0].text.startswith("between the modules:")
+        assert largest in finding.causes[0].text

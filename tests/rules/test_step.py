@@ -55,6 +55,39 @@ def test_the_cause_predicts_what_a_lower_rate_gives():
     assert cause.predicted == pytest.approx((0.99 * 0.005, 1.01 * 0.005))
 
 
+@pytest.mark.parametrize(
+    ("ratio", "momentum", "built_up", "expected"),
+    [
+        (0.002, 0.999, 1000.0, []),
+        (0.0021, 0.999, 1000.0, ["warning"]),
+        (0.021, 0.999, 1000.0, ["error"]),
+        (0.021, 0.99, 100.0, ["warning"]),
+        (0.019, 0.99, 100.0, []),
+        (0.19, 0.95, 20.0, []),  # recipes; judged by the first step alone
+        (0.19, 0.999, 1.0, []),  # a step that is built up already, or a dampened one
+        (0.19, math.nan, math.nan, []),
+    ],
+)
+def test_what_momentum_builds_up_has_ten_times_the_limit(ratio, momentum, built_up, expected):
+    found = step("UG601", (ratio,) * 3, optimizer="SGD", momentum=momentum, built_up=built_up)
+    assert severities(found) == expected
+    for finding in found:
+        cause = finding.causes[0]
+        assert cause.text.startswith(f"momentum: {momentum:g} adds up {built_up:.4g} steps")
+        assert cause.remedy == "lower_learning_rate"
+        assert cause.parameters["factor"] * ratio * built_up <= 0.2001
+
+
+def test_a_first_step_that_is_too_large_is_told_by_itself():
+    [finding] = step("UG601", (0.3,) * 3, optimizer="SGD", momentum=0.999, built_up=1000.0)
+    assert finding.threshold == 0.2
+    found = step("UG601", (0.3,) * 3, optimizer="RMSprop", momentum=0.99, built_up=10.0)
+    assert found == []
+    assert severities(step("UG601", (0.3,) * 3, optimizer="RMSprop", momentum=0.999, built_up=100.0)) == [
+        "warning"
+    ]
+
+
 def test_large_inputs_are_a_cause_where_the_step_follows_the_gradient():
     ratio = profile("update_ratio", {"0.weight": 3.5}, facts={"optimizer": "SGD"})
     size = profile("param_rms", {"0.weight": 0.1}, labels=("float32",))

@@ -13,10 +13,12 @@ from zoo import (
     drawn_fields,
     drawn_time,
     drawn_training,
+    dropouts,
     flows,
     games,
     generative,
     mlp,
+    norms,
     optimizers,
     precision,
     recurrent,
@@ -41,6 +43,8 @@ FAMILIES = (
     circuits,
     claims,
     copies,
+    dropouts,
+    norms,
 )
 DRAWS: tuple[Draw, ...] = (
     *drawn_depth.DRAWS,
@@ -49,6 +53,8 @@ DRAWS: tuple[Draw, ...] = (
     *drawn_fields.DRAWS,
     *claims.DRAWS,
     *copies.DRAWS,
+    *dropouts.DRAWS,
+    *norms.DRAWS,
 )
 DRAWN: tuple[Patient, ...] = tuple(draw.patient(SEED) for draw in DRAWS)
 PATIENTS: tuple[Patient, ...] = (

@@ -87,6 +87,12 @@ def sick() -> list[Patient]:
     """Return cases whose step or whose optimizer is wrong."""
     return sound.patients({
         "step-adam-huge": ("mlp", lambda: sound.case("mlp", optimizer=adam(1.0)), ("UG601",), ("UG611",)),
+        "step-momentum-of-three-nines": (
+            "mlp",
+            lambda: sound.case("mlp", optimizer=sgd(0.3, momentum=0.999)),
+            ("UG601",),
+            (),
+        ),
         "step-sgd-huge": ("cnn", lambda: sound.case("cnn", optimizer=sgd(30.0)), ("UG601", "UG611"), ()),
         "step-sum-of-losses": (
             "residual",
@@ -205,6 +211,12 @@ def healthy() -> list[Patient]:
                 optimizer=sgd(0.05),
                 clip=lambda parameters: nn.utils.clip_grad_norm_(list(parameters), 1.0),
             ),
+            (),
+            (),
+        ),
+        "step-momentum-of-two-nines": (
+            "cnn",
+            lambda: sound.case("cnn", optimizer=sgd(0.01, momentum=0.99, nesterov=True)),
             (),
             (),
         ),

@@ -28,6 +28,11 @@ class Forgotten(nn.Module):
         return self.head(x)
 
 
+def squares(model: nn.Module, batch: Any) -> Tensor:
+    """Squared error against the classes, one number each."""
+    return F.mse_loss(model(batch[0]), F.one_hot(batch[1], sound.CLASSES).float())
+
+
 class Detached(nn.Module):
     """A convolutional network whose features are cut off from the head."""
 
@@ -364,6 +369,12 @@ def sick() -> list[Patient]:
         "loss-wrong-prior": ("mlp", lambda: sound.case("mlp", prior), ("UG605",), ()),
         "loss-wrong-prior-cnn": ("cnn", lambda: sound.case("cnn", prior), ("UG605",), ()),
         "loss-loud-head-lstm": ("recurrent", lambda: sound.case("recurrent", loud_head(200)), ("UG605",), ()),
+        "loss-loud-squares": (
+            "mlp",
+            lambda: sound.case("mlp", loud_head(60), loss=squares),
+            ("UG605",),
+            (),
+        ),
         "softmax-twice": ("mlp", lambda: sound.case("mlp", append(nn.Softmax(-1))), ("UG606",), ()),
         "softmax-twice-cnn": ("cnn", lambda: sound.case("cnn", append(nn.Softmax(1))), ("UG606",), ()),
         "softmax-twice-function": (
@@ -437,6 +448,7 @@ def healthy() -> list[Patient]:
             (),
         ),
         "loss-summed": ("mlp", lambda: sound.case("mlp", loss=summed), (), ()),
+        "loss-of-squares": ("cnn", lambda: sound.case("cnn", loud_head(4), loss=squares), (), ()),
         "loss-of-three-terms": ("cnn", lambda: sound.case("cnn", loss=weighted), (), ()),
         "loss-satisfied": ("mlp", lambda: sound.case("mlp", loud_head(30), loss=satisfied), (), ()),
         "softmax-log-twice": ("transformer", lambda: sound.case("transformer", loss=twice_log), (), ()),

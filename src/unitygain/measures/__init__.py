@@ -15,6 +15,7 @@ from unitygain.measures.circuit_grad_variance import circuit_grad_variance as ci
 from unitygain.measures.conv_operator_norm import conv_operator_norm as conv_operator_norm
 from unitygain.measures.decay_ratio import decay_ratio as decay_ratio
 from unitygain.measures.depth_exponents import depth_exponents as depth_exponents
+from unitygain.measures.dropout_rate import dropout_rate as dropout_rate
 from unitygain.measures.effective_rank import effective_rank as effective_rank
 from unitygain.measures.entry_grad_rms import entry_grad_rms as entry_grad_rms
 from unitygain.measures.entry_rms import entry_rms as entry_rms
@@ -43,6 +44,7 @@ from unitygain.measures.loss_value import loss_value as loss_value
 from unitygain.measures.lyapunov_spectrum import lyapunov_spectrum as lyapunov_spectrum
 from unitygain.measures.nonfinite_origin import nonfinite_origin as nonfinite_origin
 from unitygain.measures.norm_numbers import norm_numbers as norm_numbers
+from unitygain.measures.norm_unset import norm_unset as norm_unset
 from unitygain.measures.param_grad_delay import param_grad_delay as param_grad_delay
 from unitygain.measures.param_grad_frac_zero import param_grad_frac_zero as param_grad_frac_zero
 from unitygain.measures.param_grad_rms import param_grad_rms as param_grad_rms

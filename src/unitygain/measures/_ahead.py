@@ -1,4 +1,4 @@
-"""What an optimizer's epsilon takes from its step, and how much of the first rate a schedule ever gives."""
+"""What epsilon takes from an optimizer's step, what momentum makes of it, and what a schedule ever gives."""
 
 import copy
 import math
@@ -54,6 +54,52 @@ def damping(
 def state_before(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
     """Return a copy of the optimizer's state."""
     return copy.deepcopy(optimizer.state_dict())
+
+
+class Momentum(NamedTuple):
+    """The momentum of an optimizer, and what it makes of the first step.
+
+    Args:
+        momentum: The largest of the groups; NaN where a group has none.
+        built_up: The step that a gradient which stays comes to, over the first one: the largest of the
+            groups; NaN where it is not known.
+    """
+
+    momentum: float = math.nan
+    built_up: float = math.nan
+
+
+def gather(optimizer: torch.optim.Optimizer) -> Momentum:
+    """Return what momentum makes of the first step of an optimizer, by its groups' settings.
+
+    SGD's first step is the gradient, with Nesterov's momentum μ its 1 + μ, and a gradient that stays comes to
+    (1 - dampening)/(1 - μ). RMSprop's first step is 1/sqrt(1 - α) in every entry, without momentum and where
+    it stays 1. An optimizer that has state made its first steps before.
+
+    Example:
+        >>> one = nn.Parameter(torch.ones(1))
+        >>> [round(value, 6) for value in gather(torch.optim.SGD([one], 0.1, momentum=0.9))]
+        [0.9, 10.0]
+        >>> gather(torch.optim.Adam([one], 0.1))
+        Momentum(momentum=nan, built_up=nan)
+    """
+    groups = [group for group in optimizer.param_groups if group["params"]]
+    known = all(isinstance(group.get("momentum"), float | int) for group in groups)
+    if not groups or not known or any(not 0 <= group["momentum"] < 1 for group in groups):
+        return Momentum()
+    most = max(float(group["momentum"]) for group in groups)
+    return Momentum(most, 1.0 if optimizer.state else max(map(_built_up, groups)))
+
+
+def _built_up(group: Mapping[str, Any]) -> float:
+    momentum = float(group["momentum"])
+    if not momentum:
+        return 1.0
+    if "alpha" in group:
+        return math.nan if group.get("centered") else math.sqrt(1 - float(group["alpha"])) / (1 - momentum)
+    first = 1 + momentum if group.get("nesterov") else 1.0
+    later = (1 - float(group.get("dampening", 0))) / (1 - momentum)
+    return (1 + momentum * later if group.get("nesterov") else later) / first
 
 
 class Schedule(NamedTuple):

@@ -11,7 +11,7 @@ from torch import Tensor
 from unitygain._case import Case
 from unitygain._registry import measure
 from unitygain._types import Profile, Site
-from unitygain.measures._ahead import Schedule, damping, length, look_ahead, state_before
+from unitygain.measures._ahead import Schedule, damping, gather, length, look_ahead, state_before
 from unitygain.probe.record import Record
 from unitygain.probe.trace import Gap
 from unitygain.stats import frac_zero, rms
@@ -47,7 +47,9 @@ def update_ratio(case: Case, record: Record) -> Profile | None:
         ``optimizer``, ``learning_rate`` (of the first group), ``median``, ``scheduled`` (1 where a schedule
         chose the rate), ``clipped`` (norm of the gradient after the case's clip over that before it; 1
         without a clip), ``lost`` (of the entries with a gradient, those that the step left as they are),
-        ``damped`` (norm of the step over that of one with an epsilon of next to nothing; NaN without one)
+        ``damped`` (norm of the step over that of one with an epsilon of next to nothing; NaN without one),
+        ``momentum`` and ``built_up`` (of SGD and RMSprop: the largest of the groups, and the step that a
+        gradient which stays comes to with it, over the first one; 1 where the optimizer has state; else NaN)
         and of the schedule's first thousand rates, NaN where it does not say, ``full_steps`` (how many at
         the largest they add up to), ``rise`` (the largest over the first) and ``granted`` (the largest over
         the optimizer's own rate, where it does not come last); the case's own step leaves ``clipped`` and
@@ -112,6 +114,7 @@ def _step(case: Case, twin: Case, before: dict[str, Tensor]) -> tuple[torch.opti
     schedule = case.schedule(optimizer) if case.schedule is not None else None
     rate = float(optimizer.param_groups[0]["lr"])
     facts = {"learning_rate": rate, "clipped": math.nan, "damped": math.nan, **Schedule()._asdict()}
+    facts |= gather(optimizer)._asdict()
     if case.step is not None:
         case.step(twin, twin.batches[0])
         return optimizer, f"{ZEROS}; the case's own step was taken", _read(twin, optimizer, before, facts)

@@ -18,7 +18,7 @@ from unitygain.stats.operations import is_probability, label_residual, variance
 if TYPE_CHECKING:
     from unitygain.probe.ops import Watch
 
-STATISTICS = ("absmax", "expected", "classes", "rows", "softmax_before", "mean")
+STATISTICS = ("absmax", "expected", "classes", "rows", "softmax_before", "mean", "target_rms")
 _NLL = frozenset({"nll_loss_forward", "nll_loss2d_forward"})
 _PICKS = frozenset({"gather", "index"})
 _BINARY = frozenset({"binary_cross_entropy", "binary_cross_entropy_with_logits"})
@@ -63,8 +63,11 @@ def watch(into: "Watch", name: str, args: tuple[Any, ...], kwargs: dict[str, Any
     elif name in _BINARY:
         _binary(into, name, args)
     elif name == "mse_loss":
-        numbers = {"absmax": absmax(args[0] - args[1]), "expected": variance(args[1])}
+        numbers: dict[str, Tensor | float] = {"absmax": absmax(args[0] - args[1])}
+        numbers["expected"] = variance(args[1])
         numbers["mean"] = rms(args[0] - args[1]) ** 2
+        fixed = [value for value in args[:2] if not value.requires_grad]
+        numbers["target_rms"] = rms(fixed[0]) if fixed else math.nan
         _add(into, "mse", args[0], numbers, rows=args[0].numel(), classes=math.nan)
 
 

@@ -13,7 +13,7 @@ from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from unitygain._types import Site, Skipped
-from unitygain.probe import losses, norms, reach, recurrent
+from unitygain.probe import dropouts, losses, norms, reach, recurrent
 from unitygain.probe.activations import AMBIGUOUS, SLOPES, Slope, module_slope, silenced, slope
 from unitygain.probe.leaves import in_backward, observable, unwrap
 from unitygain.probe.ledger import dtype_name
@@ -30,6 +30,7 @@ OPERATIONS: dict[str, tuple[str, ...]] = {
     "loss": losses.STATISTICS,
     "norm": norms.STATISTICS,
     "reach": reach.STATISTICS,
+    "dropout": dropouts.STATISTICS,
 }
 _SOFTMAX = frozenset({"_softmax", "_safe_softmax"})
 _PRODUCTS = frozenset({"bmm", "baddbmm", "mm", "addmm"})
@@ -58,6 +59,7 @@ class Watch(TorchDispatchMode):
         self.seen: dict[Seen, None] = {}
         self.skipped: dict[str, str] = {}
         self._innermost = innermost
+        self._draws = dropouts.Draws()
         self._follows = ""
         self._paused = False
         self._ended = 0
@@ -113,6 +115,7 @@ class Watch(TorchDispatchMode):
             losses.watch(self, name, args, kwargs, out)
         elif name in norms.OPERATIONS:
             norms.watch(self, name, args)
+        self._draws.watch(self, call, name, args, out)
         if name in reach.OPERATIONS:
             reach.watch(self, name, args, inside=call is not None)
         return out
@@ -130,6 +133,7 @@ class Watch(TorchDispatchMode):
     def left(self, call: Call, args: tuple[Any, ...], output: Any) -> None:
         """Take note that a module call ended; its own activations and gates are read now."""
         self._ended += 1
+        dropouts.left(self, call, output)
         inside = [seen for seen in self._within[call] if seen.signal in {"activation", "gate"}]
         if isinstance(call.module, recurrent.KINDS):
             recurrent.watch(self, call, args)

@@ -30,6 +30,7 @@ from unitygain.remedies.layer_scale import layer_scale as layer_scale
 from unitygain.remedies.local_cost import local_cost as local_cost
 from unitygain.remedies.log_prior_head_bias import log_prior_head_bias as log_prior_head_bias
 from unitygain.remedies.loss_scale import loss_scale as loss_scale
+from unitygain.remedies.lower_dropout import lower_dropout as lower_dropout
 from unitygain.remedies.lower_learning_rate import lower_learning_rate as lower_learning_rate
 from unitygain.remedies.lower_weight_decay import lower_weight_decay as lower_weight_decay
 from unitygain.remedies.lsuv import lsuv as lsuv

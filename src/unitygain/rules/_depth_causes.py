@@ -16,6 +16,7 @@ from unitygain.rules._activation_causes import (
     layers_per_block,
     most_common,
 )
+from unitygain.rules._kept_statistics import blame_unset
 from unitygain.rules._layers import SCALE_FREE, SLOPE, Layer, read_layers, within, within_any
 from unitygain.rules._numbers import from_db, median, spell, to_db
 from unitygain.rules._parameters import is_bias, owner
@@ -58,7 +59,7 @@ def explain_depth(
         found += blame_between(profiles, blocks, parts)
     found = [suspect for suspect in found if suspect.decibel * sign >= NOTABLE]
     found.sort(key=lambda suspect: -abs(suspect.decibel))
-    causes = [suspect.cause for suspect in found]
+    causes = [*blame_unset(profiles, len(blocks)), *(suspect.cause for suspect in found)]
     if not causes:
         causes.append(
             Cause(

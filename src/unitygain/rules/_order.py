@@ -5,8 +5,9 @@ from collections.abc import Collection
 from unitygain._types import SEVERITIES, Finding
 
 # Numbers that are not finite spoil all others. What the program itself says (which parameters are held, what
-# the inputs are, a softmax too many, weights that are all alike) is no consequence of anything measured.
-FIRST = ("UG901", "UG604", "UG606", "UG607", "UG207", "UG703")
+# the inputs are, a softmax too many, what dropout is told, weights that are all alike) is no consequence of
+# anything measured.
+FIRST = ("UG901", "UG604", "UG606", "UG612", "UG607", "UG207", "UG703")
 # That a block is not what its weights claim is no reason: it stands behind every finding that gives one.
 LAST = ("UG605", "UG105", "UG611", "UG601", "UG602")
 # Logits that are too large, and a gradient that is, follow from a signal or a gradient that grows.
@@ -22,8 +23,9 @@ def in_order(findings: Collection[Finding]) -> tuple[Finding, ...]:
     A loss that starts too high, and a step that is too large in proportion to the gradient, come after a
     signal or a gradient that grows: where that is less severe in itself it moves up to them, so that no
     error is read after a lesser finding that has nothing to do with it. In a flow such growth is its
-    stretch, which moves up to the growth alike. Inputs that become the same because the signal falls
-    below the biases come after a warning of that fall in the same way.
+    stretch, which moves up to the growth alike. So does dropout, whose noise makes logits loud. Inputs that
+    become the same because the signal falls below the biases come after a warning of that fall in the same
+    way.
 
     Example:
         >>> from unitygain._types import Site
@@ -35,6 +37,8 @@ def in_order(findings: Collection[Finding]) -> tuple[Finding, ...]:
         ['UG901', 'UG205', 'UG605', 'UG607']
         >>> codes(found("UG605"), found("UG201", "warning"), found("UG607", "warning"))
         ['UG201', 'UG605', 'UG607']
+        >>> codes(found("UG605"), found("UG612", "warning"))
+        ['UG612', 'UG605']
     """
     alike = min((_severity(finding) for finding in findings if _left_to_biases(finding)), default=0)
     consequences = [_severity(finding) for finding in findings if _follows(finding)]
@@ -43,6 +47,8 @@ def in_order(findings: Collection[Finding]) -> tuple[Finding, ...]:
 
     def key(finding: Finding) -> tuple[int, int, str, int]:
         code, severe = finding.code, _severity(finding)
+        if code == "UG612":
+            severe = min([severe, *consequences])
         if code == "UG703" and growth:
             ahead = min(map(key, growth))
             if ahead[0] < severe:

@@ -78,6 +78,7 @@ from unitygain.rules._trend import explain_trend, falls, outermost, read_trend
         "rms_gain",
         "act_rms",
         "param_rms",
+        "norm_unset",
     ),
     static=("predicted_gain",),
 )

@@ -76,6 +76,7 @@ from unitygain.rules._trend import by_cause, explain_trend, outermost, read_tren
         "rms_gain",
         "act_rms",
         "param_rms",
+        "norm_unset",
     ),
     static=("predicted_gain",),
 )

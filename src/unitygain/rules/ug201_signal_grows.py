@@ -57,7 +57,15 @@ from unitygain.rules._trend import by_cause, explain_trend, outermost, read_tren
     name="signal-grows",
     severity="error",
     needs=("forward_gain",),
-    wants=("weight_gain", "gate_mean", "gain_parts", "act_frac_saturated", "act_rms", "param_rms"),
+    wants=(
+        "weight_gain",
+        "gate_mean",
+        "gain_parts",
+        "act_frac_saturated",
+        "act_rms",
+        "param_rms",
+        "norm_unset",
+    ),
 )
 def judge(profiles: Mapping[str, Profile]) -> Iterable[Finding]:
     """Yield one finding where the signal grows over the trunk."""

@@ -54,7 +54,15 @@ from unitygain.rules._trend import explain_trend, falls, outermost, read_trend
     name="signal-dies",
     severity="error",
     needs=("forward_gain",),
-    wants=("weight_gain", "gate_mean", "gain_parts", "act_frac_saturated", "act_rms", "param_rms"),
+    wants=(
+        "weight_gain",
+        "gate_mean",
+        "gain_parts",
+        "act_frac_saturated",
+        "act_rms",
+        "param_rms",
+        "norm_unset",
+    ),
 )
 def judge(profiles: Mapping[str, Profile]) -> Iterable[Finding]:
     """Yield one finding where the signal decays over the trunk."""

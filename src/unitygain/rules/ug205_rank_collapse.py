@@ -53,6 +53,7 @@ from collections.abc import Iterable, Mapping
 from unitygain._registry import rule
 from unitygain._types import Cause, Finding, Profile, Severity, Site
 from unitygain.rules._fixes import suggest
+from unitygain.rules._kept_statistics import blame_unset
 from unitygain.rules._layers import OFFSET, parameter_rms, read_layers, within_any
 from unitygain.rules._losses import LEARNT, read_entropy
 from unitygain.rules._numbers import median, spell
@@ -81,6 +82,7 @@ DIVIDED, SAME = 0.9, 1.01
         "loss_value",
         "gain_parts",
         "fake_logit_grad",
+        "norm_unset",
     ),
 )
 def judge(profiles: Mapping[str, Profile]) -> Iterable[Finding]:
@@ -96,7 +98,7 @@ def judge(profiles: Mapping[str, Profile]) -> Iterable[Finding]:
         return
     learnt = has_learnt(profiles)
     severity: Severity = "info" if learnt else "error" if last <= FATAL else "warning"
-    likely = tuple(causes(profiles, apart, entropy))
+    likely = (*blame_unset(profiles, len(apart)), *causes(profiles, apart, entropy))
     between = profiles["token_cosine"].facts.get("between", "tokens")
     yield Finding(
         "UG205",

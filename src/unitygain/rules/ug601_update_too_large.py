@@ -8,7 +8,9 @@ What it sees:
     the size of the learning rate in every entry, whatever the gradient (Adam and its relatives), 2: that step
     is the largest they ever make, and later ones, in which signs disagree, are smaller. For the first kind,
     what was measured to make the gradient large is named before the rate: inputs, a loss that is a sum,
-    targets of a squared error.
+    targets of a squared error. Where momentum is above 0.95, the step that it builds up of a gradient that
+    stays, first step/(1 - momentum), is judged too: at ten times these limits, which is what a momentum of
+    0.9 makes of a first step at the limit.
 
 Why it matters:
     A step that is a large part of the weight throws away what the initialisation or the training before it
@@ -25,7 +27,9 @@ Remedies:
 References:
     Kingma and Ba, "Adam" (arXiv:1412.6980), section 2.1, on the bound of the step by the learning rate.
     You, Gitman and Ginsburg, "Large Batch Training of Convolutional Networks" (arXiv:1708.03888), section
-    4, on the ratio of weight to update per layer. The limits are an experiment of this project:
+    4, on the ratio of weight to update per layer. Sutskever, Martens, Dahl and Hinton, "On the importance of
+    initialization and momentum in deep learning" (ICML 2013), section 2, on the 1/(1 - momentum) of
+    directions in which the gradient stays. The limits are an experiment of this project:
     docs/log.md, "update ratios".
 
 A firing example:
@@ -51,13 +55,17 @@ from collections.abc import Iterator, Mapping
 from unitygain._registry import rule
 from unitygain._types import Cause, Finding, Profile
 from unitygain.rules._numbers import spell
-from unitygain.rules._updates import Updates, behind_the_gradient, read_updates
+from unitygain.rules._updates import Updates, behind_the_gradient, read_fact, read_updates
 
 LIMIT_PROPORTIONAL = 0.2
 LIMIT_BY_SIGN = 2.0
 # A model of one weight has nothing behind it that a new weight could upset, and its loss is usually convex.
 LIMIT_ALONE = 2.0
 FATAL = 10.0
+# Nearly all recipes have 0.9 and are judged by their first step; some have 0.99 at a lower rate.
+HEAVY = 0.95
+# What a momentum of 0.9 builds up of a first step at the limit.
+BUILT_UP = 10.0
 
 
 @rule(
@@ -75,6 +83,7 @@ def judge(profiles: Mapping[str, Profile]) -> Iterator[Finding]:
     limit = LIMIT_ALONE if updates.count == 1 else LIMIT_PROPORTIONAL
     limit = LIMIT_BY_SIGN if updates.by_sign else limit
     if not updates.ratio > limit:
+        yield from _built_up(updates, limit, profiles)
         return
     kind = "has one size in every entry" if updates.by_sign else "is in proportion to the gradient"
     yield Finding(
@@ -97,6 +106,42 @@ def judge(profiles: Mapping[str, Profile]) -> Iterator[Finding]:
             "step": kind,
         },
         fix=f"lr *= {spell(_factor(updates, limit))}  # in the optimizer; or warm up over the first steps",
+    )
+
+
+def _built_up(updates: Updates, limit: float, profiles: Mapping[str, Profile]) -> Iterator[Finding]:
+    """Yield a finding where momentum makes a step too large of a first one that is not."""
+    momentum, times = read_fact(profiles, "momentum"), read_fact(profiles, "built_up")
+    if not (momentum > HEAVY and times > 1 and updates.ratio > BUILT_UP * limit / times):
+        return
+    most, whole = BUILT_UP * limit / times, times * updates.ratio
+    factor = _factor(updates, most)
+    yield Finding(
+        code="UG601",
+        name="update-too-large",
+        severity="error" if updates.ratio > FATAL * most else "warning",
+        message=(
+            f"the first optimizer step changes the median weight by {spell(updates.ratio)} of its own rms, "
+            f"and momentum makes {times:.4g} times as much of it where the gradient stays: {spell(whole)}; "
+            f"steps that come to more than {spell(BUILT_UP * limit)} rarely train"
+        ),
+        sites=(updates.middle,),
+        quantity="update_ratio",
+        value=updates.ratio,
+        unit=profiles["update_ratio"].unit,
+        threshold=most,
+        causes=(
+            Cause(
+                f"momentum: {momentum:.6g} adds up {1 / (1 - momentum):.4g} steps, and the step becomes "
+                f"{spell(whole)} of the weights; 0.9, or a rate as many times smaller, such as "
+                f"{spell(factor)} of it",
+                remedy="lower_learning_rate",
+                parameters={"factor": factor},
+                predicted=(0.99 * factor * updates.ratio, 1.01 * factor * updates.ratio),
+            ),
+        ),
+        evidence={"largest ratio": updates.largest, "read": updates.coverage, "momentum": momentum},
+        fix="momentum=0.9  # in the optimizer",
     )
 
 

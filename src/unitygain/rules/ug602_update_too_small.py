@@ -60,6 +60,7 @@ from collections.abc import Iterator, Mapping
 
 from unitygain._registry import rule
 from unitygain._types import Cause, Finding, Profile
+from unitygain.rules._kept_statistics import blame_unset
 from unitygain.rules._losses import reduction
 from unitygain.rules._numbers import power_of_ten, spell
 from unitygain.rules._parameters import is_bias
@@ -100,7 +101,7 @@ HALF_UNIT = {"float64": 2.0**-54, "float32": 2.0**-25, "float16": 2.0**-12, "bfl
     name="update-too-small",
     severity="warning",
     needs=("update_ratio", "param_rms"),
-    wants=("param_grad_rms", "loss_value", "backward_gain", "weight_gain"),
+    wants=("param_grad_rms", "loss_value", "backward_gain", "weight_gain", "norm_unset"),
 )
 def judge(profiles: Mapping[str, Profile]) -> Iterator[Finding]:
     """Judge whether any weight moves."""
@@ -160,6 +161,8 @@ def _causes(updates: Updates, profiles: Mapping[str, Profile]) -> Iterator[Cause
     if narrow:
         yield explain_rounding(dtype, f"an update below {spell(half)} of a weight is lost")
     yield from explain_clip(profiles)
+    if not updates.by_sign:
+        yield from blame_unset(profiles, updates.count)
     left = read_fact(profiles, "damped")
     if (left < DAMPED or not updates.by_sign) and updates.ratio > 0 and not narrow:
         yield from explain_loss(profiles)

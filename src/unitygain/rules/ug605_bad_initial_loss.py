@@ -8,7 +8,8 @@ What it sees:
     outputs are too small for it: a margin or a temperature behind them starts high on purpose.
 
     Of a squared error the targets are read: where their standard deviation is above 50, and above 50 times
-    the outputs' rms, they were not put to scale.
+    the outputs' rms, they were not put to scale. And where the error is above 50, and above 50 times the
+    mean square of the targets, it is the outputs that are too large.
 
 Why it matters:
     Logits of standard deviation s add about s²/2 to the loss: the model is confident and wrong, and the
@@ -50,6 +51,8 @@ from dataclasses import replace
 from unitygain._registry import rule
 from unitygain._types import Cause, Finding, Profile, Site
 from unitygain.rules._depth_causes import explain_depth
+from unitygain.rules._far_outputs import judge_outputs
+from unitygain.rules._kept_statistics import blame_unset
 from unitygain.rules._layers import read_layers
 from unitygain.rules._losses import read_entropy, target_spread
 from unitygain.rules._numbers import spell, to_db
@@ -86,11 +89,13 @@ GREW_DB = 20.0
         "gain_parts",
         "act_frac_saturated",
         "param_rms",
+        "norm_unset",
     ),
 )
 def judge(profiles: Mapping[str, Profile]) -> Iterator[Finding]:
     """Yield a finding where the loss is far above that of equal probabilities, or of targets put to scale."""
     yield from _far_targets(profiles)
+    yield from judge_outputs(profiles)
     read = read_entropy(profiles["loss_value"])
     if read is None or not read[0] - read[1] > EXCESS:
         return
@@ -202,6 +207,9 @@ def _growth(profiles: Mapping[str, Profile], head: Site | None, expected: float)
     own = next((layer.gain for layer in read_layers(profiles) if layer.site == head), 1.0)
     if trend is None or trend.low <= 0 or trend.loop < max(GREW_DB, to_db(own)):
         return
-    first = explain_depth(profiles, profiles["forward_gain"].sites, trend.per_block, forward=True)[0]
+    blocks = profiles["forward_gain"].sites
+    still = tuple(blame_unset(profiles, len(blocks)))
+    yield from still
+    first = explain_depth(profiles, blocks, trend.per_block, forward=True)[len(still)]
     if first.remedy is not None:
         yield replace(first, predicted=(0.0, expected + EXCESS))
