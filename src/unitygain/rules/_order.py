@@ -52,6 +52,9 @@ def in_order(findings: Collection[Finding]) -> tuple[Finding, ...]:
         if code in DECAY and finding.severity == "warning" and alike < severe:
             return alike, 0, "UG205", DECAY.index(code) - len(DECAY)
         place = FIRST.index(code) - len(FIRST) if code in FIRST else 0
+        if finding.fact == "pairs":
+            # Shapes too are what the program itself says.
+            place = -len(FIRST)
         return severe, 2 + LAST.index(code) if code in LAST else place, code, 1
 
     return tuple(sorted(findings, key=key))
