@@ -16,6 +16,7 @@ from zoo import (
     flows,
     games,
     generative,
+    mixed,
     mlp,
     optimizers,
     precision,
@@ -41,6 +42,7 @@ FAMILIES = (
     circuits,
     claims,
     copies,
+    mixed,
 )
 DRAWS: tuple[Draw, ...] = (
     *drawn_depth.DRAWS,
@@ -49,6 +51,7 @@ DRAWS: tuple[Draw, ...] = (
     *drawn_fields.DRAWS,
     *claims.DRAWS,
     *copies.DRAWS,
+    *mixed.DRAWS,
 )
 DRAWN: tuple[Patient, ...] = tuple(draw.patient(SEED) for draw in DRAWS)
 PATIENTS: tuple[Patient, ...] = (

@@ -4,8 +4,9 @@ What it sees:
     A module whose inputs belong to one sample each, and whose outputs do not: a thousandth or more of the
     energy of the gradient of one sample's output lies at other samples. It is told where it is attention or
     a recurrent layer that runs over the samples (built without batch_first, or with it and given the steps
-    first), a softmax or a norm over the first dimension, a view that gives the sizes another order where a transpose was meant, or a module that takes
-    samples of several steps and brings the samples together instead of the steps.
+    first), a softmax or a norm over the first dimension, a view that gives the sizes another order where a
+    transpose was meant, or a module that takes samples of several steps and brings the samples together
+    instead of the steps.
 
 Why it matters:
     The batch is drawn at random, so that what the other samples say is noise to this one, and another at
