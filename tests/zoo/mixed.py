@@ -1,4 +1,4 @@
-"""Models in which the samples of a batch meet by a slip, and others in which they do so on purpose, or not."""
+"""Models in which the samples of a batch meet by a slip, and others in which they do so on purpose or not."""
 
 from collections.abc import Callable
 
