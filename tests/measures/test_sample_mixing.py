@@ -8,11 +8,13 @@ import torch
 from measures.reading import measured, squares
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 from zoo import mixed
 from zoo.patient import classify
 
 from unitygain._case import Case
 from unitygain._types import Profile
+from unitygain.probe.trace import Gap
 
 PATIENTS = {patient.name: patient for patient in (*mixed.sick(), *mixed.healthy())}
 
@@ -66,6 +68,7 @@ KINDS = {
     "mixed-lstm-over-batch": ("recurrent", "rnn"),
     "mixed-gru-turned": ("recurrent turned", "rnn"),
     "mixed-gru-of-a-view": ("view", "(model)"),
+    "mixed-states-of-a-view": ("view", "(model)"),
     "mixed-softmax-over-batch": ("softmax", "(model)"),
     "mixed-length-over-batch": ("norm", "(model)"),
     "mixed-attention-by-hand": ("rows", "(model)"),
@@ -133,7 +136,9 @@ LEFT: dict[str, Callable[[], Case]] = {
         nn.Linear(6, 4), lambda m, b: (m(b[0]) - m(b[0].flip(0))).square().mean(), mixed.vectors()
     ),
     "a part runs": lambda: Case(
-        nn.Sequential(nn.Linear(6, 4)), lambda m, b: F.cross_entropy(m[0](b[0]), b[1]), mixed.vectors()
+        nn.Sequential(nn.Linear(6, 4)),
+        lambda m, b: F.cross_entropy(next(m.children())(b[0]), b[1]),
+        mixed.vectors(),
     ),
     "targets of another length": lambda: Case(
         nn.Linear(6, 4), lambda m, b: m(b[0]).square().mean(), [(torch.randn(8, 6), torch.randn(3))]
@@ -162,6 +167,33 @@ def test_samples_that_meet_on_purpose_are_labelled_so() -> None:
     assert whole is not None
     assert (spread.labels, whole.labels) == (("pooled",), ("one sequence",))
     assert min(*spread.values, *whole.values) > 1e-4
+
+
+@pytest.mark.parametrize(
+    "other", [lambda x: x.flip(0), lambda x: x.roll(1, 0), lambda x: x[torch.randperm(len(x))]]
+)
+def test_samples_that_are_blended_are_linked(other: Callable[[Tensor], Tensor]) -> None:
+    class Blend(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return 0.7 * x + 0.3 * other(x)
+
+    model = nn.Sequential(Blend(), nn.Linear(mixed.FEATURES, 1), nn.Flatten(), nn.Linear(mixed.STEPS, 4))
+    profile = mixing(Case(model, classify, mixed.labelled()))
+    assert profile is not None
+    assert profile.labels == ("linked",)
+
+
+def test_reentrant_checkpoints_are_a_gap() -> None:
+    class Saved(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.map = nn.Linear(mixed.FEATURES, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return checkpoint(self.map, x, use_reentrant=True)
+
+    with pytest.raises(Gap, match="use_reentrant"):
+        mixing(Case(Saved(), classify, mixed.vectors()))
 
 
 def test_an_output_that_does_not_depend_on_the_input_is_no_alarm() -> None:

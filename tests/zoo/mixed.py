@@ -38,7 +38,7 @@ class Recurrent(nn.Module):
 
     def __init__(
         self,
-        kind: type[nn.RNNBase],
+        kind: Callable[..., nn.RNNBase],
         arrange: Callable[[Tensor], Tensor],
         pick: Callable[[Tensor], Tensor],
         *,
@@ -53,6 +53,18 @@ class Recurrent(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.head(self.pick(self.rnn(self.arrange(x))[0]))
+
+
+class Layered(nn.Module):
+    """Two recurrent layers, whose last states (layers, samples, units) are put side by side by a reshape."""
+
+    def __init__(self, width: int = 24) -> None:
+        super().__init__()
+        self.rnn = nn.GRU(FEATURES, width, 2, batch_first=True)
+        self.head = nn.Linear(2 * width, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.rnn(x)[1].reshape(len(x), -1))
 
 
 def as_it_is(x: Tensor) -> Tensor:
@@ -224,6 +236,7 @@ def sick() -> list[Patient]:
             ),
             (),
         ),
+        "states-of-a-view": (lambda: Case(Layered(), classify, labelled()), ()),
         "softmax-over-batch": (
             lambda: Case(Dependent(lambda h: len(h) * h.softmax(0)), classify, vectors()),
             (),

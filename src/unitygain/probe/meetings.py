@@ -28,8 +28,8 @@ class Meetings(TorchDispatchMode):
 
     Attributes:
         kinds: For each, ``softmax`` or ``norm`` over the first dimension of a matrix or more, and ``view``
-            where a view gives its sizes another order, so that another dimension gets the length of the
-            first.
+            where a view gives the sizes another order, so that another dimension gets the length of the
+            first, or the first that of the second.
         pooled: Whether something is reduced over the first dimension, or drawn from all of it.
         one_of_all: Whether all samples are put into a batch of one, as a set or a sequence.
         linked: Whether some matrix or index that needs no gradient says which of them belong together.
@@ -60,8 +60,14 @@ class Meetings(TorchDispatchMode):
             self.linked = True
         elif name in _PRODUCTS:
             self.linked |= any(self._joins(value) for value in args)
-        if not (observable(first) and first.requires_grad and first.shape[:1] == (self._samples,)):
+        if not (observable(first) and first.requires_grad):
             return
+        if name in _VIEWS and isinstance(out, Tensor) and self._reordered(first.shape, out.shape):
+            self.kinds[place].add("view")
+        if first.shape[:1] == (self._samples,):
+            self._note_rows(place, name, first, args, out)
+
+    def _note_rows(self, place: Any, name: str, first: Tensor, args: tuple[Any, ...], out: Any) -> None:
         if name in _SOFTMAX and first.ndim > 1 and args[1] in (0, -first.ndim):
             # One column alone is a choice among the rows, as attention over a set makes it.
             self.kinds[place] |= {"softmax"} if first[0].numel() > 1 else set()
@@ -74,16 +80,25 @@ class Meetings(TorchDispatchMode):
             elementwise = name in {"max", "min"} and len(args) > 1 and isinstance(args[1], Tensor)
             self.pooled |= not elementwise and (not over or bool(over & {0, -first.ndim}))
         elif name in _VIEWS and isinstance(out, Tensor):
-            self.kinds[place] |= {"view"} if self._reordered(first.shape, out.shape) else set()
             self.one_of_all |= out.shape[:2] == (1, self._samples)
         elif name in {"index", "index_select"}:
             index = args[1] if name == "index" else [args[2]] if args[1] == 0 else []
             self.linked |= len(index) == 1 and isinstance(index[0], Tensor) and index[0].ndim == 1
+        elif name in {"flip", "roll"}:
+            # Each sample beside another one, as some ways to blend samples do.
+            self.linked |= 0 in _dimensions(args[-1:])
 
     def _reordered(self, before: tuple[int, ...], after: tuple[int, ...]) -> bool:
-        """Whether the sizes are the same in another order, and the samples' is not the first any more."""
-        once = before.count(self._samples) == 1
-        return once and sorted(before) == sorted(after) and after[0] not in (self._samples, 1)
+        """Whether samples that lay along the first dimension get another, or the other way round.
+
+        Away from the first only where the sizes stay the same in another order; to the first also where those
+        behind it are joined, as of the last states of two layers.
+        """
+        if before.count(self._samples) != 1 or 1 in (before[0], after[0]):
+            return False
+        if before[0] == self._samples:
+            return sorted(before) == sorted(after) and after[0] != self._samples
+        return before[1] == self._samples == after[0] and len(before) > 2
 
     def _joins(self, value: Any) -> bool:
         return (

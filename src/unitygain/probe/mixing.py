@@ -21,7 +21,7 @@ from unitygain.probe.meetings import Meetings, tells_links
 from unitygain.probe.operators import generator
 from unitygain.probe.record import Record
 from unitygain.probe.sites import makes_weight
-from unitygain.probe.trace import running
+from unitygain.probe.trace import NoGraph, running
 from unitygain.stats import norm
 
 # Of the energy of a sample's gradient; rounding alone leaves 1e-7 of it at others.
@@ -71,6 +71,7 @@ def find_mixing(case: Case, record: Record) -> Mixing | None:
 
     Raises:
         CaseFailure: If the model or loss raises.
+        NoGraph: Under reentrant checkpointing, which hands out no gradient of a single tensor.
 
     Cost: one forward pass and two backward passes to the input. Where samples mix, another forward pass with
         up to four partial backward passes per module call, up to the first whose rows meet.
@@ -131,9 +132,13 @@ def _share_of(output: Junction, anchor: Junction, out: int, into: int, row: int)
     drawn = torch.randn(output.shape, generator=source, device=output.device, dtype=torch.float32)
     one = torch.tensor([row], device=output.device)
     cotangent = torch.zeros_like(drawn).index_copy(out, one, drawn.index_select(out, one))
-    (found,) = torch.autograd.grad(
-        output.copy, anchor.edge, cotangent.to(output.dtype), retain_graph=True, allow_unused=True
-    )
+    given = cotangent.to(output.dtype)
+    try:
+        (found,) = torch.autograd.grad(output.copy, anchor.edge, given, retain_graph=True, allow_unused=True)
+    except RuntimeError as error:
+        if "use_reentrant" not in str(error):
+            raise
+        raise NoGraph("checkpointing with use_reentrant=True gives no single gradients") from error
     if found is None:
         return math.nan
     whole = float(norm(found))
