@@ -616,6 +616,59 @@ def test_where_nothing_bounds_the_prediction_no_target_is_beyond(model: nn.Modul
     assert math.isnan(facts["beyond"])
 
 
+SHAPES: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor], str]] = {
+    "column": (lambda y: y[:, :1], lambda t: t[:, 0], "column"),
+    "row": (lambda y: y[:, 0], lambda t: t[:, :1], "row"),
+    "put in": (lambda y: y[:, 0], lambda t: t[:, 0].unsqueeze(1), "row"),
+}
+DIFFERENCES = {**ERRORS, "absolute": F.l1_loss, "other way": lambda y, t: (y - t).abs().sum()}
+del DIFFERENCES["picked"]
+
+
+@pytest.mark.filterwarnings("ignore:Using a target size")
+@pytest.mark.parametrize("error", DIFFERENCES)
+@pytest.mark.parametrize("shapes", SHAPES)
+def test_predictions_that_meet_all_targets_are_counted(shapes: str, error: str) -> None:
+    of_prediction, of_target, which = SHAPES[shapes]
+    facts = _facts(
+        _net(),
+        lambda m, b: DIFFERENCES[error](of_prediction(m(b[0])), of_target(b[1])),
+        torch.randn(6, 5),
+        torch.randn(6, 2),
+    )
+    assert (facts["pairs"], facts["prediction"]) == (6.0, which)
+
+
+def _no_pairs(name: str, y: Tensor, t: Tensor) -> Tensor:
+    """Differences whose shapes are meant."""
+    column, row = y[:, :1], y[:, 0]
+    return {
+        "alike": lambda: (column - t[:, :1]).square(),
+        "pairs asked for": lambda: y[:, None] - t[None],
+        "rows asked for": lambda: column - t[None, :, 0],
+        "a dimension put in": lambda: row[:, None] - t[:, 0],
+        "expanded": lambda: row[:, None].expand(6, 6) - t[None, :, 0].expand(6, 6),
+        "both learn": lambda: column - row,
+        "with itself": lambda: column - row.detach(),
+        "one sample": lambda: column[:1] - t[:1, 0],
+        "other counts": lambda: column - t[:4, 0],
+        "a mean": lambda: column - t[0, 0],
+        "columns": lambda: y - t[0],
+    }[name]().sum()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("alike", "pairs asked for", "rows asked for", "a dimension put in", "expanded", "both learn"),
+        *("with itself", "one sample", "other counts", "a mean", "columns"),
+    ],
+)
+def test_differences_whose_shapes_are_meant_are_no_pairs(name: str) -> None:
+    facts = _facts(_net(), lambda m, b: _no_pairs(name, m(b[0]), b[1]), torch.randn(6, 5), torch.randn(6, 2))
+    assert math.isnan(facts["pairs"])
+
+
 def test_the_smallest_product_of_the_loss_is_read_and_none_where_there_is_none() -> None:
     def product(model: nn.Module, batch: tuple[Tensor]) -> Tensor:
         return -torch.softmax(model(batch[0]), -1).prod(0).sum()

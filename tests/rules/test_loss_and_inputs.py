@@ -250,6 +250,26 @@ def test_targets_that_an_activation_cannot_reach_are_named_with_it(name, beyond,
     assert finding.value == beyond
 
 
+@pytest.mark.parametrize(
+    ("prediction", "words", "fix"),
+    [
+        ("column", "prediction (64, 1) and target (64,) make (64, 64)", "target.unsqueeze(1)"),
+        ("row", "prediction (64,) and target (64, 1) make (64, 64)", "target.squeeze(1)"),
+    ],
+)
+def test_a_loss_of_all_pairs_says_which_shape_to_change(prediction, words, fix):
+    [finding] = judged("UG608", loss(math.nan, "unknown", pairs=64.0, prediction=prediction))
+    assert finding.severity == "error"
+    assert finding.causes[0].text.startswith(f"broadcast: {words}")
+    assert finding.fix.startswith(fix)
+    assert finding.value == 64.0
+
+
+@pytest.mark.parametrize("pairs", [1.0, math.nan])
+def test_a_loss_without_pairs_is_left_alone(pairs):
+    assert judged("UG608", loss(math.nan, "unknown", pairs=pairs, prediction="column")) == []
+
+
 @pytest.mark.parametrize("beyond", [0.24, math.nan])
 def test_targets_a_little_beyond_the_range_are_left_alone(beyond):
     assert judged("UG608", loss(math.nan, "mse", beyond=beyond, bounded_by="tanh")) == []

@@ -17,6 +17,7 @@ from zoo import (
     flows,
     games,
     generative,
+    mixed,
     mlp,
     norms,
     optimizers,
@@ -45,6 +46,7 @@ FAMILIES = (
     copies,
     dropouts,
     norms,
+    mixed,
 )
 DRAWS: tuple[Draw, ...] = (
     *drawn_depth.DRAWS,
@@ -55,6 +57,7 @@ DRAWS: tuple[Draw, ...] = (
     *copies.DRAWS,
     *dropouts.DRAWS,
     *norms.DRAWS,
+    *mixed.DRAWS,
 )
 DRAWN: tuple[Patient, ...] = tuple(draw.patient(SEED) for draw in DRAWS)
 PATIENTS: tuple[Patient, ...] = (

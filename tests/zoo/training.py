@@ -398,6 +398,12 @@ def sick() -> list[Patient]:
             ("UG608",),
             ("UG605", "UG603"),
         ),
+        "loss-of-pairs": (
+            "mlp",
+            lambda: sound.case("mlp", one_number, loss=of_pairs),
+            ("UG608",),
+            (),
+        ),
         "loss-link-clamped": (
             "cnn",
             lambda: sound.case("cnn", loss=clamped),
@@ -413,9 +419,25 @@ def sick() -> list[Patient]:
     })
 
 
+def one_number(model: nn.Module) -> nn.Module:
+    """Let the head put out one number per sample."""
+    return nn.Sequential(*list(model.children())[:-1], nn.Linear(sound.WIDTH, 1))
+
+
+def of_pairs(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
+    """The squared error of outputs (N, 1) and targets (N,), which is one of all pairs."""
+    return (model(batch[0]) - batch[1].float()).square().mean()
+
+
 def healthy() -> list[Patient]:
     """Return cases that look a little like those and train."""
     return sound.patients({
+        "loss-of-one-number": (
+            "mlp",
+            lambda: sound.case("mlp", one_number, loss=lambda m, b: (m(b[0])[:, 0] - b[1]).square().mean()),
+            (),
+            (),
+        ),
         "frozen-backbone": (
             "cnn",
             lambda: pretrained(*(f"{index}." for index in range(8))),

@@ -16,7 +16,7 @@ UNIT = "the loss, in its own unit"
     needs=(
         *("loss.expected", "loss.classes", "loss.rows", "loss.softmax_before", "loss.mean"),
         "loss.target_rms",
-        "reach.beyond",
+        *("reach.beyond", "reach.pairs"),
         *("logits.rms", "logits_grad.rms", "logits_grad.mean"),
     ),
 )
@@ -33,8 +33,8 @@ def loss_value(case: Case, record: Record) -> Profile | None:
     Args:
         case: Not used.
         record: A record with `loss.expected`, `loss.classes`, `loss.rows`, `loss.softmax_before`,
-            `loss.mean`, `loss.target_rms`, `logits.rms`, `logits_grad.rms`, `logits_grad.mean` and
-            `reach.beyond`.
+            `loss.mean`, `loss.target_rms`, `logits.rms`, `logits_grad.rms`, `logits_grad.mean`,
+            `reach.beyond` and `reach.pairs`.
 
     Returns:
         One value at the model. Facts: ``kind``; ``expected`` and ``classes`` (NaN where unknown);
@@ -51,7 +51,10 @@ def loss_value(case: Case, record: Record) -> Profile | None:
         output, and ``output_pull``, from -1 to 1: the mean of the gradient there over its rms, above 0 where
         the loss asks for less (NaN where there is no gradient); ``beyond``, the mean square by which
         targets of a difference lie beyond what the activation behind the prediction can put out, over their
-        variance (NaN where none bounds it), and ``bounded_by``, that activation; ``flat_activation``, the
+        variance (NaN where none bounds it), and ``bounded_by``, that activation; ``pairs``, N where a
+        difference of N predictions and N targets is broadcast to N x N (NaN where none is), and
+        ``prediction``, which of the two dimensions the predictions take: ``column`` for (N, 1) beside targets
+        of shape (N,), ``row`` for the other way round; ``flat_activation``, the
         piecewise linear activation whose slope, a constant, the loss differentiates (empty without), and
         ``flat_products``, how many products with the zeros of that derivative there are; ``step_function``,
         a function whose slope is zero (sign, round, floor) on the way to the loss (empty without).
@@ -118,9 +121,14 @@ def _at_output(record: Record) -> dict[str, float | str]:
 
 
 def _reach(record: Record) -> dict[str, float | str]:
-    """Return how far targets lie beyond what the activation behind the prediction can put out."""
-    shares = record.values.get("reach.beyond", {})
-    worst = max(shares, key=lambda site: shares[site][0], default=None)
-    if worst is None:
-        return {"beyond": math.nan, "bounded_by": ""}
-    return {"beyond": shares[worst][0], "bounded_by": record.labels("reach")[worst]}
+    """Return how far targets lie beyond the activation behind the prediction, and what makes pairs."""
+    beyond, bounded_by = _largest("reach.beyond", record)
+    pairs, prediction = _largest("reach.pairs", record)
+    return {"beyond": beyond, "bounded_by": bounded_by, "pairs": pairs, "prediction": prediction}
+
+
+def _largest(key: str, record: Record) -> tuple[float, str]:
+    """Return the largest number of a statistic and its label; NaN and empty without any."""
+    numbers = record.values.get(key, {})
+    most = max(numbers, key=lambda site: numbers[site][0], default=None)
+    return (math.nan, "") if most is None else (numbers[most][0], record.labels("reach")[most])

@@ -57,7 +57,7 @@ def trace_few(case: Case, record: Record, batch: int = 0) -> Iterator[Trace]:
             yield live
         return
     with trace(_first(case, batch, kept), record) as live:
-        live.samples = _note_on(kept, _samples(case.batches[batch]))
+        live.samples = _note_on(kept, count_samples(case.batches[batch]))
         yield live
 
 
@@ -77,7 +77,7 @@ def choose_samples(case: Case, record: Record, batch: int = 0) -> Record:
 
 
 def _choose(case: Case, record: Record, batch: int) -> int:
-    samples = _samples(case.batches[batch])
+    samples = count_samples(case.batches[batch])
     if samples < 2 or not record.blocks or 0 < _largest(record) <= ENTRIES:
         return 0
     whole = _entries(case, record, batch)
@@ -100,8 +100,8 @@ def _note_on(kept: int, samples: int) -> str:
     )
 
 
-def _samples(batch: Batch) -> int:
-    """The length with which every tensor of the batch begins; 0 where there is no such."""
+def count_samples(batch: Batch) -> int:
+    """Return the length with which every tensor of the batch begins; 0 where there is no such."""
     lengths = {len(t) for t in pytree.tree_leaves(batch) if isinstance(t, Tensor) and t.ndim}
     return lengths.pop() if len(lengths) == 1 else 0
 

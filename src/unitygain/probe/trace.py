@@ -134,9 +134,7 @@ def trace(case: Case, record: Record, batch: int = 0, move: Move = None) -> Iter
         [(8, 8), (8, 8)]
     """
     junctions = Junctions(case.model, record, move)
-    with ExitStack() as stack:
-        _enter_all(stack, case, record)
-        loss = _forward(case, batch, junctions.watch)
+    with running(case, record, junctions.watch, batch) as loss:
         pairs, gaps = junctions.pairs()
         live = Trace([TracedBlock(*pair) for pair in pairs], gaps, junctions.anchor, loss)
         del junctions, pairs, loss
@@ -144,6 +142,20 @@ def trace(case: Case, record: Record, batch: int = 0, move: Move = None) -> Iter
             yield live
         finally:
             live.close()
+
+
+@contextmanager
+def running(case: Case, record: Record, watch: Callable[[Hooks], None], batch: int = 0) -> Iterator[Tensor]:
+    """Run one forward pass, as `trace` runs it, under the hooks that `watch` sets, and yield the loss.
+
+    What the hooks keep can be differentiated while the context is open.
+
+    Raises:
+        CaseFailure: If the model or loss raises.
+    """
+    with ExitStack() as stack:
+        _enter_all(stack, case, record)
+        yield _forward(case, batch, watch)
 
 
 def entering(case: Case, record: Record, paths: Iterable[str], batch: int = 0) -> dict[str, tuple[int, ...]]:

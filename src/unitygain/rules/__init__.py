@@ -5,6 +5,7 @@ from unitygain.rules import ug102_exploding_over_depth as ug102_exploding_over_d
 from unitygain.rules import ug103_vanishing_in_one_place as ug103_vanishing_in_one_place
 from unitygain.rules import ug104_exploding_in_one_place as ug104_exploding_in_one_place
 from unitygain.rules import ug105_not_what_it_claims as ug105_not_what_it_claims
+from unitygain.rules import ug106_samples_mix as ug106_samples_mix
 from unitygain.rules import ug201_signal_grows as ug201_signal_grows
 from unitygain.rules import ug202_signal_dies as ug202_signal_dies
 from unitygain.rules import ug203_dead_units as ug203_dead_units

@@ -1,7 +1,7 @@
 """UG608: a bad loss that does not pull at the prediction.
 
 What it sees:
-    Three things. A cross-entropy, binary or over classes, whose mean per row is half as much again as that of
+    Four things. A cross-entropy, binary or over classes, whose mean per row is half as much again as that of
     equal probabilities, or more, while max|p - y|, the gradient at the logits before averaging, is nearly
     zero, or the gradient that arrives at the last output is exactly zero. With a working link neither can
     be: the cross-entropy of soft or hard targets is their entropy, at most ln(classes), plus a divergence
@@ -9,19 +9,23 @@ What it sees:
     difference of prediction and target (squared, smooth or of the loss's own) where an activation bounds the
     prediction and the targets lie beyond its range by a quarter of their variance or more. And a loss that
     differentiates the slope of a piecewise linear activation, as that of a differential equation of second
-    order does, where the products with that derivative are exactly zero.
+    order does, where the products with that derivative are exactly zero. And a difference of N predictions of
+    shape (N, 1) and N targets of shape (N,), or the other way round, which broadcasts to all N x N pairs.
 
 Why it matters:
     The whole model stands still, and every layer looks as if the gradient vanished. No initialisation, skip
     or norm layer helps: the cause is a sigmoid in floating point that has reached exactly 0 or 1 before a
-    loss that takes its logarithm, or a clamp whose slope is zero.
+    loss that takes its logarithm, or a clamp whose slope is zero. Where every prediction is compared with
+    every target, what it is pulled to is the mean of all targets, whatever its own input says.
 
 When it is a false alarm:
-    A loss with weights of zero on every row of this batch.
+    A loss with weights of zero on every row of this batch. Pairs that are wanted and written with (N, 1)
+    beside (N,): say so with one more dimension, (N, 1) beside (1, N), and nothing is said.
 
 Remedies:
     binary_cross_entropy_with_logits in the place of sigmoid and binary_cross_entropy; log_softmax in the
-    place of softmax, clamp and log; a smaller head (UG605).
+    place of softmax, clamp and log; a smaller head (UG605); target.unsqueeze(1) or prediction.squeeze(1)
+    where the shapes make pairs.
 
 References:
     Goodfellow, Bengio and Courville, "Deep Learning" (2016), section 6.2.2.2, on losses that undo the
@@ -77,12 +81,9 @@ MARGIN = 1.5
     wants=("logit_grad_absmax", "grad_rms", "grad_rescaled"),
 )
 def judge(profiles: Mapping[str, Profile]) -> Iterator[Finding]:
-    """Yield a finding where a bad loss gives no gradient at the output, and one for targets out of reach."""
+    """Yield a finding where a bad loss gives no gradient, and others for pairs and targets out of reach."""
     loss = profiles["loss_value"]
-    if float(loss.facts.get("beyond", math.nan)) > BEYOND:
-        yield _out_of_reach(loss)
-    if float(loss.facts.get("flat_products", 0.0)) > 0:
-        yield _without_curvature(loss)
+    yield from _of_facts(loss)
     read = read_entropy(loss)
     known = "logit_grad_absmax" in profiles and "grad_rms" in profiles
     if not known or read is None or not read[0] > MARGIN * read[1]:
@@ -117,6 +118,47 @@ def judge(profiles: Mapping[str, Profile]) -> Iterator[Finding]:
             "largest gradient rms before the last output": max(gradients[:-1], default=0.0),
         },
         fix="give the loss logits: torch.nn.functional.binary_cross_entropy_with_logits(logits, target)",
+    )
+
+
+def _of_facts(loss: Profile) -> Iterator[Finding]:
+    """Yield what the facts of the loss tell by themselves."""
+    if float(loss.facts.get("pairs", math.nan)) > 1:
+        yield _in_pairs(loss)
+    if float(loss.facts.get("beyond", math.nan)) > BEYOND:
+        yield _out_of_reach(loss)
+    if float(loss.facts.get("flat_products", 0.0)) > 0:
+        yield _without_curvature(loss)
+
+
+def _in_pairs(loss: Profile) -> Finding:
+    rows = int(float(loss.facts["pairs"]))
+    column = loss.facts["prediction"] == "column"
+    shapes = f"({rows}, 1)", f"({rows},)"
+    prediction, target = shapes if column else reversed(shapes)
+    fix = (
+        "target.unsqueeze(1), or prediction.squeeze(1)"
+        if column
+        else "target.squeeze(1), or prediction.unsqueeze(1)"
+    )
+    return Finding(
+        "UG608",
+        "dead-loss-link",
+        "error",
+        f"the loss compares each of {rows} predictions with the targets of all {rows} samples",
+        loss.sites,
+        "loss_value",
+        float(rows),
+        "targets per prediction",
+        1.0,
+        fact="pairs",
+        causes=(
+            Cause(
+                f"broadcast: prediction {prediction} and target {target} make ({rows}, {rows}) differences, "
+                f"so that every prediction is pulled to the mean of all targets; {fix}"
+            ),
+        ),
+        fix=fix,
     )
 
 

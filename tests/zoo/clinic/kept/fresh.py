@@ -409,7 +409,7 @@ SICK: tuple[Program, ...] = (
         batch_first,
         Truth(
             "batch-axis",
-            (*DEAF, "UG702"),
+            (*DEAF, "UG702", "UG106"),
             r"(?i)batch_?first|batch (axis|dim)|(across|over|along) (the )?(batch|samples)"
             r"|other samples|axis|dimension|mixes|class token|cls|not depend",
             (),
@@ -490,7 +490,7 @@ SICK: tuple[Program, ...] = (
         over_batch,
         Truth(
             "wrong-axis",
-            ("UG606", "UG608", "UG205", "UG206"),
+            ("UG606", "UG608", "UG205", "UG206", "UG106"),
             r"(?i)softmax|axis|\bdim\b|dimension|(across|over|along) (the )?(batch|samples)|other samples",
             (),
             (),
