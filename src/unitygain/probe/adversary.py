@@ -107,9 +107,9 @@ def is_frozen(module: nn.Module) -> bool:
 
 
 def _ends_in_one(module: nn.Module) -> bool:
-    layers = [leaf for leaf in module.modules() if isinstance(getattr(leaf, "weight", None), Tensor)]
-    last = layers[-1] if layers else None
-    return last is not None and last.weight.ndim > 1 and len(last.weight) == 1
+    weights = [leaf.weight for leaf in module.modules() if isinstance(getattr(leaf, "weight", None), Tensor)]
+    last = weights[-1] if weights else None
+    return isinstance(last, Tensor) and last.ndim > 1 and len(last) == 1
 
 
 def _called_so(path: str, module: nn.Module) -> bool:

@@ -16,7 +16,7 @@ from unitygain.probe.hooks import Hooks, takes_hooks, uncompiled
 from unitygain.probe.leaves import in_backward, lifted, observable, unwrap
 from unitygain.probe.ledger import Ledger, View, dtype_name, reduce
 from unitygain.probe.ops import OPERATIONS, Watch
-from unitygain.probe.passes import Passes
+from unitygain.probe.passes import Passes, age
 from unitygain.probe.record import Record
 from unitygain.probe.recurrent import KINDS
 from unitygain.probe.sites import Call, Select, Trunk, find_trunk, makes_weight, name_calls, selects, trains
@@ -81,7 +81,6 @@ class Probe:
         self._open = ExitStack()
         self._ledger = Ledger(self._hooks)
         self._passes = Passes()
-        # Of the node that made what the model returned last.
         self.output_age: int | None = None
         self._sighting = Sighting()
         self._stack: list[Call] = []
@@ -224,8 +223,7 @@ class Probe:
                     self._flow.left(call, kept[0][1])
             if kept and call.parent is None:
                 self._see("logits", call, "", kept[0][1])
-                made_by = kept[0][1].grad_fn
-                self.output_age = None if made_by is None else made_by._sequence_nr()
+                self.output_age = age(kept[0][1])
             if self._watch is not None:
                 self._watch.left(call, args, output)
             if call.parent is None:

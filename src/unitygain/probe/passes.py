@@ -24,6 +24,11 @@ def leading_to(starts: Iterable[Any], oldest: int) -> Iterator[Any]:
                 ahead.append(below)
 
 
+def age(tensor: Tensor) -> int | None:
+    """Return the age of the node of the graph that made a tensor; None for a leaf."""
+    return None if tensor.grad_fn is None else tensor.grad_fn._sequence_nr()
+
+
 class Passes:
     """Counts, for each module, how often it began anew: on what does not come of its own last output.
 

@@ -168,15 +168,7 @@ def _without_gradient(sites: list[Site], count: int, profiles: Mapping[str, Prof
         causes.append(
             Cause(f"the dtype cannot hold a gradient as small as that of {lost[-1]} (UG501, UG503)")
         )
-    loss = profiles.get("loss_value")
-    steps = str(loss.facts.get("step_function", "")) if loss else ""
-    if steps:
-        causes.append(
-            Cause(
-                f"steps: the path to the loss goes through {steps}, whose slope is 0 everywhere; hand the "
-                "gradient straight through (x + (step(x) - x).detach()), or use a smooth function"
-            )
-        )
+    causes.extend(_steps(profiles))
     causes.append(Cause("the path to the loss multiplies by zero: a mask, a gate, a clamp, or a rounding"))
     # Where another finding names the reason, this one adds only the list.
     explained = bool(dead or lost) or all("expert" in site.path for site in sites)
@@ -196,6 +188,17 @@ def _without_gradient(sites: list[Site], count: int, profiles: Mapping[str, Prof
         fix=suggest(causes)
         or "follow the path from these parameters to the loss and find the factor that is zero",
     )
+
+
+def _steps(profiles: Mapping[str, Profile]) -> Iterator[Cause]:
+    """Yield a function of steps on the way to the loss."""
+    loss = profiles.get("loss_value")
+    function = str(loss.facts.get("step_function", "")) if loss else ""
+    if function:
+        yield Cause(
+            f"steps: the path to the loss goes through {function}, whose slope is 0 everywhere; hand the "
+            "gradient straight through (x + (step(x) - x).detach()), or use a smooth function"
+        )
 
 
 def _not_behind_zero_weights(

@@ -362,7 +362,7 @@ SICK: tuple[Program, ...] = (
         "dropout-given-keep-prob",
         "mlp",
         keep_prob,
-        Truth("dropout", ("UG205", "UG202", "UG103", "UG203", "UG105"), r"(?i)drop", (), (), COLD),
+        Truth("dropout", ("UG612", "UG205", "UG202", "UG103", "UG203", "UG105"), r"(?i)drop", (), (), COLD),
     ),
     Program(
         "dcgan-momentum-as-eps",

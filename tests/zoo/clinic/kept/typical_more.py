@@ -802,7 +802,7 @@ SICK: tuple[Program, ...] = (
         "typical-dropout-keeps-a-hundredth",
         "text",
         keep_probability,
-        Truth("dropout", (), r"(?i)drop.?out|\bp ?= ?0\.9", (), (), HEAVY),
+        Truth("dropout", ("UG612",), r"(?i)drop.?out|\bp ?= ?0\.9", (), (), HEAVY),
         120,
     ),
 )
