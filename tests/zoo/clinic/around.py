@@ -186,13 +186,6 @@ class Probabilities(nn.Module):
         return F.softmax(logits, dim=-1) if self.sick else logits
 
 
-def softmax_inside(dice: Dice, sick: bool) -> Case:
-    """The same with a function in the model's forward."""
-    model = Probabilities(dice.whole(32, 64), sick=sick)
-    data = tasks.centres(16, 8, noise=1.0)
-    return Case(model, tasks.classify, data, torch.optim.SGD(model.parameters(), lr=0.2))
-
-
 def sigmoid_twice(dice: Dice, sick: bool) -> Case:
     """A sigmoid module before a loss that has its own."""
     width, labels = dice.whole(32, 48), dice.whole(6, 10)
@@ -417,20 +410,6 @@ SICK = (
             (("rescale_weights", {"gain": 2**0.5}),),
         ),
         45,
-        likelihood,
-    ),
-    Program(
-        "softmax-in-forward",
-        "mlp",
-        softmax_inside,
-        Truth(
-            "double-softmax",
-            ("UG606",),
-            r"softmax",
-            ("drop_output_softmax",),
-            (),
-        ),
-        30,
         likelihood,
     ),
     Program(

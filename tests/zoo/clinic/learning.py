@@ -13,32 +13,6 @@ from zoo.dice import Dice
 HEAVY = (("lower_learning_rate", {"factor": 10.0}),)
 
 
-def by_pattern(dice: Dice, sick: bool) -> Case:
-    """Convolutions whose names hold the digit that was meant for another part."""
-    channels = dice.whole(4, 5)
-
-    class Net(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.conv0 = nn.Conv2d(1, channels, 3, padding=1)
-            for index in range(1, 6):
-                self.add_module(f"conv{index}", nn.Conv2d(channels, channels, 3, padding=1))
-            self.fc = nn.Linear(channels, 6)
-            for module in self.modules():
-                if isinstance(module, nn.Conv2d):
-                    nn.init.kaiming_normal_(module.weight)
-
-        def forward(self, x: Tensor) -> Tensor:
-            for index in range(6):
-                x = F.relu(self.get_submodule(f"conv{index}")(x))
-            return self.fc(x.mean((2, 3)))
-
-    model = Net()
-    for name, parameter in model.named_parameters():
-        parameter.requires_grad = not (sick and any(digit in name for digit in "1234"))
-    return Case(model, tasks.classify, tasks.stripes(8, 6), torch.optim.Adam(model.parameters(), lr=5e-3))
-
-
 class Extractor(nn.Module):
     """A convolutional encoder and a head on its features."""
 
@@ -140,12 +114,6 @@ def rounded(dice: Dice, sick: bool) -> Case:
 
 
 SICK = (
-    Program(
-        "frozen-by-pattern",
-        "cnn",
-        by_pattern,
-        Truth("frozen", ("UG603",), r"frozen|requires_grad", ("unfreeze",), (("unfreeze", {}),)),
-    ),
     Program(
         "encoder-under-no-grad",
         "cnn",

@@ -24,24 +24,6 @@ def unscaled_step(case: Case, batch: object) -> Tensor:
     return loss.detach()
 
 
-def underflow(dice: Dice, sick: bool) -> Case:
-    """A mean over many outputs in float16: the gradient of each is below the smallest number."""
-    width, outputs = dice.whole(32, 48), dice.whole(48, 64)
-    precision = "float16" if sick else None
-
-    def loss(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
-        return F.mse_loss(model(batch[0]).float(), batch[1]) * 1e-5
-
-    return Case(
-        lambda: mlp(12, width, outputs),
-        loss,
-        tasks.smooth(12, outputs),
-        tasks.adam(3e-3, eps=1e-12),
-        step=unscaled_step,
-        precision=precision,
-    )
-
-
 def underflow_conv(dice: Dice, sick: bool) -> Case:
     """A reconstruction in float16 whose loss is a mean over pixels, weighted down."""
     channels = dice.whole(8, 12)
@@ -156,19 +138,6 @@ def targets(dice: Dice, sick: bool) -> Case:
 
 
 SICK = (
-    Program(
-        "float16-underflow",
-        "mlp",
-        underflow,
-        Truth(
-            "underflow",
-            ("UG501",),
-            r"float16|loss scale|subnormal|smallest",
-            ("loss_scale", "change_precision"),
-            (("change_precision", {"precision": "bfloat16"}),),
-            HEAVY,
-        ),
-    ),
     Program(
         "float16-underflow-pixels",
         "cnn",

@@ -3,6 +3,8 @@
 from zoo.clinic.program import Program
 from zoo.clinic.strangers import (
     convolutions,
+    fresh,
+    fresh_more,
     generative,
     images_again,
     makers_again,
@@ -11,13 +13,15 @@ from zoo.clinic.strangers import (
     recurrent_and_attention,
     sequences_again,
     trunks_anew,
+    typical,
+    typical_more,
     vectors_again,
 )
 
 _FILES = (
     *(recurrent_and_attention, convolutions, perceptrons, generative),
     *(sequences_again, images_again, vectors_again, makers_again),
-    *(trunks_anew, makers_anew),
+    *(trunks_anew, makers_anew, typical, typical_more, fresh, fresh_more),
 )
 
 SICK: tuple[Program, ...] = tuple(program for file in _FILES for program in file.SICK)

@@ -425,14 +425,6 @@ def cloud_loss(net: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
     return F.cross_entropy(net(batch[0]), batch[1], label_smoothing=0.05)
 
 
-def groups_of_one(dice: Dice, sick: bool) -> Case:
-    """A norm of as many groups as channels, behind the pooling, where each group is one number."""
-    width, classes = 8 * dice.whole(3, 5), dice.whole(4, 6)
-    data = clouds(dice.whole(24, 40), classes)
-    build = partial(PointNet, width, classes, width if sick else 4)
-    return Case(build, cloud_loss, data, lambda p: torch.optim.Adam(p, lr=3e-3))
-
-
 class Twin(nn.Module):
     """An encoder of views, its projections of length one, and how sharply they are compared."""
 
@@ -901,20 +893,6 @@ SICK = (
         narrow_weights,
         Truth("narrow-weights", ("UG602",), r"round|bfloat16|narrow|too few digits", (), (), GAIN),
         200,
-    ),
-    Program(
-        "groups-of-one-channel",
-        "set",
-        groups_of_one,
-        Truth(
-            "norm-of-one",
-            ("UG206", "UG603", "UG202", "UG205", "UG101", "UG103"),
-            r"\b[Nn]orm|GroupNorm|group",
-            ("bypass_norm",),
-            (("bypass_norm", {}),),
-            FASTER,
-        ),
-        150,
     ),
     Program(
         "pairs-compared-too-cold",

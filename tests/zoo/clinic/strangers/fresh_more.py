@@ -10,8 +10,8 @@ from torch.nn.utils import parametrizations
 
 from unitygain._case import Case
 from zoo.clinic import tasks
-from zoo.clinic.kept.fresh_sound import HEALTHY
 from zoo.clinic.program import Program, Truth
+from zoo.clinic.strangers.fresh_sound import HEALTHY
 from zoo.dice import Dice
 
 __all__ = ["HEALTHY", "SICK"]
