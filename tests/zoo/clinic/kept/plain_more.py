@@ -1,4 +1,4 @@
-"""Kept aside: common faults of plain PyTorch programs on sequences, sets, graphs and values, and sound ones."""
+"""Kept aside: common faults of plain PyTorch programs on sequences, sets and graphs, and sound ones."""
 
 import math
 
@@ -50,7 +50,7 @@ class Encoder(nn.Module):
 
 def post_ln(dice: Dice, sick: bool) -> Case:
     """A deep Post-LN encoder by Adam at full rate from the first step."""
-    dim, depth, rate = 4 * dice.whole(8, 10), dice.whole(12, 14), dice.between(2e-3, 3e-3)
+    dim, depth, rate = 4 * dice.whole(8, 10), dice.whole(12, 14), dice.between(3.5e-3, 4.5e-3)
     return Case(
         lambda: Encoder(12, 12, dim, depth, first=not sick),
         tasks.classify,
@@ -168,7 +168,10 @@ def sine_rnn(dice: Dice, sick: bool) -> Case:
     """A ReLU recurrence whose matrix is drawn too large."""
     hidden, steps, spread = dice.whole(40, 50), dice.whole(36, 44), dice.between(0.35, 0.4)
     return Case(
-        lambda: SineNet(hidden, spread if sick else 0.0), tasks.regress, tasks.forecast(steps), tasks.adam(2e-3)
+        lambda: SineNet(hidden, spread if sick else 0.0),
+        tasks.regress,
+        tasks.forecast(steps),
+        tasks.adam(2e-3),
     )
 
 
@@ -207,7 +210,11 @@ def triplets(dice: Dice, sick: bool) -> Case:
         def __init__(self) -> None:
             super().__init__()
             self.fc = nn.Sequential(
-                nn.Linear(24, hidden), nn.PReLU(), nn.Linear(hidden, hidden), nn.PReLU(), nn.Linear(hidden, code)
+                nn.Linear(24, hidden),
+                nn.PReLU(),
+                nn.Linear(hidden, hidden),
+                nn.PReLU(),
+                nn.Linear(hidden, code),
             )
 
         def forward(self, x: Tensor) -> Tensor:
@@ -395,7 +402,9 @@ def translate(model: nn.Module, batch: tuple[Tensor, Tensor, Tensor]) -> Tensor:
 
 def phrases(tokens: int, length: int, rows: int = 128) -> list[tuple[Tensor, Tensor, Tensor]]:
     """Return phrases, and their translation: every token's number turned by three."""
-    source = (torch.randint(tokens, (rows, 1)) + torch.randint(1, 3, (rows, 1)) * torch.arange(length)) % tokens
+    source = (
+        torch.randint(tokens, (rows, 1)) + torch.randint(1, 3, (rows, 1)) * torch.arange(length)
+    ) % tokens
     after = (source + 3) % tokens
     before = torch.cat([torch.full((rows, 1), tokens), after[:, :-1]], 1)
     return list(zip(source.chunk(4), before.chunk(4), after.chunk(4), strict=True))
@@ -419,7 +428,11 @@ class DeepSets(nn.Module):
     def __init__(self, inside: int, hidden: int) -> None:
         super().__init__()
         self.phi = nn.Sequential(
-            nn.Linear(inside, hidden), nn.ELU(), nn.Linear(hidden, hidden), nn.ELU(), nn.Linear(hidden, hidden)
+            nn.Linear(inside, hidden),
+            nn.ELU(),
+            nn.Linear(hidden, hidden),
+            nn.ELU(),
+            nn.Linear(hidden, hidden),
         )
         self.rho = nn.Sequential(nn.Linear(hidden, hidden), nn.ELU(), nn.Linear(hidden, 3))
 
@@ -493,6 +506,282 @@ def hot_decoder(dice: Dice, sick: bool) -> Case:
     )
 
 
+def shallow_post_ln(dice: Dice, sick: bool) -> Case:
+    """The encoder as it is by default: two Post-LN layers with dropout, and a warm-up."""
+    dim = 4 * dice.whole(8, 12)
+
+    class TextModel(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.embedding = nn.Embedding(12, dim)
+            self.position = nn.Embedding(14, dim)
+            layer = nn.TransformerEncoderLayer(dim, 4, 4 * dim, dropout=0.1, batch_first=True)
+            self.encoder = nn.TransformerEncoder(layer, 2)
+            self.fc = nn.Linear(dim, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.embedding(x) + self.position(torch.arange(x.shape[1]))
+            return self.fc(self.encoder(x).mean(1))
+
+    return Case(
+        TextModel,
+        tasks.classify,
+        tasks.majority(14),
+        tasks.adamw(1e-3),
+        schedule=lambda optimizer: torch.optim.lr_scheduler.LinearLR(optimizer, 0.1, 1.0, 20),
+    )
+
+
+class GPTBlock(nn.Module):
+    """A Pre-LN block with PyTorch's own attention."""
+
+    def __init__(self, dim: int, heads: int) -> None:
+        super().__init__()
+        self.ln_1 = nn.LayerNorm(dim)
+        self.c_attn = nn.Linear(dim, 3 * dim)
+        self.c_proj = nn.Linear(dim, dim)
+        self.ln_2 = nn.LayerNorm(dim)
+        self.mlp = nn.Sequential(nn.Linear(dim, 4 * dim), nn.GELU(), nn.Linear(4 * dim, dim))
+        self.heads = heads
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows, length, dim = x.shape
+        parts = self.c_attn(self.ln_1(x)).split(dim, 2)
+        q, k, v = (p.view(rows, length, self.heads, dim // self.heads).transpose(1, 2) for p in parts)
+        y = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        x = x + self.c_proj(y.transpose(1, 2).reshape(rows, length, dim))
+        return x + self.mlp(self.ln_2(x))
+
+
+class NanoGPT(nn.Module):
+    """A small GPT: weights of 0.02, ends of branches smaller by depth, head tied to the embedding."""
+
+    def __init__(self, tokens: int, length: int, dim: int, depth: int) -> None:
+        super().__init__()
+        self.wte = nn.Embedding(tokens, dim)
+        self.wpe = nn.Embedding(length, dim)
+        self.h = nn.ModuleList(GPTBlock(dim, 4) for _ in range(depth))
+        self.ln_f = nn.LayerNorm(dim)
+        self.lm_head = nn.Linear(dim, tokens, bias=False)
+        self.lm_head.weight = self.wte.weight
+        for name, parameter in self.named_parameters():
+            if parameter.dim() > 1:
+                ends = name.endswith(("c_proj.weight", "mlp.2.weight"))
+                nn.init.normal_(parameter, 0, 0.02 / math.sqrt(2 * depth) if ends else 0.02)
+            elif name.endswith("bias"):
+                nn.init.zeros_(parameter)
+
+    def forward(self, idx: Tensor) -> Tensor:
+        x = self.wte(idx) + self.wpe(torch.arange(idx.shape[1]))
+        for block in self.h:
+            x = block(x)
+        return self.lm_head(self.ln_f(x))
+
+
+def nano_gpt(dice: Dice, sick: bool) -> Case:
+    """A GPT on letters by AdamW with decay 0.1 and a clip of 1."""
+    dim, depth = 4 * dice.whole(10, 14), dice.whole(2, 4)
+    pieces, size = tasks.letters(24)
+    return Case(
+        lambda: NanoGPT(size, 24, dim, depth),
+        tasks.next_letter,
+        pieces,
+        lambda parameters: torch.optim.AdamW(parameters, lr=3e-3, betas=(0.9, 0.95), weight_decay=0.1),
+        clip=held,
+    )
+
+
+class RNNModel(nn.Module):
+    """The language model of the PyTorch examples: dropout around an LSTM of two layers."""
+
+    def __init__(self, tokens: int, size: int) -> None:
+        super().__init__()
+        self.drop = nn.Dropout(0.2)
+        self.encoder = nn.Embedding(tokens, size)
+        self.rnn = nn.LSTM(size, size, 2, dropout=0.2, batch_first=True)
+        self.decoder = nn.Linear(size, tokens)
+        nn.init.uniform_(self.encoder.weight, -0.1, 0.1)
+        nn.init.zeros_(self.decoder.bias)
+        nn.init.uniform_(self.decoder.weight, -0.1, 0.1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        output, _ = self.rnn(self.drop(self.encoder(x)))
+        return self.decoder(self.drop(output))
+
+
+def word_lm(dice: Dice, sick: bool) -> Case:
+    """A language model by plain SGD at a rate of several, with the gradients clipped to a quarter."""
+    size, rate = dice.whole(48, 64), dice.between(4, 6)
+    pieces, tokens = tasks.letters(20)
+    return Case(
+        lambda: RNNModel(tokens, size),
+        tasks.next_letter,
+        pieces,
+        tasks.sgd(rate),
+        clip=lambda parameters: nn.utils.clip_grad_norm_(parameters, 0.25),
+    )
+
+
+def both_ways(dice: Dice, sick: bool) -> Case:
+    """A bidirectional GRU on waves, its outputs averaged over time."""
+    hidden, steps = dice.whole(24, 32), dice.whole(20, 28)
+
+    class BiGRU(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.gru = nn.GRU(1, hidden, batch_first=True, bidirectional=True)
+            self.norm = nn.LayerNorm(2 * hidden)
+            self.out = nn.Linear(2 * hidden, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.out(self.norm(self.gru(x)[0].mean(1)))
+
+    return Case(BiGRU, tasks.classify, tasks.waves(steps), tasks.adam(5e-3))
+
+
+def simclr(dice: Dice, sick: bool) -> Case:
+    """Two views of every row told from the others by cosines at a temperature of a tenth."""
+    hidden, temperature = dice.whole(48, 64), dice.between(0.08, 0.12)
+
+    def build() -> nn.Module:
+        return nn.Sequential(
+            nn.Linear(20, hidden),
+            nn.BatchNorm1d(hidden),
+            nn.ReLU(),
+            nn.Linear(hidden, hidden),
+            nn.ReLU(),
+            nn.Linear(hidden, 16),
+        )
+
+    def info_nce(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
+        first, second = F.normalize(model(batch[0])), F.normalize(model(batch[1]))
+        logits = first @ second.T / temperature
+        labels = torch.arange(len(logits))
+        return (F.cross_entropy(logits, labels) + F.cross_entropy(logits.T, labels)) / 2
+
+    base = torch.randn(128, 20)
+    views = (base + 0.5 * torch.randn_like(base), base + 0.5 * torch.randn_like(base))
+    return Case(build, info_nce, tasks.split(*views), tasks.adam(1e-3, weight_decay=1e-6))
+
+
+def actor(dice: Dice, sick: bool) -> Case:
+    """The actor of DDPG taught by demonstrations: actions behind a tanh, a last layer of 3e-3."""
+    hidden = dice.whole(48, 64)
+
+    class Actor(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.l1 = nn.Linear(8, hidden)
+            self.l2 = nn.Linear(hidden, hidden)
+            self.l3 = nn.Linear(hidden, 2)
+            nn.init.uniform_(self.l3.weight, -3e-3, 3e-3)
+            nn.init.uniform_(self.l3.bias, -3e-3, 3e-3)
+
+        def forward(self, state: Tensor) -> Tensor:
+            a = F.relu(self.l1(state))
+            a = F.relu(self.l2(a))
+            return torch.tanh(self.l3(a))
+
+    state = torch.randn(256, 8)
+    action = 0.9 * torch.tanh(state @ torch.randn(8, 2) / 3)
+    return Case(Actor, tasks.regress, tasks.split(state, action), tasks.adam(1e-3))
+
+
+def half_scaled(dice: Dice, sick: bool) -> Case:
+    """The denoiser under float16 autocast with the gradient scaler that belongs to it."""
+    channels = dice.whole(12, 16)
+    clean = torch.cat([x for x, _ in tasks.forecast(48, rows=64)]).transpose(1, 2)
+    data = tasks.split(clean + 0.4 * torch.randn_like(clean), clean)
+
+    def loss(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
+        return F.mse_loss(model(batch[0]).float(), batch[1])
+
+    return Case(lambda: Denoise(channels), loss, data, tasks.adam(3e-3), precision="float16")
+
+
+def kipf(dice: Dice, sick: bool) -> Case:
+    """A graph net by the recipe of its paper: dropout of one half, Adam at 1e-2, decay 5e-4."""
+    hidden, features = dice.whole(16, 24), dice.whole(12, 16)
+
+    class Dropped(GCN):
+        def forward(self, x: Tensor, adj: Tensor) -> Tensor:
+            x = F.dropout(F.relu(self.gc1(x, adj)), 0.5, self.training)
+            return self.gc2(x, adj)
+
+    return Case(
+        lambda: Dropped(features, hidden, 6, 0.0),
+        label_nodes,
+        communities(features),
+        tasks.adam(1e-2, weight_decay=5e-4),
+    )
+
+
+class Bahdanau(nn.Module):
+    """A GRU cell that writes, looking at what a GRU has read."""
+
+    def __init__(self, tokens: int, hidden: int) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(tokens + 1, hidden)
+        self.encoder = nn.GRU(hidden, hidden, batch_first=True)
+        self.cell = nn.GRUCell(2 * hidden, hidden)
+        self.wa = nn.Linear(hidden, hidden)
+        self.ua = nn.Linear(hidden, hidden)
+        self.va = nn.Linear(hidden, 1)
+        self.out = nn.Linear(hidden, tokens)
+
+    def forward(self, source: Tensor, before: Tensor) -> Tensor:
+        read, hidden = self.encoder(self.embedding(source))
+        h, logits = hidden[0], []
+        for step in range(before.shape[1]):
+            scores = self.va(torch.tanh(self.wa(h)[:, None] + self.ua(read)))
+            context = (scores.softmax(1) * read).sum(1)
+            h = self.cell(torch.cat([self.embedding(before[:, step]), context], 1), h)
+            logits.append(self.out(h))
+        return torch.stack(logits, 1)
+
+
+def attentive(dice: Dice, sick: bool) -> Case:
+    """A translator with additive attention, teacher forcing, Adam and a clip of 1."""
+    hidden, length = dice.whole(32, 48), dice.whole(5, 7)
+    return Case(lambda: Bahdanau(9, hidden), translate, phrases(9, length), tasks.adam(5e-3), clip=held)
+
+
+class TemporalBlock(nn.Module):
+    """Two dilated causal convolutions with normalised weights beside the identity."""
+
+    def __init__(self, channels: int, dilation: int) -> None:
+        super().__init__()
+        norm = nn.utils.parametrizations.weight_norm
+        self.conv1 = norm(nn.Conv1d(channels, channels, 2, dilation=dilation))
+        self.conv2 = norm(nn.Conv1d(channels, channels, 2, dilation=dilation))
+        self.dropout = nn.Dropout(0.1)
+        self.dilation = dilation
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.dropout(F.relu(self.conv1(F.pad(x, (self.dilation, 0)))))
+        y = self.dropout(F.relu(self.conv2(F.pad(y, (self.dilation, 0)))))
+        return F.relu(x + y)
+
+
+def tcn(dice: Dice, sick: bool) -> Case:
+    """A temporal convolutional network that tells the frequency of a wave, by RMSprop."""
+    channels, depth = dice.whole(12, 16), dice.whole(3, 4)
+
+    class TCN(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inp = nn.Conv1d(1, channels, 1)
+            self.network = nn.Sequential(*[TemporalBlock(channels, 2**i) for i in range(depth)])
+            self.linear = nn.Linear(channels, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.linear(self.network(self.inp(x.transpose(1, 2)))[:, :, -1])
+
+    return Case(
+        TCN, tasks.classify, tasks.waves(24), lambda parameters: torch.optim.RMSprop(parameters, lr=2e-3)
+    )
+
+
 SICK: tuple[Program, ...] = (
     Program(
         "plain-encoder-deep-post-ln",
@@ -528,7 +817,14 @@ SICK: tuple[Program, ...] = (
             "vanishing-recurrence",
             ("UG401", "UG404", "UG101", "UG205"),
             r"(?i)over time|recurren|h2h|vanish|memory|forget|time ?step|horizon",
-            ("orthogonal_init", "irnn", "rescale_weights", "gated_recurrence", "orthogonal_weights", "critical_init"),
+            (
+                "orthogonal_init",
+                "irnn",
+                "rescale_weights",
+                "gated_recurrence",
+                "orthogonal_weights",
+                "critical_init",
+            ),
             (("orthogonal_init", {"sites": ("h2h",), "gain": 1.0}),),
             FASTER,
         ),
@@ -541,7 +837,14 @@ SICK: tuple[Program, ...] = (
             "exploding-recurrence",
             ("UG402", "UG403", "UG406", "UG102", "UG201", "UG605", "UG601", "UG611"),
             r"(?i)over time|recurren|weight_hh|explod|spectral|time ?step|grow",
-            ("orthogonal_init", "irnn", "rescale_weights", "spectral_cap", "spectral_norm", "orthogonal_weights"),
+            (
+                "orthogonal_init",
+                "irnn",
+                "rescale_weights",
+                "spectral_cap",
+                "spectral_norm",
+                "orthogonal_weights",
+            ),
             (("irnn", {}),),
             CLIPPED,
         ),
@@ -651,4 +954,15 @@ SICK: tuple[Program, ...] = (
         ),
     ),
 )
-HEALTHY: tuple[Program, ...] = ()
+HEALTHY: tuple[Program, ...] = (
+    Program("plain-encoder-two-post-ln", "transformer", shallow_post_ln),
+    Program("plain-gpt-tied-head", "transformer", nano_gpt),
+    Program("plain-lstm-letters-clip-quarter", "lstm", word_lm),
+    Program("plain-gru-both-ways", "gru", both_ways),
+    Program("plain-two-views-temperature", "contrastive", simclr),
+    Program("plain-actor-bounded-actions", "rl", actor),
+    Program("plain-half-with-scaler", "conv1d", half_scaled),
+    Program("plain-gcn-kipf", "gnn", kipf),
+    Program("plain-translator-additive-attention", "seq2seq", attentive),
+    Program("plain-tcn-weight-norm", "tcn", tcn),
+)
