@@ -13,7 +13,7 @@ from zoo.dice import Dice
 
 FASTER = (("lower_learning_rate", {"factor": 10.0}),)
 SLOWER = (("lower_learning_rate", {"factor": 0.1}),)
-DRAWN = ("rescale_weights", "critical_init", "he_init", "activation_init", "lsuv", "unit_jacobian_init")
+DRAWN = ("rescale_weights", "critical_init", "activation_init", "lsuv", "unit_jacobian_init")
 DRAWN = (*DRAWN, "orthogonal_init", "delta_orthogonal_init")
 
 
@@ -836,7 +836,7 @@ SICK: tuple[Program, ...] = (
                 "scale_branch",
                 "insert_norm",
             ),
-            (("skip_init", {}),),
+            (("fixup", {}),),
             SLOWER,
         ),
     ),
