@@ -837,7 +837,7 @@ SICK: tuple[Program, ...] = (
                 "insert_norm",
             ),
             (("fixup", {}),),
-            SLOWER,
+            FASTER,
         ),
     ),
     Program(
