@@ -48,7 +48,7 @@ def yields(features: int, rows: int = 256) -> tasks.Pairs:
 def corners(size: int = 10, rows: int = 96) -> tasks.Pairs:
     """Return pictures from 0 to 1 with one bright square, whose corner of the picture is the class."""
     labels = torch.randint(4, (rows,))
-    images = 0.3 * torch.rand(rows, 1, size, size)
+    images = 0.2 * torch.rand(rows, 1, size, size)
     half = size // 2
     for image, label in zip(images, labels.tolist(), strict=True):
         top = half * (label // 2) + int(torch.randint(half - 2, ()))
@@ -60,7 +60,7 @@ def corners(size: int = 10, rows: int = 96) -> tasks.Pairs:
 def opening_note(steps: int, notes: int = 4, rows: int = 128) -> tasks.Pairs:
     """Return melodies of small random pitches whose first note, played loud, is the class."""
     labels = torch.randint(notes, (rows,))
-    melody = 0.03 * torch.randn(rows, steps, notes)
+    melody = 0.005 * torch.randn(rows, steps, notes)
     melody[:, 0] += 2.0 * F.one_hot(labels, notes)
     return tasks.split(melody, labels)
 
@@ -127,7 +127,7 @@ def sigmoids(dice: Dice, sick: bool) -> Case:
 
 
 class Plain(nn.Module):
-    """Convolutions with ReLU, halved once, and a linear read-out of four places."""
+    """Convolutions with ReLU, halved once, and a linear read-out of all places."""
 
     def __init__(self, channels: int, depth: int, gain: float) -> None:
         super().__init__()
@@ -136,7 +136,7 @@ class Plain(nn.Module):
         self.behind = nn.ModuleList(
             nn.Conv2d(channels, channels, 3, padding=1) for _ in range(depth - depth // 2)
         )
-        self.read = nn.Linear(4 * channels, 4)
+        self.read = nn.Linear(25 * channels, 4)
         for conv in (self.enter, *self.before, *self.behind):
             nn.init.normal_(conv.weight, std=gain / math.sqrt(conv.weight[0].numel()))
             nn.init.zeros_(conv.bias)
@@ -148,7 +148,7 @@ class Plain(nn.Module):
         x = F.max_pool2d(x, 2)
         for conv in self.behind:
             x = F.relu(conv(x))
-        return self.read(F.adaptive_avg_pool2d(x, 2).flatten(1))
+        return self.read(x.flatten(1))
 
 
 def large_weights(dice: Dice, sick: bool) -> Case:
@@ -158,7 +158,7 @@ def large_weights(dice: Dice, sick: bool) -> Case:
         lambda: Plain(channels, depth, gain if sick else ROOT),
         tasks.classify,
         corners(),
-        tasks.sgd(0.01, momentum=0.9),
+        tasks.sgd(0.003, momentum=0.9),
     )
 
 
@@ -330,9 +330,9 @@ def saturated_by_weights(dice: Dice, sick: bool) -> Case:
     """A tanh perceptron on standardised meters, its hidden weights drawn many times too large."""
     features, width, gain = dice.whole(10, 14), dice.one_of(20, 24), dice.between(14, 20)
     return Case(
-        lambda: Squash(features, width, 4, gain if sick else 1.0),
+        lambda: Squash(features, width, 6, gain if sick else 1.0),
         tasks.regress,
-        meters(features, raw=False, level=1.0, rows=640),
+        meters(features, raw=False, level=1.0, rows=800),
         tasks.sgd(0.03, momentum=0.9),
     )
 
@@ -422,7 +422,7 @@ def forgetful_gate(dice: Dice, sick: bool) -> Case:
         lambda: Recall(4, hidden, -bias if sick else bias),
         tasks.classify,
         opening_note(steps),
-        tasks.adam(1e-2),
+        tasks.adam(7e-3),
     )
 
 
@@ -473,7 +473,7 @@ class Gather(nn.Module):
             nn.init.xavier_normal_(layer.weight)
             nn.init.zeros_(layer.bias)
         nn.init.xavier_normal_(self.q_proj.weight, gain=query)
-        nn.init.normal_(self.read.weight, std=0.02)
+        nn.init.normal_(self.read.weight, std=0.05)
 
     def forward(self, bag: Tensor) -> Tensor:
         token = self.token.expand(len(bag), 1, -1)
@@ -502,7 +502,7 @@ def sharp_queries(dice: Dice, sick: bool) -> Case:
         lambda: Gather(features, dim, query=query if sick else 1.0),
         tasks.regress,
         bags(items, features),
-        tasks.sgd(0.02, momentum=0.9),
+        tasks.adam(1.5e-3),
     )
 
 
@@ -665,7 +665,7 @@ SICK: tuple[Program, ...] = (
         forgetful_gate,
         Truth(
             "shut-gate",
-            ("UG401", "UG404", "UG405"),
+            ("UG401", "UG404", "UG405", "UG205", "UG206"),
             r"(?i)forget|gates?\b",
             ("open_gates", "forget_bias", "chrono"),
             (("forget_bias", {"bias": 3.0}),),
@@ -678,7 +678,7 @@ SICK: tuple[Program, ...] = (
         forgetful_matrix,
         Truth(
             "small-recurrence",
-            ("UG401", "UG404"),
+            ("UG401", "UG404", "UG205", "UG206"),
             r"(?i)recurren|matrix|spectral|weights?\b|orthogonal|identity|eigenvalue|singular",
             ("orthogonal_init", "irnn", "rescale_weights", "gradient_flossing", "gated_recurrence"),
             (("orthogonal_init", {"sites": ("again",), "gain": 1.0}),),
