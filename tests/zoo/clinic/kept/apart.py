@@ -178,7 +178,7 @@ class Normed(nn.Module):
 
 def norms_without_skips(dice: Dice, sick: bool) -> Case:
     """Dozens of layers with BatchNorm and no skips."""
-    features, width, depth = dice.whole(12, 16), dice.one_of(32, 40), dice.whole(44, 50)
+    features, width, depth = dice.whole(12, 16), dice.one_of(32, 40), dice.whole(56, 62)
 
     def build() -> nn.Module:
         return nn.Sequential(
@@ -292,7 +292,7 @@ def meters(features: int, *, raw: bool, level: float, rows: int = 256) -> tasks.
     """Return readings of meters in their own units, or standardised, and a smooth function of them."""
     batches = yields(features, rows)
     units = torch.rand(features) + 0.5
-    return [((level * units * (1 + 0.1 * x) if raw else x), y) for x, y in batches]
+    return [((level * units * (1 + 0.05 * x) if raw else x), y) for x, y in batches]
 
 
 class Squash(nn.Module):
@@ -317,7 +317,7 @@ class Squash(nn.Module):
 
 def saturated_by_inputs(dice: Dice, sick: bool) -> Case:
     """A tanh perceptron on meters read in their own units, hundreds with a spread of tens."""
-    features, width, level = dice.whole(8, 12), dice.one_of(32, 48), dice.between(150, 400)
+    features, width, level = dice.whole(8, 12), dice.one_of(32, 48), dice.between(300, 700)
     return Case(
         lambda: Squash(features, width, 2, 1.0),
         tasks.regress,
@@ -509,6 +509,7 @@ def sharp_queries(dice: Dice, sick: bool) -> Case:
 DEAD = ("UG203", "UG206", "UG202", "UG205", "UG101", "UG103", "UG603")
 SATURATED = ("UG204", "UG101", "UG103", "UG205", "UG206", "UG203")
 SHARP = ("UG701", "UG702", "UG204")
+DRAWN = r"(?i)weights?\b(?! decay)|initiali[sz]|\binit\b|gain|\bstd\b|deviation"
 SMALL_STEPS = (
     r"(?i)(learning rate|\brate\b|step size|\blr\b|steps?|updates?).*"
     r"(small|low\b|tiny|little|slow|raise|increase)"
@@ -524,7 +525,7 @@ SICK: tuple[Program, ...] = (
         Truth(
             "tiny-init",
             ("UG101", "UG202", "UG205", "UG602", "UG503"),
-            r"(?i)weights?\b|initiali[sz]|\binit\b|gain|std|deviation",
+            DRAWN,
             REDRAWN,
             (("rescale_weights", {"gain": ROOT, "sites": ("layers.*",)}),),
             SLOWER,
@@ -550,7 +551,7 @@ SICK: tuple[Program, ...] = (
         Truth(
             "large-init",
             ("UG102", "UG201", "UG601", "UG605", "UG611"),
-            r"(?i)weights?\b|initiali[sz]|\binit\b|gain|std|deviation",
+            DRAWN,
             REDRAWN,
             (("rescale_weights", {"gain": ROOT, "sites": ("enter", "before.*", "behind.*")}),),
             FASTER,
@@ -563,7 +564,7 @@ SICK: tuple[Program, ...] = (
         Truth(
             "norm-without-skips",
             ("UG102", "UG601", "UG611"),
-            r"(?i)batch ?norm|norm(ali[sz]\w*|s|\b)|skip|residual|shortcut",
+            r"(?i)batch ?norm|normali[sz]ation|\bnorms\b|norm layers?|skip|residual|shortcut",
             ("add_residual", "bypass_norm", "sum_skip", "concat_skip", "gated_skip"),
             (("add_residual", {}),),
             SLOWER,
@@ -576,7 +577,7 @@ SICK: tuple[Program, ...] = (
         Truth(
             "tiny-clip",
             ("UG602",),
-            r"(?i)clip|gradient norm|max_norm",
+            r"(?i)clip|max_norm",
             ("clip_gradients",),
             (("clip_gradients", {"threshold": 1.0}),),
             SLOWER,
@@ -608,7 +609,7 @@ SICK: tuple[Program, ...] = (
         Truth(
             "negative-weights",
             DEAD,
-            r"(?i)negative|\bsigns?\b|below (zero|0)|one-sided|weights?\b|\binit|mean of",
+            r"(?i)negative|\bsigns?\b|below (zero|0)|one-sided|weights?\b(?! decay)|\binit|mean of",
             REDRAWN,
             (("activation_init", {"sites": ("first",)}),),
             SLOWER,
@@ -621,7 +622,10 @@ SICK: tuple[Program, ...] = (
         Truth(
             "raw-inputs",
             (*SATURATED, "UG607"),
-            r"(?i)inputs?\b|features?\b|standardi[sz]|normali[sz]e|units\b",
+            r"(?i)standardi[sz]|normali[sz]e|\braw\b|\bunits of|(inputs?|features?|data)\b.*"
+            r"(scale|large|big|range|mean|unit|\bstd\b|spread|deviation|far|offset|saturat)"
+            r"|(scale|large|big|range|mean|unit|\bstd\b|spread|deviation|far|offset|saturat).*"
+            r"(inputs?|features?|data)\b",
             ("unit_inputs",),
             (("unit_inputs", {}),),
             SLOWER,
@@ -634,7 +638,7 @@ SICK: tuple[Program, ...] = (
         Truth(
             "large-init",
             (*SATURATED, "UG102"),
-            r"(?i)weights?\b|initiali[sz]|\binit\b|gain|std|deviation",
+            DRAWN,
             REDRAWN,
             (("rescale_weights", {"gain": 1.0, "sites": ("inner.*",)}),),
             FASTER,
@@ -679,8 +683,8 @@ SICK: tuple[Program, ...] = (
         Truth(
             "small-recurrence",
             ("UG401", "UG404", "UG205", "UG206"),
-            r"(?i)recurren|matrix|spectral|weights?\b|orthogonal|identity|eigenvalue|singular",
-            ("orthogonal_init", "irnn", "rescale_weights", "gradient_flossing", "gated_recurrence"),
+            r"(?i)recurren|matrix|spectral|weights?\b(?! decay)|orthogonal|identity|eigenvalue|singular",
+            ("orthogonal_init", "irnn", "rescale_weights", "gradient_flossing"),
             (("orthogonal_init", {"sites": ("again",), "gain": 1.0}),),
             SLOWER,
         ),
@@ -694,7 +698,7 @@ SICK: tuple[Program, ...] = (
             SHARP,
             r"(?i)root|sqrt|√|scal(e|ed|ing)|divid|temperature|logits?|d_k|head (width|size|dim)",
             ("calm_attention", "qk_norm", "soft_cap"),
-            (("calm_attention", {"factor": 0.09}),),
+            (),
             SLOWER,
         ),
     ),
@@ -705,7 +709,7 @@ SICK: tuple[Program, ...] = (
         Truth(
             "large-queries",
             SHARP,
-            r"(?i)quer(y|ies)|\bq\b|q_proj|weights?\b|logits?",
+            r"(?i)quer(y|ies)|\bq\b|q_proj|weights?\b(?! decay)|logits?",
             ("calm_attention", "qk_norm", "soft_cap", "rescale_weights"),
             (("calm_attention", {"factor": 0.04}),),
             SLOWER,
