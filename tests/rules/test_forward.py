@@ -68,7 +68,7 @@ def test_rank_is_judged_by_its_fall(cosines, fires):
 
 
 def test_attention_that_averages_is_judged_earlier_and_blamed():
-    cosine = profile("token_cosine", 0.1, 0.5, 0.8, 0.95, 0.985)
+    cosine = profile("token_cosine", 0.1, 0.5, 0.8, 0.95, 0.996)
     inside = tuple(Site(f"{index}.attention", leaf=".(softmax)") for index in range(5))
     spread = profile("attention_entropy", *[0.99] * 5, sites=inside)
     sharp = profile("attention_entropy", *[0.5] * 5, sites=inside)
@@ -79,7 +79,7 @@ def test_attention_that_averages_is_judged_earlier_and_blamed():
     assert first.remedy == "scale_branch"
     assert first.parameters["sites"] == tuple(f"{index}.attention" for index in range(5))
     assert first.predicted is not None
-    assert 1 - first.predicted[1] == pytest.approx(math.sqrt(0.9 * 0.015))
+    assert 1 - first.predicted[1] == pytest.approx(math.sqrt(0.9 * 0.004))
 
 
 def parts(skip: float, normalisation: float) -> dict[str, Profile]:
@@ -101,7 +101,7 @@ def parts(skip: float, normalisation: float) -> dict[str, Profile]:
     ids=["Post-LN", "Pre-LN", "branches that are small", "no skip path", "a scaled skip path"],
 )
 def test_norms_that_the_skip_path_passes_through_are_blamed_before_attention(skip, normalisation, remedy):
-    cosine = profile("token_cosine", 0.1, 0.5, 0.8, 0.95, 0.985)
+    cosine = profile("token_cosine", 0.1, 0.5, 0.8, 0.95, 0.996)
     inside = tuple(Site(f"{index}.attention", leaf=".(softmax)") for index in range(5))
     spread = profile("attention_entropy", *[0.99] * 5, sites=inside)
     (finding,) = ug205.judge(cosine | spread | parts(skip, normalisation))
@@ -284,10 +284,21 @@ def test_a_layer_behind_dead_units_is_not_what_killed_them():
 
 @pytest.mark.parametrize(("bias", "fires"), [(0.01, True), (0.1, False)])
 def test_tokens_that_biases_make_alike_are_judged_as_late_as_without_attention(bias, fires):
-    cosine = profile("token_cosine", 0.1, 0.5, 0.8, 0.95, 0.985)
+    cosine = profile("token_cosine", 0.1, 0.5, 0.8, 0.95, 0.996)
     inside = tuple(Site(f"{index}.attention", leaf=".(softmax)") for index in range(5))
     maps = tuple(Site(f"{index}.{name}") for index in range(5) for name in ("in", "out"))
     gains = profile("weight_gain", *[0.3, 0.05] * 5, sites=maps, labels=("Linear",) * 10)
     biases = profile("param_rms", *[bias] * 10, sites=tuple(Site(f"{one}.bias") for one in maps))
     spread = profile("attention_entropy", *[0.99] * 5, sites=inside)
     assert bool(list(ug205.judge(cosine | spread | gains | biases))) is fires
+
+
+@pytest.mark.parametrize(
+    ("logits", "entropy", "fires"),
+    [(51.0, 0.09, True), (49.0, 0.09, False), (99.0, 0.11, False), (101.0, 0.4, True)],
+)
+def test_an_attention_that_all_but_chooses_has_half_the_limit(logits, entropy, fires):
+    sites = (Site("a.(softmax)"),)
+    given = profile("attention_logit_absmax", logits, sites=sites)
+    given |= profile("attention_entropy", entropy, sites=sites)
+    assert bool(list(ug701.judge(given))) == fires

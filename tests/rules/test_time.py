@@ -204,3 +204,23 @@ def test_padding_that_is_read_at_the_end_is_a_warning_whatever_the_gates(tail, e
     (finding,) = ug401.judge({"time_grad_rms": decay, "gate_mean": gate})
     assert finding.severity == expected
     assert finding.causes[0].text.startswith("padding: ") == (expected == "warning")
+
+
+@pytest.mark.parametrize(
+    ("again", "named"),
+    [(0.25, "0.25 in again"), (0.05, None), (0.6, "in enter, again")],
+    ids=["its map", "a map that passes less than the loop", "two maps alike"],
+)
+def test_the_map_that_passes_what_the_loop_does_is_the_recurrent_one(again, named):
+    """A loop by hand at -13 dB per step, whose input map has PyTorch's default gain."""
+    rate = 0.22 if again < 0.5 else 0.5
+    steps = [Site(path, time=t) for path in ("enter", "again") for t in range(25)]
+    values = tuple(rate ** (24 - t) for _ in range(2) for t in range(25))
+    labels = tuple(site.path for site in steps)
+    decay = Profile("time_grad_rms", "rms", tuple(steps), values, labels=labels)
+    weights = Profile(
+        "weight_gain", "gain", (Site("enter"), Site("again")), (0.58, again), labels=("Linear",) * 2
+    )
+    found = list(ug401.judge({"time_grad_rms": decay, "weight_gain": weights}))
+    texts = [cause.text for finding in found for cause in finding.causes if "recurrent weights" in cause.text]
+    assert [named in text for text in texts] == ([True] * len(found) if named else [])

@@ -20,6 +20,8 @@ DECAYED = -120.0
 LOOSE_LOW, LOOSE_HIGH = -2.5, 1.0
 # Layers of one loop whose gains differ by less: which of them carries the state makes no difference.
 ALIKE = 1.2
+# Decibels between what a layer alone passes per step and what the loop does, whose activation takes a part.
+EXPLAINED_DB = 3.0
 # What a layer must pass at least to make a gradient grow.
 LOUD = 1.1
 # A gate with this much before its sigmoid is open by 0.98.
@@ -203,6 +205,10 @@ def _bare_layers(profiles: Mapping[str, Profile], site: Site, slope: float) -> I
     if slope > 0 and len(loud := [layer for layer in layers if layer.gain > LOUD]) == 1:
         # Nothing else in the loop can make a gradient grow.
         layers = loud
+    alone = [layer for layer in layers if abs(to_db(layer.gain) - slope) <= EXPLAINED_DB]
+    if slope < 0 and len(alone) == 1:
+        # The map of the input is not on the way back through time.
+        layers = alone
     gains = [layer.gain for layer in layers if "weight_" not in f"{layer.site}"]
     if not gains or site.path not in repeated or max(gains) > ALIKE * min(gains):
         return

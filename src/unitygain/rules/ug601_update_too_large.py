@@ -152,8 +152,8 @@ def _causes(updates: Updates, limit: float, profiles: Mapping[str, Profile]) -> 
     if not updates.by_sign:
         yield from behind_the_gradient(profiles, factor, predicted)
     yield Cause(
-        f"learning rate: the update is proportional to it; {spell(factor)} of it gives a ratio of "
-        f"{spell(factor * updates.ratio)}",
+        f"learning rate: it is too high; the update is proportional to it, and {spell(factor)} of it gives a "
+        f"ratio of {spell(factor * updates.ratio)}",
         remedy="lower_learning_rate",
         parameters={"factor": factor},
         predicted=predicted,

@@ -171,8 +171,8 @@ def _causes(updates: Updates, profiles: Mapping[str, Profile]) -> Iterator[Cause
     if updates.ratio > 0 and not narrow:
         factor = power_of_ten(AIM / updates.ratio)
         yield Cause(
-            f"learning rate: the update is proportional to it; {spell(factor)} times as much gives a ratio "
-            f"of {spell(factor * updates.ratio)}",
+            f"learning rate: it is too low; the update is proportional to it, and {spell(factor)} times as "
+            f"much gives a ratio of {spell(factor * updates.ratio)}",
             remedy="lower_learning_rate",
             parameters={"factor": factor},
             # Rounding can double an entry's update at most, and can take away half a unit of the weight.

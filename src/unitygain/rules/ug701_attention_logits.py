@@ -2,8 +2,9 @@
 
 What it sees:
     The largest magnitude of an attention's logits. It fires above 100 where the entropy of the same
-    attention is below half of its maximum, above 10 there if its products of queries and keys lack their
-    scale of 1/sqrt(d), and above 10,000 whatever the entropy; the latter is an error.
+    attention is below half of its maximum, above 50 where it is below a tenth, above 10 there if its
+    products of queries and keys lack their scale of 1/sqrt(d), and above 10,000 whatever the entropy; the
+    latter is an error.
 
 Why it matters:
     The gradient of a softmax is p(1 - p): where one weight is near 1 the queries and keys get none, and a
@@ -49,6 +50,8 @@ LARGE, HUGE = 100.0, 1e4
 # Where products of queries and keys are not scaled.
 LARGE_UNSCALED = 10.0
 CHOOSING = 0.5
+# Nearly a choice of one, and by logits that no usual draw makes.
+LARGE_CHOSEN, CHOSEN = 50.0, 0.1
 
 
 @rule(
@@ -95,4 +98,6 @@ def _limit(profiles: Mapping[str, Profile], site: Site, entropy: float) -> float
     if not entropy < CHOOSING:
         return HUGE
     times, _ = find_factor(profiles, site)
-    return LARGE_UNSCALED if times >= UNSCALED else LARGE
+    if times >= UNSCALED:
+        return LARGE_UNSCALED
+    return LARGE_CHOSEN if entropy < CHOSEN else LARGE

@@ -23,7 +23,8 @@ def softmax_logits(
 ) -> Float64[Tensor, "2"]:
     """Largest |logit| and mean relative entropy of the rows of a softmax.
 
-    Masked entries are left out: those at minus infinity, and those below -5000 whose probability is zero.
+    Masked entries are left out: those at minus infinity, those below -5000 whose probability is zero, and
+    all of a row that has no other entry.
     The entropy of a row is divided by ln(number of entries that are not masked), so that 1 is uniform and
     0 picks one; rows with fewer than two such entries are left out.
 
@@ -46,6 +47,8 @@ def softmax_logits(
     with torch.no_grad():
         logits, probabilities = dense(logits), dense(probabilities)
         masked = logits.isneginf() | ((logits < _MASKED) & (probabilities == 0))
+        if logits.numel():
+            masked |= logits.amax(dim, keepdim=True) < _MASKED
         counts = (~masked).sum(dim).double()
         if logits.numel() == 0 or not bool(counts.any()):
             return logits.new_full((2,), math.nan, dtype=torch.float64)
