@@ -2,10 +2,10 @@
 
 from dataclasses import replace
 
-from zoo.clinic.kept import apart, apart_more, plain, plain_more
+from zoo.clinic.kept import plain, plain_more
 from zoo.clinic.program import Program
 
-_FILES = (plain, plain_more, apart, apart_more)
+_FILES = (plain, plain_more)
 
 SICK: tuple[Program, ...] = tuple(replace(program, kept=True) for file in _FILES for program in file.SICK)
 HEALTHY: tuple[Program, ...] = tuple(

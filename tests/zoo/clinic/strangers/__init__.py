@@ -2,6 +2,8 @@
 
 from zoo.clinic.program import Program
 from zoo.clinic.strangers import (
+    apart,
+    apart_more,
     convolutions,
     fresh,
     fresh_more,
@@ -22,6 +24,7 @@ _FILES = (
     *(recurrent_and_attention, convolutions, perceptrons, generative),
     *(sequences_again, images_again, vectors_again, makers_again),
     *(trunks_anew, makers_anew, typical, typical_more, fresh, fresh_more),
+    *(apart, apart_more),
 )
 
 SICK: tuple[Program, ...] = tuple(program for file in _FILES for program in file.SICK)
