@@ -276,8 +276,14 @@ def stepped() -> Case:
     return _case(Stepped(), torch.randn(BATCH, 6, 4))
 
 
+def resting() -> Case:
+    """A norm in eval mode on statistics that no batch has set."""
+    model = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 5))
+    return _case(model.eval(), torch.randn(BATCH, 4))
+
+
 HEALTHY: dict[str, Callable[[], Case]] = {
     make.__name__: make for make in (mlp, cnn, rnn, lstm, attention, residual, flow, game, denoiser)
 }
-APART = (broken, narrow, zeroed, unlisted, frozen, circuit, looks, stepped)
+APART = (broken, narrow, zeroed, unlisted, frozen, circuit, looks, stepped, resting)
 EVERY: dict[str, Callable[[], Case]] = HEALTHY | {make.__name__: make for make in APART}

@@ -153,9 +153,9 @@ def test_a_step_from_scratch_in_proportion_to_the_gradient_has_ten_times_the_lim
     assert found(2e-5, 2e-5, 3e-5) == []
 
 
-def drawn(ratios, optimizer, clipped=1.0, like_default=0.5):
+def drawn(ratios, optimizer, clipped=1.0, like_default=0.5, damped=1.0):
     """What is said of a step on weights of which a share has the spread of PyTorch's default draw."""
-    facts = {"optimizer": optimizer, "clipped": clipped}
+    facts = {"optimizer": optimizer, "clipped": clipped, "damped": damped}
     ratio = profile("update_ratio", dict(zip(NAMES, ratios, strict=True)), facts=facts)
     size = profile("param_rms", dict.fromkeys(NAMES, 0.2), labels=("float32",) * 3)
     weights = profile("weight_gain", {"0": 0.577}, facts={"like_default": like_default})
@@ -175,6 +175,11 @@ def drawn(ratios, optimizer, clipped=1.0, like_default=0.5):
 )
 def test_random_weights_must_move_faster(ratio, optimizer, clipped, like_default, expected):
     assert drawn((ratio, 2 * ratio, ratio), optimizer, clipped, like_default) == expected
+
+
+@pytest.mark.parametrize(("damped", "expected"), [(0.51, ["warning"]), (0.49, [])])
+def test_where_epsilon_takes_the_step_the_rate_is_not_too_low(damped, expected):
+    assert drawn((9e-5, 9e-5, 2e-4), "AdamW", damped=damped) == expected
 
 
 @pytest.mark.parametrize("rate", [1e-5, 2e-5, 5e-5])

@@ -93,6 +93,8 @@ LIMIT_KNOWN = 1e-5
 # Random weights are far from where they have to go, and ten thousand steps in one direction are too many;
 # trained ones are tuned at 5e-7 on weights of 0.02. Behind a clip, momentum makes ten steps of one.
 LIMIT_DRAWN, LIMIT_DRAWN_CLIPPED = 1e-4, 3e-5
+# Where epsilon takes more of the step, it is the gradient that is small, and not the rate.
+HALF = 0.5
 HALF_UNIT = {"float64": 2.0**-54, "float32": 2.0**-25, "float16": 2.0**-12, "bfloat16": 2.0**-9}
 
 
@@ -138,8 +140,10 @@ def judge(profiles: Mapping[str, Profile]) -> Iterator[Finding]:
 
 def _limit(updates: Updates, profiles: Mapping[str, Profile]) -> float:
     clipped, divided = left_by_clip(profiles) < CRUMBS, reduction(profiles) < DIVIDED
-    if _from_scratch(profiles) and (updates.by_sign or clipped):
-        return LIMIT_DRAWN if updates.by_sign else LIMIT_DRAWN_CLIPPED
+    if _from_scratch(profiles) and updates.by_sign and not read_fact(profiles, "damped") < HALF:
+        return LIMIT_DRAWN
+    if _from_scratch(profiles) and clipped and not updates.by_sign:
+        return LIMIT_DRAWN_CLIPPED
     return LIMIT_KNOWN if clipped or divided or updates.by_sign or _from_scratch(profiles) else LIMIT
 
 
