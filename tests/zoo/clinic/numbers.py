@@ -165,15 +165,6 @@ SICK = (
             (("loss_scale", {"scale": 2.0**-10}),),
         ),
     ),
-    Program("log-of-zero", "cnn", logarithm, Truth("nan-log", ("UG901",), r"log", (), (), COLD), 60),
-    Program("root-at-zero", "mlp", root, Truth("nan-root", ("UG901",), r"sqrt|root", (), (), COLD), 60),
-    Program(
-        "mask-of-everything",
-        "transformer",
-        masked,
-        Truth("nan-mask", ("UG901",), r"softmax|mask", (), (), COLD),
-        60,
-    ),
     Program(
         "spread-of-a-constant",
         "mlp",

@@ -11,8 +11,8 @@ from torch.nn import functional as F
 
 from unitygain._case import Case
 from zoo.clinic import tasks
-from zoo.clinic.strangers.apart import bags, corners, opening_note, pairs_of_bumps, yields
 from zoo.clinic.program import Program
+from zoo.clinic.strangers.apart import bags, corners, opening_note, pairs_of_bumps, yields
 from zoo.dice import Dice
 
 Batch = tuple[Tensor, Tensor]

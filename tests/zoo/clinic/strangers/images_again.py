@@ -40,42 +40,6 @@ def glyphs(size: int = 8, classes: int = 6, rows: int = 96) -> tasks.Pairs:
     return tasks.split((images - images.mean()) / images.std(), labels)
 
 
-def vgg(dice: Dice, sick: bool) -> Case:
-    """A VGG without normalisation whose weights start at a standard deviation of 0.01."""
-    plan = [dice.one_of(12, 16)] * 3 + ["M"] + [dice.one_of(16, 20)] * 4
-
-    class VGG(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            layers: list[nn.Module] = []
-            channels = 1
-            for entry in plan:
-                if isinstance(entry, str):
-                    layers.append(nn.MaxPool2d(2))
-                else:
-                    layers += [nn.Conv2d(channels, entry, 3, padding=1), nn.ReLU(inplace=True)]
-                    channels = entry
-            self.features = nn.Sequential(*layers)
-            self.classifier = nn.Sequential(
-                nn.Linear(channels * 16, 32), nn.ReLU(inplace=True), nn.Linear(32, 6)
-            )
-            self.apply(self.initialise)
-
-        @staticmethod
-        def initialise(module: nn.Module) -> None:
-            if isinstance(module, nn.Conv2d | nn.Linear):
-                if sick:
-                    nn.init.normal_(module.weight, 0, 0.01)
-                else:
-                    nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
-                nn.init.constant_(module.bias, 0)  # type: ignore[arg-type]
-
-        def forward(self, x: Tensor) -> Tensor:
-            return self.classifier(torch.flatten(self.features(x), 1))
-
-    return Case(VGG, tasks.classify, glyphs(), tasks.sgd(0.01, momentum=0.9))
-
-
 class Averaged(nn.Module):
     """Two convolutions beside the identity, and the mean or the sum of both."""
 
@@ -384,20 +348,6 @@ def margins(dice: Dice, sick: bool) -> Case:
 
 UNDER = r"^weights:|gain|too small"
 SICK: tuple[Program, ...] = (
-    Program(
-        "vgg-hundredth-weights",
-        "cnn",
-        vgg,
-        Truth(
-            "tiny-init",
-            ("UG101", "UG202", "UG205"),
-            UNDER,
-            DRAWN,
-            (("rescale_weights", {"gain": ROOT}),),
-            HEAVY,
-        ),
-        120,
-    ),
     Program(
         "resnet-means-of-two",
         "residual",
