@@ -6,7 +6,7 @@ from torch.nn import functional as F
 
 from unitygain._case import Case
 from zoo.clinic import tasks
-from zoo.clinic.around import convnet, mlp
+from zoo.clinic.around import mlp
 from zoo.clinic.program import Program, Truth
 from zoo.dice import Dice
 
@@ -60,21 +60,6 @@ def overflow(dice: Dice, sick: bool) -> Case:
 
     precision = "float16" if sick else None
     return Case(Pooled, tasks.classify, tasks.centres(features), tasks.adam(3e-3), precision=precision)
-
-
-def logarithm(dice: Dice, sick: bool) -> Case:
-    """Minus the logarithm of a probability that may be zero."""
-    model = convnet(dice.whole(8, 12))
-    nn.init.normal_(model[-1].weight, std=1.0 if not sick else 60.0)  # type: ignore[arg-type]
-
-    def loss(net: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
-        logits = net(batch[0])
-        if not sick:
-            return F.cross_entropy(logits / 10, batch[1])
-        probabilities = torch.softmax(logits, -1)
-        return -(F.one_hot(batch[1], 4) * torch.log(probabilities)).sum(-1).mean()
-
-    return Case(model, loss, tasks.stripes(8), torch.optim.Adam(model.parameters(), lr=3e-3))
 
 
 def root(dice: Dice, sick: bool) -> Case:
