@@ -302,3 +302,13 @@ def test_an_attention_that_all_but_chooses_has_half_the_limit(logits, entropy, f
     given = profile("attention_logit_absmax", logits, sites=sites)
     given |= profile("attention_entropy", entropy, sites=sites)
     assert bool(list(ug701.judge(given))) == fires
+
+
+@pytest.mark.parametrize(
+    ("last", "skip", "fires"), [(0.95, 0.5, True), (0.95, 1.0, False), (0.996, 1.0, True)]
+)
+def test_attention_that_averages_is_judged_earlier_where_norms_divide_the_sums(last, skip, fires):
+    cosine = profile("token_cosine", 0.1, 0.5, 0.8, 0.9, last)
+    inside = tuple(Site(f"{index}.attention", leaf=".(softmax)") for index in range(5))
+    spread = profile("attention_entropy", *[0.99] * 5, sites=inside)
+    assert bool(list(ug205.judge(cosine | spread | parts(skip, 0.5)))) == fires

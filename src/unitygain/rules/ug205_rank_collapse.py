@@ -3,7 +3,8 @@
 What it sees:
     1 - cosine between tokens (or samples, where there is no sequence) at the exit of every block. It fires
     where the last block leaves 3e-4 or less, a tenth or less of the largest value before; with attention
-    that averages (entropy above 0.9 of its maximum) already at 0.005 and an eighth. At 1e-6 it is an error.
+    that averages (entropy above 0.9 of its maximum) already at 0.005, or 0.1 in Post-LN, and an eighth. At 1e-6
+    it is an error.
     The blocks of a discriminator are left out: generated samples are one class to it, and to make them alike
     is its task. Where the skip path passes through the norms of the block, as in Post-LN, these are the first
     cause.
@@ -60,8 +61,10 @@ from unitygain.rules._numbers import median, spell
 
 LEAST = 4
 COLLAPSED, FALL = 3e-4, 10.0
-# Post-LN blocks that do not train are at 0.002 and below; 16 Pre-LN ones that do were seen at 0.015.
+# 16 Pre-LN blocks that train were seen at 0.015. Where the skip path leads through the norms as well, what
+# tells tokens apart is divided at every block, and less of a fall is enough.
 AVERAGED, AVERAGED_FALL, AVERAGING = 0.005, 8.0, 0.9
+DIVIDED_TOO = 0.1
 FATAL = 1e-6
 # Below this the rounding of float32 outputs, (2^-24)² and a little more, hides what tells inputs apart.
 HIDDEN = 2.0**-44
@@ -93,7 +96,8 @@ def judge(profiles: Mapping[str, Profile]) -> Iterable[Finding]:
     first, (last_site, last) = max(value for _, value in apart), apart[-1]
     entropy = attention_entropy(profiles, [site for site, _ in apart])
     averaged = entropy >= AVERAGING and not offset_by_biases(profiles, [site for site, _ in apart])
-    limit, fall = (AVERAGED, AVERAGED_FALL) if averaged else (COLLAPSED, FALL)
+    averages = DIVIDED_TOO if skip_through_norms(profiles) < DIVIDED else AVERAGED
+    limit, fall = (averages, AVERAGED_FALL) if averaged else (COLLAPSED, FALL)
     if last > limit or first < fall * last or first <= HIDDEN:
         return
     learnt = has_learnt(profiles)
