@@ -3,8 +3,8 @@
 What it sees:
     1 - cosine between tokens (or samples, where there is no sequence) at the exit of every block. It fires
     where the last block leaves 3e-4 or less, a tenth or less of the largest value before; with attention
-    that averages (entropy above 0.9 of its maximum) already at 0.005, or 0.1 in Post-LN, and an eighth. At 1e-6
-    it is an error.
+    that averages (entropy above 0.9 of its maximum) already at 0.005, or 0.1 in Post-LN, and an eighth. At
+    1e-6 it is an error.
     The blocks of a discriminator are left out: generated samples are one class to it, and to make them alike
     is its task. Where the skip path passes through the norms of the block, as in Post-LN, these are the first
     cause.
