@@ -7,9 +7,9 @@ What it sees:
     another does not, the gradient differs, not the step: that is UG101 or UG603. Both limits are ten times as
     high where the step has one size in every entry (Adam and its relatives), where the trunk's weights still
     look like a random draw, so that there is nothing to polish, where the case's clip leaves less than a
-    hundredth of the gradient, and where the loss is less than a thousandth of its mean per row; a hundred
-    times as high where the step has one size in every entry and the weights are a random draw, and thirty
-    times where they are and the clip leaves so little.
+    hundredth of the gradient, and where the loss is less than a thousandth of its mean per row; fifty times
+    as high where the step has one size in every entry and the weights are a random draw, and thirty times
+    where they are and the clip leaves so little.
 
     Four more steps lead nowhere, and are told apart. In bfloat16 or float16 weights more than half of the
     entries with a gradient stay where they are, while small ones move. An adaptive optimizer's epsilon leaves
@@ -83,6 +83,8 @@ from unitygain.rules._updates import Updates, read_fact, read_updates
 LIMIT = 1e-6
 # The largest ratio of all must be below so many limits.
 MOVES = 10.0
+# Of a rate that moves random matrices by more, norms' weights of one alone are slow.
+MOVES_DRAWN = 2.0
 # Share of the layers whose weights have the spread of PyTorch's default draw.
 MOST = 0.5
 AIM = 1e-3
@@ -90,9 +92,9 @@ AIM = 1e-3
 # size in every entry no larger gradient makes it longer: a hundred thousand steps to move a weight by its own
 # size are too many then.
 LIMIT_KNOWN = 1e-5
-# Random weights are far from where they have to go, and ten thousand steps in one direction are too many;
+# Random weights are far from where they have to go, and twenty thousand steps in one direction are too many;
 # trained ones are tuned at 5e-7 on weights of 0.02. Behind a clip, momentum makes ten steps of one.
-LIMIT_DRAWN, LIMIT_DRAWN_CLIPPED = 1e-4, 3e-5
+LIMIT_DRAWN, LIMIT_DRAWN_CLIPPED = 5e-5, 3e-5
 # Where epsilon takes more of the step, it is the gradient that is small, and not the rate.
 HALF = 0.5
 HALF_UNIT = {"float64": 2.0**-54, "float32": 2.0**-25, "float16": 2.0**-12, "bfloat16": 2.0**-9}
@@ -149,7 +151,8 @@ def _limit(updates: Updates, profiles: Mapping[str, Profile]) -> float:
 
 def _too_small(updates: Updates, profiles: Mapping[str, Profile]) -> bool:
     limit = _limit(updates, profiles)
-    return updates.ratio < limit and updates.largest < MOVES * limit
+    moves = MOVES_DRAWN if limit == LIMIT_DRAWN else MOVES
+    return updates.ratio < limit and updates.largest < moves * limit
 
 
 def _dtype(updates: Updates, profiles: Mapping[str, Profile]) -> str:
