@@ -134,7 +134,10 @@ def trace(case: Case, record: Record, batch: int = 0, move: Move = None) -> Iter
         [(8, 8), (8, 8)]
     """
     junctions = Junctions(case.model, record, move)
-    with running(case, record, junctions.watch, batch) as loss:
+    with ExitStack() as stack:
+        _enter_all(stack, case, record)
+        # No other frame may hold the graph when it is closed: a deep one overflows the stack as it goes.
+        loss = _forward(case, batch, junctions.watch)
         pairs, gaps = junctions.pairs()
         live = Trace([TracedBlock(*pair) for pair in pairs], gaps, junctions.anchor, loss)
         del junctions, pairs, loss
