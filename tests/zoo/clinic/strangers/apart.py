@@ -1,4 +1,4 @@
-"""Kept aside: pairs of programs that look alike in what they show and differ in what is wrong."""
+"""Kept aside once: pairs of programs that look alike in what they show and differ in what is wrong."""
 
 import itertools
 import math

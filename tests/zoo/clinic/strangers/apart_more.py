@@ -1,4 +1,4 @@
-"""Kept aside: sound programs with settings that look odd at first sight."""
+"""Kept aside once: sound programs with settings that look odd at first sight."""
 
 import copy
 import math

@@ -1,4 +1,4 @@
-"""Kept aside: faults that are documented but less usual, of wiring and of norms."""
+"""Kept aside once: faults that are documented but less usual, of wiring and of norms."""
 
 import itertools
 import math

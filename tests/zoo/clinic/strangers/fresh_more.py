@@ -1,4 +1,4 @@
-"""Kept aside: faults that are documented but less usual, of scale and of training."""
+"""Kept aside once: faults that are documented but less usual, of scale and of training."""
 
 import itertools
 import math

@@ -1,4 +1,4 @@
-"""Kept aside: healthy programs near to the less usual faults, with settings that are sound."""
+"""Kept aside once: healthy programs near to the less usual faults, with settings that are sound."""
 
 import math
 from collections.abc import Iterable

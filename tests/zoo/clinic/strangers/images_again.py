@@ -1,4 +1,4 @@
-"""Kept aside: networks on images, sick by one fault each, and healthy ones."""
+"""Kept aside once: networks on images, sick by one fault each, and healthy ones."""
 
 import math
 

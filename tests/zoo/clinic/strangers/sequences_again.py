@@ -1,4 +1,4 @@
-"""Kept aside: networks over time and tokens, sick by one fault each, and healthy ones."""
+"""Kept aside once: networks over time and tokens, sick by one fault each, and healthy ones."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Kept aside: the faults that people ask about most, in plain networks, and healthy ones."""
+"""Kept aside once: the faults that people ask about most, in plain networks, and healthy ones."""
 
 import math
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Kept aside: the faults that people ask about most, in attention, time and generation, and healthy."""
+"""Kept aside once: the faults that people ask about most, in attention, time and generation, and healthy."""
 
 import math
 from collections.abc import Callable
