@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from unitygain._case import Case
-from unitygain.probe.losses import is_made_of_squares
+from unitygain.probe.loss_graph import read_graph
 from unitygain.probe.trace import Gap
 from unitygain.stats import UNDERFLOW_DTYPES
 
@@ -386,7 +386,22 @@ def test_the_reduction_of_other_errors_is_not_read_as_if_they_were_squares(error
     ],
 )
 def test_squares_are_known_from_the_graph(loss, expected: bool) -> None:
-    assert is_made_of_squares(loss(torch.randn(3, requires_grad=True))) is expected
+    graph = read_graph(loss(torch.randn(3, requires_grad=True)), None)
+    assert graph["loss_of_squares"] == expected
+
+
+def test_squares_of_a_code_that_no_output_depends_on_count_for_nothing() -> None:
+    x = torch.randn(3, requires_grad=True)
+    code = x.exp()
+    output = code * 2
+    loss = (output - 1).square().mean() + code.abs().mean()
+    assert read_graph(loss, output.grad_fn._sequence_nr())["loss_of_squares"] == 1
+    assert read_graph(loss, code.grad_fn._sequence_nr())["loss_of_squares"] == 0
+    assert read_graph(loss, None)["loss_of_squares"] == 0
+
+
+def test_a_loss_that_is_a_parameter_has_no_graph() -> None:
+    assert read_graph(torch.nn.Parameter(torch.tensor(2.0)), None)["loss_of_squares"] == 0
 
 
 @pytest.mark.parametrize(("how", "times"), [("mean", 1.0), ("sum", 6.0)])

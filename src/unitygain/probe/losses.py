@@ -2,7 +2,6 @@
 
 import itertools
 import math
-import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +9,6 @@ import torch
 from torch import Tensor
 
 from unitygain.probe.leaves import observable
-from unitygain.probe.passes import leading_to
 from unitygain.probe.trail import Origin, Seen
 from unitygain.stats import absmax, mean, rms
 from unitygain.stats.operations import is_probability, label_residual, variance
@@ -23,17 +21,6 @@ _NLL = frozenset({"nll_loss_forward", "nll_loss2d_forward"})
 _PICKS = frozenset({"gather", "index"})
 _BINARY = frozenset({"binary_cross_entropy", "binary_cross_entropy_with_logits"})
 OPERATIONS = _NLL | _PICKS | _BINARY | {"_log_softmax", "log", "mul", "xlogy", "mse_loss"}
-# Nodes of the autograd graph that add, average, scale or arrange what they are given.
-_LINEAR = re.compile(
-    r"(Mean|Sum|NanSum|Add|Sub|RSub|Neg|Div|Mul|View|UnsafeView|ReshapeAlias|Squeeze|Unsqueeze|Select|Slice"
-    r"|Index|Expand|Permute|Transpose|T|Stack|Cat|Clone|ToCopy|Where|MaskedFill)Backward\d*$"
-)
-
-# The derivative of the backward pass of a piecewise linear activation.
-_SECOND = re.compile(r"(Threshold|LeakyRelu|Hardtanh)BackwardBackward\d*$")
-_SPELLED = {"Threshold": "ReLU", "LeakyRelu": "LeakyReLU", "Hardtanh": "Hardtanh"}
-
-_STEPS = re.compile(r"(Sign|Sgn|Round|Floor|Ceil|Trunc|Fix)Backward\d*$")
 
 
 def watch(into: "Watch", name: str, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
@@ -69,79 +56,6 @@ def watch(into: "Watch", name: str, args: tuple[Any, ...], kwargs: dict[str, Any
         fixed = [value for value in args[:2] if not value.requires_grad]
         numbers["target_rms"] = rms(fixed[0]) if fixed else math.nan
         _add(into, "mse", args[0], numbers, rows=args[0].numel(), classes=math.nan)
-
-
-def is_made_of_squares(loss: Tensor, output: int | None = None) -> bool:
-    """Whether every term of a loss is a sum or mean of squares, read from the graph behind it.
-
-    Args:
-        loss: The loss, with its graph.
-        output: The age of the node that made the model's output; terms that do not depend on it, such as a
-            divergence of a code, are left out. None counts all terms.
-    """
-    waiting, seen, squares = [loss.grad_fn], set(), 0
-
-    def counts(node: Any) -> bool:
-        return output is None or any(n._sequence_nr() == output for n in leading_to([node], output))
-
-    while waiting:
-        node = waiting.pop()
-        if node is None or node in seen:
-            continue
-        seen.add(node)
-        behind = [following for following, _ in node.next_functions if following is not None]
-        twice = node.name().startswith("MulBackward") and len(behind) == 2
-        power = node.name() == "PowBackward0" and getattr(node, "_saved_exponent", None) == 2
-        if power or node.name() == "MseLossBackward0" or (twice and behind[0] is behind[1]):
-            squares += counts(node)
-        elif twice or not behind or not _LINEAR.match(node.name()):
-            if counts(node):
-                return False
-        else:
-            waiting += behind
-    return squares > 0
-
-
-def smallest_product(loss: Tensor, output: int | None) -> float:
-    """Return the largest entry of the smallest `torch.prod` between the output and the loss; NaN without any.
-
-    Args:
-        loss: The loss, with its graph.
-        output: The age of the node that made the model's output; None looks at the whole graph.
-    """
-    products = [
-        float(absmax(node._saved_result))
-        for node in leading_to([loss.grad_fn], output or 0)
-        if node.name().startswith("ProdBackward")
-    ]
-    return min(products, default=math.nan)
-
-
-def step_function(loss: Tensor) -> str:
-    """Return a function of steps, whose slope is zero, that the loss goes through; empty without one."""
-    found = (_STEPS.match(node.name()) for node in leading_to([loss.grad_fn], 0))
-    return next((match.group(1).lower() for match in found if match), "")
-
-
-def flat_products(loss: Tensor) -> tuple[str, int]:
-    """Return the piecewise linear activation whose slope a loss differentiates, and what is lost by it.
-
-    The slope of such an activation is constant, and its derivative zeros that later operations multiply.
-
-    Returns:
-        The activation, empty where none is differentiated twice, and the number of products with zeros.
-    """
-    nodes = list(leading_to([loss.grad_fn], 0))
-    names = [found.group(1) for node in nodes if (found := _SECOND.match(node.name()))]
-    count = sum(map(_multiplies_zeros, nodes)) if names else 0
-    return (_SPELLED[names[0]], count) if count else ("", 0)
-
-
-def _multiplies_zeros(node: Any) -> bool:
-    if not node.name().startswith(("MmBackward", "BmmBackward", "AddmmBackward", "ConvolutionBackward")):
-        return False
-    saved = [getattr(node, name, None) for name in ("_saved_self", "_saved_mat1", "_saved_input")]
-    return any(isinstance(value, Tensor) and value.numel() > 0 and not value.any() for value in saved)
 
 
 def _add(

@@ -6,7 +6,7 @@ from torch.utils._python_dispatch import _disable_current_modes
 
 from unitygain._case import Case, CaseFailure, random_states, reseed
 from unitygain.probe.capture import Probe
-from unitygain.probe.losses import flat_products, is_made_of_squares, smallest_product, step_function
+from unitygain.probe.loss_graph import read_graph
 from unitygain.probe.record import Record
 from unitygain.probe.sites import Select
 
@@ -58,11 +58,7 @@ def observe(
             # The operation watch looks at the forward pass alone.
             with _disable_current_modes():
                 probe.settle()
-                probe.note(loss_of_squares=float(is_made_of_squares(loss, probe.output_age)))
-                probe.note(smallest_product=smallest_product(loss, probe.output_age))
-                probe.note(step_function=step_function(loss))
-                activation, flat = flat_products(loss)
-                probe.note(flat_activation=activation, flat_products=flat)
+                probe.note(**read_graph(loss, probe.output_age))
                 loss.backward()
         except Exception as error:
             raise CaseFailure.during(error, "", batch) from error
