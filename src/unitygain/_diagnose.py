@@ -105,6 +105,8 @@ def diagnose(
             profiles, record, skipped = measure_all(subject, sites, probes, seed, say)
         findings = judge(profiles, judges, static=static)
         if removal and not static:
+            # Each copy that is tested has gradients of its own.
+            subject.model.zero_grad(set_to_none=True)
             findings = check_causes(subject, findings, record, sites, say)
         facts = describe(subject, record, worked_on, seed)
     skipped += unjudged_static(profiles, judges) if static else unjudged(profiles, judges, skipped)

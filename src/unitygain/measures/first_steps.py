@@ -4,7 +4,7 @@ import time
 
 from unitygain._case import Case, random_states, reseed
 from unitygain._registry import measure
-from unitygain._rehearsal import mean_loss, rehearse
+from unitygain._rehearsal import mean_loss, rehearse, train
 from unitygain._types import Profile, Site
 from unitygain.probe.record import Record
 from unitygain.probe.trace import Gap
@@ -111,4 +111,4 @@ def _at(case: Case, rate: float, seed: int) -> float:
     for group in optimizer.param_groups:
         group.update({name: rate * group[name] for name in ("lr", "initial_lr") if name in group})
     twin.optimizer = optimizer
-    return rehearse(twin, PATIENCE, seed=seed).final
+    return train(twin, PATIENCE, seed=seed).final

@@ -78,7 +78,7 @@ def update_ratio(case: Case, record: Record) -> Profile | None:
             f"model and optimizer could not be copied, and a step is only taken on a copy "
             f"({type(error).__name__}: {error})"
         ) from error
-    before = {name: parameter.detach().clone() for name, parameter in twin.model.named_parameters()}
+    before = {name: parameter.detach() for name, parameter in case.model.named_parameters()}
     optimizer, note, more = _step(case, twin, before)
     if not more.ratios:
         return None

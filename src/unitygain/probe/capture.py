@@ -89,7 +89,9 @@ class Probe:
         self._waiting: dict[int, tuple[Tensor, int]] = {}
         inside = {signal: names for signal, names in self._wanted.items() if signal in OPERATIONS}
         self._flow = Flow(self._hooks) if self._wanted.get("flow") else None
-        self._watch = Watch(inside, lambda: self._stack[-1] if self._stack else None) if inside else None
+        # Not through the probe, which would hold its watch and be held by it.
+        stack = self._stack
+        self._watch = Watch(inside, lambda: stack[-1] if stack else None) if inside else None
 
     def __enter__(self) -> "Probe":
         with ExitStack() as open_:
@@ -144,7 +146,11 @@ class Probe:
         return record if self._flow is None else self._flow.complete(record, sites)
 
     def forget(self) -> None:
-        """Let go of the graph, which must have no other holder (see `Flow.forget`)."""
+        """Let go of the model, and of the graph, which must have no other holder (see `Flow.forget`)."""
+        # Calls name each other and their modules: only a collection would free the model.
+        for call in self._sighting.calls:
+            call.parent = None
+            call.children.clear()
         if self._flow is not None:
             self._flow.forget()
 

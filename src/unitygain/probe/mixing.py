@@ -152,14 +152,16 @@ class _Calls:
     def __init__(self, model: nn.Module, samples: int, *, every: bool) -> None:
         self.anchor: Junction | None = None
         self.root = _Call("", model, 0)
-        self.meetings = Meetings(samples, lambda: self._stack[-1] if self._stack else None)
         self._model = model
         self._samples = samples
         self._every = every
         self._passes = 0
         self._floating = False
         self._linked = False
-        self._stack: list[_Call] = []
+        # Not through itself, which would hold its meetings and be held by them.
+        stack: list[_Call] = []
+        self.meetings = Meetings(samples, lambda: stack[-1] if stack else None)
+        self._stack = stack
         self._done: list[_Call] = []
         self._count: Counter[str] = Counter()
 
