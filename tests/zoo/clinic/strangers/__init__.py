@@ -9,11 +9,13 @@ from zoo.clinic.strangers import (
     fresh_more,
     generative,
     images_again,
+    made,
     makers_again,
     makers_anew,
     perceptrons,
     recurrent_and_attention,
     sequences_again,
+    told,
     trunks_anew,
     typical,
     typical_more,
@@ -24,7 +26,7 @@ _FILES = (
     *(recurrent_and_attention, convolutions, perceptrons, generative),
     *(sequences_again, images_again, vectors_again, makers_again),
     *(trunks_anew, makers_anew, typical, typical_more, fresh, fresh_more),
-    *(apart, apart_more),
+    *(apart, apart_more, told, made),
 )
 
 SICK: tuple[Program, ...] = tuple(program for file in _FILES for program in file.SICK)

@@ -1,4 +1,4 @@
-"""Kept aside: faults of networks that read sequences, recurrent or by attention, and healthy ones."""
+"""Kept aside once: faults of networks that read sequences, recurrent or by attention, and healthy ones."""
 
 import math
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Kept aside: generators, flows, agents, graphs, recommenders and physics, sick or healthy."""
+"""Kept aside once: generators, flows, agents, graphs, recommenders and physics, sick or healthy."""
 
 import copy
 import itertools
