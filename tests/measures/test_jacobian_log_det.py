@@ -175,3 +175,58 @@ def test_a_singular_flow_stretches_without_bound():
     assert profile.values[1] == -math.inf
     assert profile.facts["stretch"] == math.inf
     assert np.isinf(profile.facts["least_condition"])
+
+
+class Coder(nn.Module):
+    """An autoencoder that returns its divergence beside what it rebuilt."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.encoder, self.decoder = nn.Linear(size, 2), nn.Linear(2, size)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        code = self.encoder(x)
+        return self.decoder(code), code.square().sum(1)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: flows.Triangular(8, 0.7),
+        lambda: flows.Triangular(6, 1.0, 0.5),
+        lambda: flows.Coupled(8, 2.0),
+        lambda: flows.Coupled(8, 0.01),
+    ],
+)
+def test_a_flow_that_tells_its_volume_is_taken_as_a_whole(make):
+    torch.manual_seed(2)
+    model = make()
+    x = torch.randn(
+        5, model(torch.zeros(1, 8))[0].shape[1] if isinstance(model, flows.Coupled) else len(model.log_scale)
+    )
+    case = Case(model, flows.likelihood, [x])
+    profile = measured(case, "jacobian_log_det")["jacobian_log_det"]
+    assert profile.labels == ("tells its volume",)
+    dense = torch.autograd.functional.jacobian(
+        lambda row: model.double()(row[None])[0][0], x[0].double(), strict=True
+    )
+    singular = torch.linalg.svdvals(dense).log()
+    assert profile.values[0] == pytest.approx(float(singular.sum()), abs=1e-9)
+    assert math.log(float(profile.facts["stretch"])) == pytest.approx(
+        float(singular[0] - singular.mean()), abs=1e-6
+    )
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: Coder(6),
+        lambda: flows.Triangular(6, 0.5, 0.5, sign=2.0),
+        lambda: flows.Triangular(6, 0.5, sign=math.inf),
+    ],
+)
+def test_a_number_that_is_no_volume_makes_no_flow(make):
+    torch.manual_seed(2)
+    assert "jacobian_log_det" not in measured(
+        Case(make(), flows.likelihood, [torch.randn(5, 6)]), "jacobian_log_det"
+    )

@@ -7,6 +7,7 @@ import pytest
 import torch
 from measures.wide_families import FAMILIES, WIDTH, draw, linear, mean_square
 from torch import Tensor, nn
+from zoo import flows
 
 import unitygain.rules  # noqa: F401 (fills the table)
 from unitygain._case import Case
@@ -16,6 +17,7 @@ from unitygain.measures.predicted_gain import predicted_gain
 from unitygain.measures.rms_gain import rms_gain
 from unitygain.probe.isolate import isolated
 from unitygain.probe.observe import observe
+from unitygain.probe.trail import covers
 
 F = nn.functional
 # Of 95 % intervals at least this many must hold; blocks of one network are not quite independent.
@@ -265,6 +267,31 @@ def test_a_block_whose_input_also_goes_past_it_is_not_predicted(kind, shut):
         assert past == (site.rpartition(".")[2] in shut), reasons
     for k, label in enumerate(predicted.labels):
         assert label or predicted.values[k] == pytest.approx(measured.values[k], rel=0.1), reasons
+
+
+def test_the_other_half_of_a_coupling_is_not_what_enters_its_net():
+    """Both halves are views of one memory; a slice of what enters is still a part of it."""
+    torch.manual_seed(3)
+    predicted, _ = read(flows.told(lambda: flows.Coupled(8, 0.5), 8))
+    assert set(predicted.labels[:-1]) == {
+        "it reads on in the memory of what enters it, as of the other half of a coupling"
+    }
+
+
+@pytest.mark.parametrize(
+    ("part", "inside"),
+    [
+        (lambda x: x[:, :4], True),
+        (lambda x: x[:, 1:3].t(), True),
+        (lambda x: x[2:, :4].reshape(-1, 2, 2), True),
+        (lambda x: x[:, 4:], False),
+        (lambda x: x[:, 3:5], False),
+        (lambda x: x, False),
+    ],
+)
+def test_memory_is_told_apart_entry_by_entry(part, inside: bool):
+    x = torch.randn(6, 8)
+    assert covers(x[:, :4], part(x)) is inside
 
 
 def test_a_gradient_that_is_changed_on_its_way_back_shows_at_its_block_alone():

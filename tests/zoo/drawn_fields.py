@@ -32,6 +32,18 @@ def mixed(low: float, high: float, shallowest: int) -> Any:
     return make
 
 
+def whole(low: float, high: float) -> Any:
+    """Return what builds a flow that is seen as a whole: triangular maps, or couplings in a list."""
+
+    def make(dice: Dice) -> Case:
+        features, spread = 2 * dice.whole(3, 6), dice.between(low, high)
+        if dice.one_of(True, False):
+            return flows.told(lambda: flows.Triangular(features, spread / 3), features)
+        return flows.told(lambda: flows.Coupled(features, spread), features)
+
+    return make
+
+
 def game(low: float, high: float, *losses: Any) -> Any:
     """Return what builds a game in which the discriminator's logits are about a number between the two."""
 
@@ -89,6 +101,8 @@ EVEN = (("sample", denoisers.one), ("v", denoisers.one), ("noise", denoisers.one
 DRAWS = (
     Draw("flow-additive-loud", "flows", additive(5.0, 7.0, 8), ("UG703",), ("UG102", "UG201", "UG104")),
     Draw("flow-affine-mixed-loud", "flows", mixed(5.0, 8.0, 12), ("UG703",), ("UG102", "UG201")),
+    Draw("flow-told-loud", "flows", whole(2.5, 3.5), ("UG703",), ("UG102", "UG201", "UG104", "UG605")),
+    Draw("flow-told", "flows", whole(0.01, 0.1), near=("UG703",)),
     Draw("flow-additive", "flows", additive(0.1, 0.6, 6), near=("UG703",)),
     Draw("flow-affine-mixed", "flows", mixed(0.1, 0.6, 6), near=("UG703",)),
     Draw("game-sure", "games", game(-25, -7, games.saturating), ("UG704",)),

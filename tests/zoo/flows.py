@@ -101,6 +101,41 @@ class Shuffle(nn.Module):
         return torch.cat([self.branch(moved), kept], -1)
 
 
+class Triangular(nn.Module):
+    """A flow without blocks: maps L U of bare parameters, with a scale, and its volume beside the result."""
+
+    def __init__(self, size: int, spread: float, scale: float = 0.0, *, sign: float = 1.0) -> None:
+        super().__init__()
+        self.maps = nn.Parameter(spread * torch.randn(3, 2, size, size))
+        self.log_scale = nn.Parameter(scale * torch.randn(size))
+        self.sign = sign
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        eye = torch.eye(x.shape[1], dtype=x.dtype)
+        for lower, upper in self.maps:
+            x = x @ (eye + lower.tril(-1)) @ (eye + upper.triu(1))
+        return x * self.log_scale.exp(), self.sign * self.log_scale.sum()
+
+
+class Coupled(nn.Module):
+    """Couplings whose nets are a list: what leaves one is not what enters the next."""
+
+    def __init__(self, size: int, loud: float) -> None:
+        super().__init__()
+        half = size // 2
+        self.nets = nn.ModuleList(
+            nn.Sequential(nn.Linear(half, 24), nn.ReLU(), nn.Linear(24, half)) for _ in range(6)
+        )
+        for net in self.nets:
+            nn.init.normal_(net[2].weight, std=loud)  # type: ignore[index, arg-type]
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        for net in self.nets:
+            a, b = x.chunk(2, 1)
+            x = torch.cat([b + net(a), a], 1)
+        return x, x.new_zeros(len(x))
+
+
 def stack(block: Callable[[], nn.Module], depth: int) -> nn.Module:
     """Return `depth` blocks in a row."""
     return nn.Sequential(*(block() for _ in range(depth)))
@@ -109,6 +144,12 @@ def stack(block: Callable[[], nn.Module], depth: int) -> nn.Module:
 def energy(model: nn.Module, batch: Tensor) -> Tensor:
     """Return half the mean squared length of the output: the likelihood of a flow that keeps every volume."""
     return 0.5 * model(batch).flatten(1).square().sum(-1).mean()
+
+
+def likelihood(model: nn.Module, x: Tensor) -> Tensor:
+    """Return what a flow minimises that tells its volume."""
+    made, volume = model(x)
+    return (0.5 * made.square().sum(1) - volume).mean()
 
 
 def case(block: Callable[[], nn.Module], depth: int, *shape: int) -> Case:
@@ -123,6 +164,11 @@ def thin_data() -> Case:
     return trained(Case(model, energy, [sheet], lambda p: torch.optim.Adam(p, 3e-3)), 150)
 
 
+def told(make: Callable[[], nn.Module], features: int) -> Case:
+    """Return a flow that is seen as a whole on normal numbers."""
+    return Case(make(), likelihood, [torch.randn(32, features)])
+
+
 def sick() -> list[Patient]:
     """Return flows that stretch one direction and keep the volume."""
     build: dict[str, tuple[Callable[[], Case], tuple[str, ...]]] = {
@@ -133,6 +179,8 @@ def sick() -> list[Patient]:
         ),
         "affine-mixed-loud": (lambda: case(lambda: Step(12, 24, 4.0), 14, 32, 12), ("UG102", "UG201")),
         "autoregressive-loud": (lambda: case(lambda: Masked(8, 1.2), 8, 32, 8), ("UG102", "UG201", "UG204")),
+        "triangular-told": (lambda: told(lambda: Triangular(10, 0.9), 10), ()),
+        "couplings-told": (lambda: told(lambda: Coupled(8, 3.0), 8), ("UG102", "UG201")),
     }
     return [
         Patient(f"flow-{name}", "flows", seeded(make), ("UG703",), also)

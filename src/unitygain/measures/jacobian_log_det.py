@@ -9,8 +9,9 @@ from torch import nn
 
 from unitygain._case import Case
 from unitygain._registry import measure
-from unitygain._types import Profile
+from unitygain._types import Profile, Site
 from unitygain.probe.chain import chain_of
+from unitygain.probe.claims import claimed_jacobian
 from unitygain.probe.columns import Matrix, factor_of_sample
 from unitygain.probe.few import trace_few
 from unitygain.probe.invertible import declares_inverse, is_monomial, is_triangular
@@ -22,6 +23,7 @@ from unitygain.theory.volumes import least_condition
 UNIT = "ln |det J| of one sample"
 COLUMNS = ("sigma_max", "sigma_min")
 DECLARED, TRIANGULAR, VOLUME, PLAIN = "has an inverse", "triangular", "keeps volume", ""
+CLAIMED = "tells its volume"
 DENSE_SIDE = 512
 # Blocks that are looked at before a trunk without any evidence is left alone.
 GLANCE = 4
@@ -38,6 +40,8 @@ def jacobian_log_det(case: Case, record: Record) -> Profile | None:
     show that they can be inverted: their class, or the model's, has an inverse (a method, or an argument
     of forward); their Jacobian is triangular but for the order of its rows and columns, as that of a
     coupling or an autoregressive layer is; or its determinant is 1 although its singular values are not.
+    Where the trunk is none, the model as a whole counts as one block if it returns, beside a tensor of its
+    input's shape, what is ln |det J| in truth.
 
     The Jacobians are those of the first sample, of the whole batch where samples mix.
 
@@ -79,12 +83,12 @@ def jacobian_log_det(case: Case, record: Record) -> Profile | None:
         (AISTATS 2021), section 3.
     """
     if not record.blocks:
-        return None
+        return _as_a_whole(case, record)
     with trace_few(case, record) as live:
-        blocks = live.require_blocks()
-        found = _factors(case.model, blocks)
+        found = _factors(case.model, live.blocks) if live.blocks else None
         if found is None:
-            return None
+            return _as_a_whole(case, record)
+        blocks = live.blocks
         factors, labels, who = found
         stretched = _trunk(blocks, factors, int(record.facts.get("seed", 0)))
         sites, notes = tuple(block.site for block in blocks), [who, live.note]
@@ -102,6 +106,26 @@ def jacobian_log_det(case: Case, record: Record) -> Profile | None:
         labels=tuple(labels),
         facts={"dimension": float(len(factors[0])), **stretched},
         note="; ".join(filter(None, notes)),
+    )
+
+
+def _as_a_whole(case: Case, record: Record) -> Profile | None:
+    """The profile of a model whose blocks are no flow, but which tells its volume, as one block."""
+    factor = claimed_jacobian(case, record, DENSE_SIDE)
+    if factor is None:
+        return None
+    volume, n = log_det(factor), len(factor)
+    high, *_, low = map(float, np.linalg.svd(factor, compute_uv=False))
+    return Profile(
+        "jacobian_log_det",
+        UNIT,
+        sites=(Site(""),),
+        values=(volume,),
+        columns=COLUMNS,
+        rows=((high, low),),
+        labels=(CLAIMED,),
+        facts={"dimension": float(n), **_stretch(math.log(high), volume, n)},
+        note="first sample, through the whole model",
     )
 
 
@@ -160,7 +184,11 @@ def _trunk(blocks: Sequence[TracedBlock], factors: list[Matrix], seed: int) -> d
     precision = max(torch.finfo(part.dtype).eps for part in chain.parts)
     spectrum = log_singular_values(factors, sweeps=SWEEPS, precision=precision)
     volume, n = math.fsum(map(log_det, factors)), len(factors[0])
-    largest = float(spectrum.logs[0])
+    return _stretch(float(spectrum.logs[0]), volume, n)
+
+
+def _stretch(largest: float, volume: float, n: int) -> dict[str, float]:
+    """The facts of a flow with that ln σ_max and ln |det J|."""
     excess = largest - volume / n
     return {
         "log_det": volume,

@@ -22,7 +22,7 @@ from unitygain.probe.record import Record
 from unitygain.probe.segment import Fixed, Operation, Read, Segment
 from unitygain.probe.sites import makes_weight
 from unitygain.probe.trace import Gap, glance
-from unitygain.probe.trail import key
+from unitygain.probe.trail import covers, key
 from unitygain.stats import mean, rms
 from unitygain.stats.moments import row_directions, row_lengths, row_moments, row_spread, visible_keys
 
@@ -77,6 +77,7 @@ class Tape(TorchDispatchMode):
         self._now: Segment | None = None
         self._known: dict[int, tuple[StorageWeakRef, int]] = {}
         self._count = 0
+        self._part: Tensor | None = None
         self._detours = Detours()
         matrices = (p for p in model.parameters() if not is_lazy(p) and p.ndim > 1)
         self._weights = frozenset(map(key, matrices))
@@ -105,6 +106,8 @@ class Tape(TorchDispatchMode):
             return out
         if past:
             now.gap = "what enters it also goes past it, by what ran before"
+        elif any(self._lies_beside(leaf) for leaf in leaves):
+            now.gap = "it reads on in the memory of what enters it, as of the other half of a coupling"
         # Read before it runs: an in-place operation changes what its arguments are.
         taken = pytree.tree_map(self._take, (args, kwargs))
         out = func(*args, **kwargs)
@@ -157,6 +160,10 @@ class Tape(TorchDispatchMode):
         known = self._known.get(key(tensor))
         return known[1] if known is not None and not known[0].expired() else None
 
+    def _lies_beside(self, tensor: Tensor) -> bool:
+        """Whether a tensor shares the memory of what entered the block, and not its numbers."""
+        return self._value(tensor) == 0 and self._part is not None and not covers(self._part, tensor)
+
     def _mark(self, tensor: Tensor, number: int) -> None:
         # The weak reference keeps the number of the memory from being given to another.
         self._known[key(tensor)] = (StorageWeakRef(tensor.untyped_storage()), number)
@@ -202,6 +209,8 @@ class Tape(TorchDispatchMode):
             self._now.directions = float(row_directions(first, features))
         self.segments.append(self._now)
         self._mark(first, 0)
+        whole = first.untyped_storage().nbytes() == first.numel() * first.element_size()
+        self._part = None if whole else first.detach()
 
     def _turn(self, first: Tensor | None) -> None:
         """Forget the values of the block before, but for what it made of that which enters this one."""
@@ -221,7 +230,7 @@ class Tape(TorchDispatchMode):
             self._now.gap = "what leaves it does not depend on what enters it"
         else:
             self._now.exit = Read(number, tuple(first.shape), int(first.storage_offset()))
-        self._now = None
+        self._now = self._part = None
 
 
 def layout(module: nn.Module, entering: Tensor) -> tuple[int, int | None]:

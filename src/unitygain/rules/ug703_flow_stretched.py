@@ -78,12 +78,13 @@ def judge(profiles: Mapping[str, Profile]) -> Iterable[Finding]:
         return
     severity: Severity = "error" if stretch >= FATAL else "warning"
     site, most, _ = blocks[0]
+    worst = f"; no block does more than {site}, {spell(most)}x" if site.path else ""
     yield Finding(
         "UG703",
         "flow-stretched",
         severity,
         f"the flow stretches one direction {spell(stretch)}x more than its volume, |det|^(1/{dimension}) = "
-        f"{spell(math.exp(seen['log_det'] / dimension))}; no block does more than {site}, {spell(most)}x",
+        f"{spell(math.exp(seen['log_det'] / dimension))}{worst}",
         tuple(site for site, _, _ in blocks),
         "jacobian_log_det",
         stretch,
@@ -107,7 +108,16 @@ def worst_blocks(profile: Profile, dimension: int) -> list[Stretched]:
 
 
 def explain(profiles: Mapping[str, Profile], blocks: list[Stretched], stretch: float) -> Iterable[Cause]:
-    """Yield the couplings, then the maps between them, whichever stretches more in all; then the depth."""
+    """Yield the couplings, then the maps between them, whichever stretches more in all; then the depth.
+
+    Of a flow that was seen as a whole only the weights can be named.
+    """
+    if not blocks[0][0].path:
+        yield Cause(
+            "weights: as they are drawn, the couplings and the maps between them stretch the same direction; "
+            "let each start as the identity, or orthogonal"
+        )
+        return
     couplings = [block for block in blocks if block[2] and block[1] > MUCH]
     mixing = [block for block in blocks if not block[2] and block[1] > MUCH]
     found: list[tuple[float, Cause]] = []
