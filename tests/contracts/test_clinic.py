@@ -101,6 +101,7 @@ def test_the_sick_train_much_worse_than_without_their_fault(program):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 def test_nine_in_ten_of_what_another_seed_draws_are_as_sick():
     """A draw can be mild; the table's redrawn column counts the few that are."""
     mild = [program.name for program in SICK if not is_sick(program, SEED or 1)[0]]
