@@ -238,6 +238,23 @@ def test_batches_are_not_written_to():
 
 
 @pytest.mark.parametrize("how", LOOKS)
+@pytest.mark.parametrize("kind", MODELS)
+def test_copies_are_let_go_without_a_collection(kind: str, how: str):
+    """A cycle would hold a copy of the model until the next collection, and several on top of each other."""
+    build, batch = MODELS[kind]
+    subject = case(build(), batch())
+    LOOKS[how](subject)
+    gc.collect()
+    gc.disable()
+    try:
+        before = sum(issubclass(type(thing), nn.Parameter) for thing in gc.get_objects())
+        LOOKS[how](subject)
+        assert sum(issubclass(type(thing), nn.Parameter) for thing in gc.get_objects()) == before
+    finally:
+        gc.enable()
+
+
+@pytest.mark.parametrize("how", LOOKS)
 def test_nothing_is_kept_alive(how: str):
     subject = case(Tokens(), tokens())
     LOOKS[how](subject)
