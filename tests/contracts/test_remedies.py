@@ -221,7 +221,7 @@ def test_what_stands_in_for_another_needs_no_argument_and_names_remedies(remedy)
         ("swap_activation", {"of": "Sigmoid"}, "no module is a Sigmoid"),
         ("swap_activation", {"to": "Swoosh"}, "no activation 'Swoosh'"),
         ("bypass_norm", {}, "no module is a normalisation"),
-        ("open_gates", {"bias": 1.0}, "is an nn.LSTM or nn.GRU"),
+        ("open_gates", {"bias": 1.0}, "is an nn.LSTM or nn.GRU with biases; of another gate give the path"),
         ("calm_attention", {"factor": 0.5}, "no query map"),
         ("swap_loss", {"variant": "other"}, r"no variant 'other' \(declared: none\); give Case"),
     ],

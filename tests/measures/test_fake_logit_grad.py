@@ -1,5 +1,8 @@
 """fake_logit_grad against autograd written out, and what counts as a discriminator's verdict."""
 
+import functools
+from collections.abc import Callable
+
 import pytest
 import torch
 from measures.reading import measured
@@ -7,9 +10,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from zoo import games
 
+import unitygain.rules  # noqa: F401 (fills the table)
 from unitygain._case import Case, Loss
+from unitygain._registry import RULES
 from unitygain._types import Profile
-from unitygain.probe.adversary import find_discriminators
+from unitygain.probe.adversary import closed_over, find_discriminators
 from unitygain.theory.adversarial import generator_gradient
 
 BY_LOGIT = {
@@ -165,3 +170,79 @@ def _frozen(*outputs: int) -> nn.Module:
 )
 def test_a_frozen_part_that_ends_in_one_number_judges(parts, found):
     assert list(find_discriminators(nn.ModuleDict(parts))) == found
+
+
+def apart(value: float, judge_s_name: str, by_hand: Callable[[Tensor], Tensor], *, frozen: bool) -> Case:
+    """Return a generator's case whose loss closes over a discriminator, under one name or another."""
+    made, judge = games.points()
+    games.verdict(judge, value)
+    judge.double().requires_grad_(not frozen)
+    if judge_s_name == "critic":
+        critic = judge
+
+        def loss(model: nn.Module, z: Tensor) -> Tensor:
+            return by_hand(critic(model(z)))
+
+    else:
+
+        def loss(model: nn.Module, z: Tensor) -> Tensor:
+            return by_hand(judge(model(z)))
+
+    return Case(made.double(), loss, [noise()])
+
+
+def minimax(a: Tensor) -> Tensor:
+    return torch.log(1 - torch.sigmoid(a) + 1e-8).mean()
+
+
+@pytest.mark.parametrize(("name", "frozen"), [("critic", True), ("critic", False), ("judge", True)])
+def test_a_discriminator_that_the_loss_closes_over_is_found(name, frozen):
+    case = apart(-9.0, name, minimax, frozen=frozen)
+    profile = require(measured(case, "fake_logit_grad").get("fake_logit_grad"))
+    assert [str(site) for site in profile.sites] == [name]
+    inside = require(look(game(-9.0), games.saturating))
+    assert profile.values[0] == pytest.approx(inside.values[0], rel=2)
+    assert [f.code for f in RULES["UG704"].judge({"fake_logit_grad": profile})] == ["UG704"]
+
+
+@pytest.mark.parametrize(
+    "by_hand",
+    [
+        lambda a: F.softplus(-a).mean(),
+        lambda a: -a.mean(),
+        lambda a: (a - 1).square().mean(),
+        lambda a: -torch.log(torch.sigmoid(a) + 1e-8).mean(),
+    ],
+    ids=["non-saturating", "wasserstein", "least squares", "by hand"],
+)
+@pytest.mark.parametrize("value", [-9.0, 9.0])
+def test_losses_that_do_not_saturate_are_silent_beside_a_discriminator_apart(by_hand, value):
+    case = apart(value, "critic", by_hand, frozen=True)
+    profile = require(measured(case, "fake_logit_grad").get("fake_logit_grad"))
+    assert list(RULES["UG704"].judge({"fake_logit_grad": profile})) == []
+
+
+def test_what_learns_beside_the_model_without_a_name_and_what_is_shown_data_alone_judges_nothing():
+    case = apart(-9.0, "judge", minimax, frozen=False)
+    assert measured(case, "fake_logit_grad") == {}
+    critic = nn.Linear(8, 1).double().requires_grad_(False)
+    made = nn.Linear(8, 1).double()
+    distilled = Case(made, lambda m, z: (m(z) - critic(z)).square().mean(), [noise()])
+    assert measured(distilled, "fake_logit_grad") == {}
+
+
+def test_a_loss_that_is_a_part_of_a_function_or_an_object_is_looked_through():
+    critic = nn.Linear(2, 1)
+
+    def loss(model: nn.Module, z: Tensor, weight: float) -> Tensor:
+        return -weight * critic(model(z)).mean()
+
+    made = nn.Linear(8, 2)
+    assert list(closed_over(Case(made, functools.partial(loss, weight=2.0), [noise()]))) == ["critic"]
+    assert list(closed_over(Case(critic, functools.partial(loss, weight=2.0), [noise()]))) == []
+
+    class Loss:
+        def __call__(self, model: nn.Module, z: Tensor) -> Tensor:
+            return model(z).mean()
+
+    assert closed_over(Case(made, Loss(), [noise()])) == {}

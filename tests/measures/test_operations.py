@@ -268,6 +268,24 @@ def test_gates_are_sigmoids_that_multiply_another_signal() -> None:
     assert seen["act_frac_saturated"].labels == ("sigmoid", "sigmoid (output)")
 
 
+@pytest.mark.parametrize("width", [6, 16, 64])
+def test_a_gate_stays_one_where_the_signal_takes_the_memory_of_what_entered_it(width: int) -> None:
+    """What enters the sigmoid is freed, and the allocator hands its storage to what is multiplied."""
+
+    class Excited(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.value, self.gate = nn.Linear(width, width), nn.Linear(width, width)
+
+        def forward(self, x: Tensor) -> Tensor:
+            gate = torch.sigmoid(self.gate(x))
+            return x + gate * self.value(x).relu()
+
+    model = nn.Sequential(*(Excited() for _ in range(6)), nn.Linear(width, 1))
+    for _ in range(8):
+        assert len(measured(squares(model, 8, width), "gate_mean")["gate_mean"]) == 6
+
+
 def test_glu_s_second_half_is_its_gate() -> None:
     case = squares(nn.Sequential(nn.Linear(6, 8), nn.GLU(), nn.Linear(4, 1)), 8, 6)
     gate = case.model.get_submodule("0")(case.batches[0])[:, 4:].sigmoid().detach()

@@ -3,9 +3,14 @@
 import math
 
 import pytest
+import torch
+from measures.reading import measured
 from rules.profiles import judged, profile, severities
+from torch import nn
 
+import unitygain.measures  # noqa: F401 (fills the table)
 import unitygain.rules  # noqa: F401 (fills the table)
+from unitygain._case import Case
 
 NAMES = ("0.weight", "1.weight", "2.weight")
 
@@ -301,3 +306,98 @@ def test_what_makes_the_gradient_smaller_than_epsilon_comes_before_it():
     assert [cause.text.partition(":")[0] for cause in finding.causes] == ["clip", "eps"]
     [finding] = step("UG602", (1e-7, 1e-7, 1e-7), optimizer="Adam", damped=0.01)
     assert [cause.text.partition(":")[0] for cause in finding.causes] == ["eps", "learning rate"]
+
+
+@pytest.mark.parametrize(
+    ("gain", "expected"),
+    [(0.01, ["warning"]), (0.017, ["warning"]), (0.0181, []), (0.577, []), (math.nan, [])],
+)
+def test_a_weight_that_is_drawn_near_zero_counts_at_the_size_of_a_default_draw(gain, expected):
+    """A policy's last layer at a gain of 0.01 moves by 3e-4 of itself where all others stay."""
+    facts = {"optimizer": "SGD", "clipped": 1e-4}
+    ratio = profile("update_ratio", dict(zip(NAMES, (2e-6, 2e-6, 3.2e-3), strict=True)), facts=facts)
+    size = profile("param_rms", dict.fromkeys(NAMES, 0.2), labels=("float32",) * 3)
+    weights = profile(
+        "weight_gain",
+        {"0": 0.5, "1": 1.4, "2": gain},
+        facts={"like_default": 0.0, "default": math.sqrt(1 / 3)},
+    )
+    found = judged("UG602", ratio, size, weights)
+    assert severities(found) == expected
+    for finding in found:
+        assert finding.causes[0].text.startswith("clip: it leaves 0.0001 of the gradient's norm")
+        assert finding.evidence["largest ratio"] == 3.2e-3
+        assert "of what a default draw would be" in finding.message
+
+
+def actor(seed: int, rate: float, most: float, norm: float = math.inf, gain: float = 0.01) -> Case:
+    """Return a policy and a value on one trunk, orthogonal as PPO draws them, under SGD behind a clip."""
+    torch.manual_seed(seed)
+    width, depth, states = (int(torch.randint(low, high, ())) for low, high in ((16, 64), (1, 4), (4, 12)))
+    trunk: list[nn.Module] = []
+    for layer in range(depth):
+        trunk += [nn.Linear(width if layer else states, width), nn.Tanh()]
+    model = nn.ModuleDict({
+        "trunk": nn.Sequential(*trunk),
+        "policy": nn.Linear(width, 4),
+        "value": nn.Linear(width, 1),
+    })
+    for name, weight in model.named_parameters():
+        if weight.ndim > 1:
+            nn.init.orthogonal_(weight, {"policy": gain, "value": 1.0}.get(name.partition(".")[0], 2**0.5))
+
+    def loss(m, batch):
+        s, a, advantage, value = batch
+        h = m["trunk"](s)
+        picked = m["policy"](h).log_softmax(-1).gather(1, a[:, None]).squeeze(1)
+        return (m["value"](h).squeeze(1) - value).square().mean() - (advantage * picked).mean()
+
+    def clip(parameters):
+        parameters = list(parameters)
+        nn.utils.clip_grad_norm_(parameters, norm)
+        nn.utils.clip_grad_value_(parameters, most)
+
+    batch = (torch.randn(64, states), torch.randint(4, (64,)), torch.randn(64), torch.randn(64))
+    return Case(model, loss, [batch], lambda p: torch.optim.SGD(p, rate, momentum=0.9), clip=clip)
+
+
+STEP = ("update_ratio", "param_rms", "param_grad_rms", "loss_value", "weight_gain")
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize(("most", "norm"), [(1e-6, math.inf), (8e-6, math.inf), (math.inf, 1e-5)])
+def test_a_clip_at_next_to_nothing_is_told_though_a_policy_s_small_head_moves(seed, most, norm):
+    case = actor(seed, 0.05, most, norm)
+    [finding] = judged("UG602", *measured(case, *STEP).values())
+    assert finding.causes[0].text.startswith("clip: it leaves ")
+    assert finding.value < 1e-5
+
+
+@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize(
+    ("rate", "most", "norm", "gain"),
+    [
+        (0.05, 0.5, math.inf, 0.01),
+        (3e-4, math.inf, 0.5, 0.01),  # PPO's own numbers
+        (0.05, 1e-2, math.inf, 0.01),
+        (0.01, math.inf, 0.05, 1e-3),
+        (1e-3, math.inf, 40.0, 1e-4),
+        (0.05, 0.5, math.inf, 1.0),
+    ],
+)
+def test_clips_of_agents_that_learn_are_not_told(seed, rate, most, norm, gain):
+    assert judged("UG602", *measured(actor(seed, rate, most, norm, gain), *STEP).values()) == []
+
+
+def test_a_small_head_that_learns_is_not_overlooked():
+    """A new head at a gain of 0.01 on a trunk at a ten thousandth of its rate: it alone is to move."""
+    case = actor(1, 0.1, math.inf)
+
+    def two_rates(model):
+        trunk = {"params": model["trunk"].parameters(), "lr": 1e-6}
+        return torch.optim.SGD(
+            [trunk, {"params": [*model["policy"].parameters(), *model["value"].parameters()]}], 0.1
+        )
+
+    case.optimizer = two_rates(case.model)
+    assert judged("UG602", *measured(case, *STEP).values()) == []

@@ -28,7 +28,9 @@ def decay_ratio(case: Case, record: Record) -> Profile | None:
 
     Coupled decay adds λθ to the gradient, clipped as the case declares, and the optimizer follows the sum:
     the ratio is λ·rms(θ)/rms(g). Decoupled decay takes η·λ of the weight beside a step that has the size η in
-    every entry: the ratio is λ·rms(θ). Parameters of one dimension, biases and scales of norms, are left out.
+    every entry: the ratio is λ·rms(θ). Parameters of one dimension, biases and scales of norms, are left out,
+    and so are embeddings of one column, which are the biases of what they look up, and weights that are all
+    zero, of which there is nothing to decay.
 
     Cost: one reduction of each weight and gradient; with a clip, a copy of the model. No side effects.
 
@@ -37,8 +39,8 @@ def decay_ratio(case: Case, record: Record) -> Profile | None:
         record: Not used.
 
     Returns:
-        One value per trainable weight of two or more dimensions that the optimizer holds and that has a
-        gradient other than zero, in the model's order; 0 where nothing decays. Labels: ``coupled``,
+        One value per trainable weight of two or more dimensions that the optimizer holds, that is not zero
+        and has a gradient other than zero, in the model's order; 0 where nothing decays. Labels: ``coupled``,
         ``decoupled``, ``none``. Column ``per_step``: what the decay alone takes off the weight in one step
         at the declared rate, as a fraction of it, momentum built up: η·λ/(1 - μ) in SGD, η·λ in AdamW,
         η·λ/sqrt(rms(g)² + λ²·rms(θ)²) where Adam divides the sum by its own size. Facts: ``optimizer``,
@@ -73,10 +75,13 @@ def decay_ratio(case: Case, record: Record) -> Profile | None:
         return None
     held = {id(p): (group, kind) for group, kind in zip(groups, kinds, strict=True) for p in group["params"]}
     sizes = _gradients(case)
+    offsets = {id(table.weight) for table in case.model.modules() if _looks_up_biases(table)}
     found: dict[Site, tuple[float, float, str]] = {}
     for path, weight in case.model.named_parameters():
         size = sizes.get(path, 0.0)
-        if id(weight) in held and weight.requires_grad and weight.ndim > 1 and size > 0:
+        if id(weight) not in held or id(weight) in offsets or not weight.requires_grad or weight.ndim < 2:
+            continue
+        if size > 0 and float(rms(weight)) > 0:
             found[Site(path)] = _read(weight, size, *held[id(weight)])
     if not found:
         return None
@@ -92,8 +97,13 @@ def decay_ratio(case: Case, record: Record) -> Profile | None:
         rows=tuple((taken,) for _, taken, _ in found.values()),
         labels=tuple(label for _, _, label in found.values()),
         facts=facts,
-        note="parameters of one dimension are left out, and weights without a gradient",
+        note="biases, norms' scales, weights of zeros and weights without a gradient are left out",
     )
+
+
+def _looks_up_biases(module: nn.Module) -> bool:
+    """Whether a module is a table of one number per row: a bias of users, items or words."""
+    return isinstance(module, (nn.Embedding, nn.EmbeddingBag)) and module.embedding_dim == 1
 
 
 def _kind(name: str, group: Mapping[str, Any]) -> str:

@@ -10,7 +10,7 @@ from torch import Tensor
 from unitygain._case import Case
 from unitygain._registry import measure
 from unitygain._types import Profile
-from unitygain.probe.adversary import Verdict, find_discriminators, judged, pull
+from unitygain.probe.adversary import Verdict, closed_over, find_discriminators, judged, pull
 from unitygain.probe.record import Record
 from unitygain.stats import norm
 from unitygain.theory.adversarial import generator_gradient
@@ -29,8 +29,9 @@ def fake_logit_grad(case: Case, record: Record) -> Profile | None:
     so that its weight and its reduction cancel.
 
     A discriminator is a part of the model that is called so (discriminator, critic, disc, netD, D) by its
-    name or class, or else a frozen part that ends in one number beside parts that learn; it counts where it
-    is shown what trained parts outside of it made. Its logits are the output of its last layer, before a
+    name or class, or else a frozen part that ends in one number beside parts that learn; where the model has
+    none, a module that the loss function names, by the name it has there. It counts where it is shown what
+    trained parts outside of it made. Its logits are the output of its last layer, before a
     sigmoid.
 
     Cost: two forward passes, a backward pass through the discriminator, two from the loss to its logits.
@@ -67,7 +68,7 @@ def fake_logit_grad(case: Case, record: Record) -> Profile | None:
         I. Goodfellow et al., "Generative adversarial nets" (2014), section 3. M. Arjovsky, L. Bottou,
         "Towards principled methods for training generative adversarial networks" (2017), section 2.
     """
-    if not find_discriminators(case.model):
+    if not find_discriminators(case.model, closed_over(case)):
         return None
     with judged(case, record, undecided=True) as (loss, verdicts):
         undecided = [_total(pull(loss, one.logits)[0]) for one in verdicts]

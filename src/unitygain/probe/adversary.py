@@ -1,6 +1,8 @@
 """The discriminator of a model that holds one, and its logits of what the rest of the model made."""
 
-from collections.abc import Callable, Iterator
+import functools
+import inspect
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -79,10 +81,17 @@ class _Watch:
             found.detach().zero_()
 
 
-def find_discriminators(model: nn.Module) -> dict[str, nn.Module]:
+def find_discriminators(
+    model: nn.Module, beside: Mapping[str, nn.Module] | None = None
+) -> dict[str, nn.Module]:
     """Return the parts of the model that are called a discriminator or critic, or judge like one, by path.
 
-    Like one judges a frozen part beside parts that learn, whose last layer puts out one number.
+    Like one judges a frozen part beside parts that learn, whose last layer puts out one number. Where the
+    model has none, modules beside it are asked in the same way.
+
+    Args:
+        model: The model.
+        beside: Modules that the loss uses and that are no part of the model, by name.
 
     Example:
         >>> model = nn.ModuleDict({"generator": nn.Linear(2, 2), "critic": nn.Linear(2, 1)})
@@ -97,7 +106,35 @@ def find_discriminators(model: nn.Module) -> dict[str, nn.Module]:
         inside = any(path.startswith(f"{above}.") for above in frozen)
         if path and not inside and is_frozen(module) and _ends_in_one(module):
             frozen[path] = module
-    return frozen
+    if frozen or not beside:
+        return frozen
+    called = {name: module for name, module in beside.items() if _called_so(name, module)}
+    return called or {n: module for n, module in beside.items() if is_frozen(module) and _ends_in_one(module)}
+
+
+def closed_over(case: Case) -> dict[str, nn.Module]:
+    """Return the modules that the loss names, in closures and globals, and that are no part of the model.
+
+    Example:
+        >>> critic = nn.Linear(2, 1)
+        >>> case = Case(nn.Linear(2, 2), loss=lambda m, x: -critic(m(x)).mean(), data=[torch.ones(4, 2)])
+        >>> list(closed_over(case))
+        ['critic']
+    """
+    loss: Any = case.loss
+    while isinstance(loss, functools.partial):
+        loss = loss.func
+    try:
+        seen = inspect.getclosurevars(loss)
+    except (TypeError, ValueError):
+        # No function of Python's: a builtin or an object that is called.
+        return {}
+    parts = set(case.model.modules())
+    return {
+        name: value
+        for name, value in {**seen.globals, **seen.nonlocals}.items()
+        if isinstance(value, nn.Module) and value not in parts
+    }
 
 
 def is_frozen(module: nn.Module) -> bool:
@@ -130,7 +167,7 @@ def judged(case: Case, record: Record, *, undecided: bool = False) -> Iterator[t
     Side effects:
         As `trace`; the graph is held while the context is open.
     """
-    chosen = find_discriminators(case.model)
+    chosen = find_discriminators(case.model, closed_over(case))
     hooks, watch = Hooks(), _Watch(undecided)
     inside = {id(leaf): leaf for module in chosen.values() for leaf in module.modules() if is_logit(leaf)}
     judges = {id(parameter) for module in chosen.values() for parameter in module.parameters()}

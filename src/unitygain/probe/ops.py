@@ -19,7 +19,7 @@ from unitygain.probe.leaves import in_backward, observable, unwrap
 from unitygain.probe.ledger import dtype_name
 from unitygain.probe.record import Place, Record
 from unitygain.probe.sites import Call, Select, holds_weight, selects
-from unitygain.probe.trail import Origin, Seen, Trail, key
+from unitygain.probe.trail import Memory, Origin, Seen, Trail, is_at, key, refer
 from unitygain.stats import frac_dead, mean
 from unitygain.stats.operations import frac_closed, slopes, softmax_logits
 
@@ -101,7 +101,7 @@ class Watch(TorchDispatchMode):
         if call is not None and name not in _FREE:
             self._counts[call] += 1
         bent = self._bend(name, args, kwargs)
-        source = key(args[0]) if args else 0
+        source = refer(args[0]) if args else None
         out = func(*args, **kwargs)
         if bent is not None:
             self._activation(name, bent, source, out)
@@ -164,7 +164,7 @@ class Watch(TorchDispatchMode):
         certain = not torch.is_grad_enabled() and name not in AMBIGUOUS
         return slope(name, args, kwargs) if args[0].numel() and (args[0].requires_grad or certain) else None
 
-    def _activation(self, name: str, bent: Slope, source: int, out: Any) -> None:
+    def _activation(self, name: str, bent: Slope, source: Memory, out: Any) -> None:
         out = out[0] if isinstance(out, tuple) else out
         seen = self.add("activation", name, out, arguments=bent.arguments)
         self._describe(seen, bent, out)
@@ -238,14 +238,14 @@ class Watch(TorchDispatchMode):
             return
         # A loss that multiplies the model's output makes no gate of it, nor does x·sigmoid(x).
         inside = self._innermost() is not None and other.numel() > 1
-        if origin.seen.operation == "sigmoid" and inside and key(other) != origin.source:
+        if origin.seen.operation == "sigmoid" and inside and not is_at(origin.source, other):
             origin.seen.signal = "gate"
         self._carry(out, origin)
 
     def _carry(self, out: Any, origin: Origin) -> None:
         first = out[0] if isinstance(out, tuple) else out
         if isinstance(first, Tensor) and self.trail.origin(first) is None:
-            self.trail.mark(first, dataclasses.replace(origin, source=0))
+            self.trail.mark(first, dataclasses.replace(origin, source=None))
 
     def _is_parameter(self, tensor: Tensor) -> bool:
         call = self._innermost()

@@ -9,6 +9,9 @@ from torch.multiprocessing.reductions import StorageWeakRef
 
 from unitygain.probe.sites import Call
 
+# A tensor's memory, which may be freed; None where there is none.
+Memory = StorageWeakRef | None
+
 
 @dataclass(eq=False)
 class Seen:
@@ -46,13 +49,13 @@ class Origin:
     Args:
         kind: ``softmax``, ``activation`` or ``log_probability``.
         seen: The operation that made it, if it is reported.
-        source: Key of the memory that the operation read.
+        source: The memory that the operation read; by a reference, so that its number is not given again.
         facts: What is to be known further on.
     """
 
     kind: str
     seen: Seen | None = None
-    source: int = 0
+    source: Memory = None
     facts: dict[str, Any] = field(default_factory=dict)
 
 
@@ -73,6 +76,17 @@ class Trail:
         """Return where the content of a tensor comes from, if that is known."""
         entry = self._known.get(key(value))
         return entry[1] if entry is not None and not entry[0].expired() else None
+
+
+def refer(value: Any) -> Memory:
+    """Return a reference to the memory of a tensor, which does not keep it; None for anything else."""
+    storage = _storage(value)
+    return None if storage is None else StorageWeakRef(storage)
+
+
+def is_at(memory: Memory, value: Any) -> bool:
+    """Whether a tensor lives in the memory that is referred to."""
+    return memory is not None and memory.cdata == key(value)
 
 
 def key(value: Any) -> int:

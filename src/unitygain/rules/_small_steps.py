@@ -81,7 +81,7 @@ def judge_rounding(updates: Updates, profiles: Mapping[str, Profile], dtype: str
 def judge_epsilon(updates: Updates, profiles: Mapping[str, Profile]) -> Finding | None:
     """Say where an adaptive optimizer's step is a small part of what its rate promises, and short."""
     left = read_fact(profiles, "damped")
-    if not (left < DAMPED and updates.ratio < USUAL and updates.largest < 10 * USUAL):
+    if not (left < DAMPED and updates.ratio < USUAL and updates.most < 10 * USUAL):
         return None
     gradients = profiles.get("param_grad_rms")
     sizes = [value for _, value in gradients.finite()] if gradients else []

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from unitygain._types import Cause, Profile, Site
 from unitygain.rules._losses import reduction, target_spread
 from unitygain.rules._numbers import spell
-from unitygain.rules._parameters import is_bias
+from unitygain.rules._parameters import is_bias, owner
 
 # Optimizers whose first step has about the size of the learning rate in every entry, whatever the gradient.
 BY_SIGN = frozenset([
@@ -38,6 +38,8 @@ class Updates:
         middle: The weight with the (lower) median ratio.
         ratio: Its ratio.
         largest: The largest ratio of all.
+        most: The largest where a weight that was drawn near zero counts as if it had PyTorch's default size:
+            a policy's last layer at a gain of 0.01 moves by a hundredth of itself and still says nothing.
         count: How many weights were read.
         left_out: How many parameters were not: biases, and weights that are zero.
         by_sign: Whether the step has one size in all entries, as Adam's first one.
@@ -46,9 +48,15 @@ class Updates:
     middle: Site
     ratio: float
     largest: float
+    most: float
     count: int
     left_out: int
     by_sign: bool
+
+    @property
+    def held_against(self) -> str:
+        """Say what the largest ratio is over, where that is not the weight itself."""
+        return "" if self.most == self.largest else " of what a default draw would be"
 
     @property
     def coverage(self) -> str:
@@ -71,7 +79,18 @@ def read_updates(profiles: Mapping[str, Profile]) -> Updates | None:
     alike = len(steps) >= 3 and max(steps) <= SAME_SIZE * min(steps)
     named = str(profile.facts.get("optimizer", "")) in BY_SIGN
     left_out = len(profile) - len(read)
-    return Updates(middle, ratio, ordered[-1][0], len(read), left_out, named or alike)
+    drawn = _shares_of_draw(profiles)
+    most = max(value * drawn.get(site.path, drawn.get(owner(site), 1.0)) for value, site in read)
+    return Updates(middle, ratio, ordered[-1][0], most, len(read), left_out, named or alike)
+
+
+def _shares_of_draw(profiles: Mapping[str, Profile]) -> dict[str, float]:
+    """Return the gains of weights below PyTorch's default draw over that, by module or parameter."""
+    weights = profiles.get("weight_gain")
+    if weights is None:
+        return {}
+    default = float(weights.facts.get("default", math.nan))
+    return {site.path: value / default for site, value in weights.finite() if 0 < value < default}
 
 
 def read_fact(profiles: Mapping[str, Profile], name: str) -> float:

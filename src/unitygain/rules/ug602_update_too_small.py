@@ -3,7 +3,9 @@
 What it sees:
     The median over weight tensors of rms(update)/rms(weight) below 1e-6, and no weight above 1e-5: nothing
     moves. The update is the one that the declared optimizer really makes in its first step, rounding
-    included. Biases and weights that start at zero are left out. Where a part of the model moves and
+    included. Biases and weights that start at zero are left out, and a weight that is drawn near zero, such
+    as a policy's last layer at a gain of 0.01, is held against the size of PyTorch's default draw: it moves
+    by a thousandth of itself long before it says anything. Where a part of the model moves and
     another does not, the gradient differs, not the step: that is UG101 or UG603. Both limits are ten times as
     high where the step has one size in every entry (Adam and its relatives), where the trunk's weights still
     look like a random draw, so that there is nothing to polish, where the case's clip leaves less than a
@@ -127,7 +129,7 @@ def judge(profiles: Mapping[str, Profile]) -> Iterator[Finding]:
         severity="warning",
         message=(
             f"the first optimizer step changes the median weight by {spell(updates.ratio)} of its own rms, "
-            f"and none by more than {spell(updates.largest)}: nothing is learnt"
+            f"and none by more than {spell(updates.most)}{updates.held_against}: nothing is learnt"
         ),
         sites=(updates.middle,),
         quantity="update_ratio",
@@ -135,7 +137,11 @@ def judge(profiles: Mapping[str, Profile]) -> Iterator[Finding]:
         unit=profiles["update_ratio"].unit,
         threshold=_limit(updates, profiles),
         causes=tuple(_causes(updates, profiles)),
-        evidence={"largest ratio": updates.largest, "read": updates.coverage},
+        evidence={
+            "largest ratio": updates.largest,
+            "largest ratio to a draw": updates.most,
+            "read": updates.coverage,
+        },
         fix="raise lr until the ratio of update to weight is about 1e-3",
     )
 
@@ -152,7 +158,7 @@ def _limit(updates: Updates, profiles: Mapping[str, Profile]) -> float:
 def _too_small(updates: Updates, profiles: Mapping[str, Profile]) -> bool:
     limit = _limit(updates, profiles)
     moves = MOVES_DRAWN if limit == LIMIT_DRAWN else MOVES
-    return updates.ratio < limit and updates.largest < moves * limit
+    return updates.ratio < limit and updates.most < moves * limit
 
 
 def _dtype(updates: Updates, profiles: Mapping[str, Profile]) -> str:

@@ -1,7 +1,8 @@
 """UG609: weight decay outweighs the gradient.
 
 What it sees:
-    Over the weights (biases and scales of norms are left out) the rms of the weight decay's term over that
+    Over the weights (biases, also those that an embedding of one column looks up, scales of norms and
+    weights that start at zero are left out) the rms of the weight decay's term over that
     of the gradient's: the median above 2, the smallest above 0.03, the geometric mean of these two above a
     half, while one step of decay takes more than 0.002 of the median weight. Coupled decay (SGD, Adam) is
     held against the gradient that it is added to, decoupled decay (AdamW) against a step of the size of the
@@ -106,7 +107,7 @@ def judge(profiles: Mapping[str, Profile]) -> Iterator[Finding]:
         evidence={
             "taken per step": taken,
             "smallest ratio": least,
-            "read": f"{len(read)} weights read; parameters of one dimension left out",
+            "read": f"{len(read)} weights read; biases, norms and weights of zeros left out",
         },
         fix=_fix(profile, pull),
     )

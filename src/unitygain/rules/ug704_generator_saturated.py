@@ -3,7 +3,8 @@
 What it sees:
     The gradient of the loss at the discriminator's logits of generated samples, over what a discriminator
     that knows nothing (logits of 0) would give: 0.01 or less, while the loss bends down there, so that it is
-    flat at its worst end and not because it is satisfied. Below 0.0001 it is an error.
+    flat at its worst end and not because it is satisfied. Below 0.0001 it is an error. The discriminator is a
+    part of the model, or a module that the loss function closes over.
 
 Why it matters:
     log(1 - D) has the slope D: the better the discriminator knows the fakes, the less the generator learns
