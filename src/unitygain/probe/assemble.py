@@ -62,6 +62,12 @@ class Sighting:
 
         return once
 
+    def forget(self) -> None:
+        """Part the calls, which name each other and their modules: only a collection would free the model."""
+        for call in self.calls:
+            call.parent = None
+            call.children.clear()
+
 
 def assemble(model: nn.Module, sighting: Sighting, ledger: Ledger, wanted: Wanted, select: Select) -> Record:
     """Return the Record of a sighting; reads the parameters and their gradients as they are."""

@@ -89,8 +89,7 @@ class Probe:
         self._waiting: dict[int, tuple[Tensor, int]] = {}
         inside = {signal: names for signal, names in self._wanted.items() if signal in OPERATIONS}
         self._flow = Flow(self._hooks) if self._wanted.get("flow") else None
-        # Not through the probe, which would hold its watch and be held by it.
-        stack = self._stack
+        stack = self._stack  # Not the probe, which holds its watch.
         self._watch = Watch(inside, lambda: stack[-1] if stack else None) if inside else None
 
     def __enter__(self) -> "Probe":
@@ -147,10 +146,7 @@ class Probe:
 
     def forget(self) -> None:
         """Let go of the model, and of the graph, which must have no other holder (see `Flow.forget`)."""
-        # Calls name each other and their modules: only a collection would free the model.
-        for call in self._sighting.calls:
-            call.parent = None
-            call.children.clear()
+        self._sighting.forget()
         if self._flow is not None:
             self._flow.forget()
 
@@ -170,8 +166,7 @@ class Probe:
         def enter(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
             if in_backward():
                 return None
-            outermost = not self._stack
-            replaced = None
+            outermost, replaced = not self._stack, None
             given = [observable(t) and t.is_leaf for t in pytree.tree_leaves((args, kwargs))]
             if outermost and self._inputs and torch.is_grad_enabled():
                 args, kwargs = replaced = lifted(args, kwargs)
@@ -244,11 +239,10 @@ class Probe:
         """The floating leaves of an output by key; others are noted as skipped."""
         leaves = [(pytree.keystr(key), value) for key, value in pytree.tree_leaves_with_path(unwrap(output))]
         for key, value in leaves:
+            name = " ".join(["output", *filter(None, [key]), "of", path or "(model)"])
             if isinstance(value, Tensor) and not observable(value):
-                name = f"output {key} of {path or '(model)'}" if key else f"output of {path or '(model)'}"
                 self._sighting.skipped[name] = f"dtype {dtype_name(value)} has no gradient"
             elif value is not None and not isinstance(value, (Tensor, int, float, bool, str)):
-                name = f"output {key} of {path or '(model)'}" if key else f"output of {path or '(model)'}"
                 self._sighting.skipped[name] = f"a {type(value).__name__} is not searched for tensors"
         return [(key, value) for key, value in leaves if observable(value)]
 

@@ -1,4 +1,4 @@
-"""Kept aside once: generators, flows, agents, graphs, recommenders and physics, sick or healthy."""
+"""Kept aside once: generators, flows, policies, graphs, recommenders and physics, sick or healthy."""
 
 import copy
 import itertools
@@ -267,7 +267,7 @@ def visits(dice: Dice, sick: bool) -> Case:
     )
 
 
-class Agent(nn.Module):
+class Actor(nn.Module):
     """A trunk with a policy and a value."""
 
     def __init__(self, states: int, actions: int, width: int) -> None:
@@ -318,7 +318,7 @@ def tight_clip(dice: Dice, sick: bool) -> Case:
         nn.utils.clip_grad_value_(parameters, most)
 
     data = in_parts(rollout(states, actions))
-    return Case(lambda: Agent(states, actions, width), loss, data, sgd(rate, momentum=0.9), clip=clip)
+    return Case(lambda: Actor(states, actions, width), loss, data, sgd(rate, momentum=0.9), clip=clip)
 
 
 @dataclass
@@ -817,7 +817,7 @@ def ppo(dice: Dice, sick: bool) -> Case:
     def clip(parameters: Any) -> Tensor:
         return nn.utils.clip_grad_norm_(parameters, 0.5)
 
-    return Case(lambda: Agent(states, actions, width), loss, in_parts(roll), adam(2e-3, eps=1e-5), clip=clip)
+    return Case(lambda: Actor(states, actions, width), loss, in_parts(roll), adam(2e-3, eps=1e-5), clip=clip)
 
 
 class GCNII(nn.Module):
