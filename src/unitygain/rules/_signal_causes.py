@@ -48,7 +48,7 @@ def blame_signal(profiles: Mapping[str, Profile], ceiling: float) -> Iterator[Ca
         ceiling: The finding's value below which the loss starts well.
     """
     outputs = profiles["act_rms"].finite() if "act_rms" in profiles else ()
-    entering = enters(profiles)
+    entering = enters(profiles) if outputs else {}
     if not outputs or not entering.get(outputs[-1][0], (0.0, math.inf))[0] >= LARGE:
         return
     head = outputs[-1][0]
