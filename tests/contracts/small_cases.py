@@ -282,8 +282,26 @@ def resting() -> Case:
     return _case(model.eval(), torch.randn(BATCH, 4))
 
 
+class Routed(nn.Module):
+    """Experts whose outputs a softmax over a router's logits weighs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.router = nn.Linear(8, 3)
+        self.experts = nn.ModuleList(nn.Linear(8, 5) for _ in range(3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        said = torch.stack([expert(x) for expert in self.experts], 1)
+        return (self.router(x).softmax(-1)[..., None] * said).sum(1)
+
+
+def routed() -> Case:
+    """A router over experts."""
+    return _case(Routed(), torch.randn(BATCH, 8))
+
+
 HEALTHY: dict[str, Callable[[], Case]] = {
     make.__name__: make for make in (mlp, cnn, rnn, lstm, attention, residual, flow, game, denoiser)
 }
-APART = (broken, narrow, zeroed, unlisted, frozen, circuit, looks, stepped, resting)
+APART = (broken, narrow, zeroed, unlisted, frozen, circuit, looks, stepped, resting, routed)
 EVERY: dict[str, Callable[[], Case]] = HEALTHY | {make.__name__: make for make in APART}

@@ -95,7 +95,7 @@ def parts(skip: float, normalisation: float) -> dict[str, Profile]:
         (0.5, 0.5, "pre_norm"),
         (1.0, 0.5, "scale_branch"),
         (0.97, 0.97, "scale_branch"),
-        (math.nan, 0.5, "scale_branch"),
+        (math.nan, 0.5, "add_residual"),
         (0.5, 1.0, "scale_branch"),
     ],
     ids=["Post-LN", "Pre-LN", "branches that are small", "no skip path", "a scaled skip path"],
@@ -106,7 +106,8 @@ def test_norms_that_the_skip_path_passes_through_are_blamed_before_attention(ski
     spread = profile("attention_entropy", *[0.99] * 5, sites=inside)
     (finding,) = ug205.judge(cosine | spread | parts(skip, normalisation))
     assert finding.causes[0].remedy == remedy
-    assert "scale_branch" in [cause.remedy for cause in finding.causes]
+    # A branch that is no branch is not scaled.
+    assert ("scale_branch" in [cause.remedy for cause in finding.causes]) is (remedy != "add_residual")
 
 
 def test_what_a_discriminator_finds_alike_is_no_collapse():

@@ -54,6 +54,7 @@ from unitygain.measures.phase_point import phase_point as phase_point
 from unitygain.measures.predicted_gain import predicted_gain as predicted_gain
 from unitygain.measures.rms_gain import rms_gain as rms_gain
 from unitygain.measures.sample_mixing import sample_mixing as sample_mixing
+from unitygain.measures.softmax_logit_absmax import softmax_logit_absmax as softmax_logit_absmax
 from unitygain.measures.time_grad_rms import time_grad_rms as time_grad_rms
 from unitygain.measures.timestep_grad_share import timestep_grad_share as timestep_grad_share
 from unitygain.measures.token_cosine import token_cosine as token_cosine

@@ -38,7 +38,7 @@ from unitygain.remedies._snapshot import Undo, keep
 SHORTCUTS = ("downsample", "shortcut", "skip")
 
 
-@remedy(treats=("UG102", "UG201", "UG205", "UG605", "UG703"), changes="initial weights")
+@remedy(treats=("UG102", "UG201", "UG205", "UG402", "UG605", "UG703"), changes="initial weights")
 def scale_branch(case: Case, *, sites: Select, factor: float) -> Undo:
     """Multiply weight and bias of the last linear map inside every chosen module by `factor`.
 

@@ -41,7 +41,9 @@ class _Entered(Exception):
     """The model was called: stops the pass before it begins."""
 
 
-@remedy(treats=("UG203", "UG204", "UG206", "UG601", "UG605", "UG607", "UG701", "UG702"), changes="data")
+@remedy(
+    treats=("UG103", "UG203", "UG204", "UG206", "UG601", "UG605", "UG607", "UG701", "UG702"), changes="data"
+)
 def unit_inputs(case: Case) -> Undo:
     """Standardise what enters the model.
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from unitygain._types import Cause, Finding, Profile
 from unitygain.rules._depth_causes import explain_depth
 from unitygain.rules._numbers import spell
+from unitygain.rules._signal_causes import blame_signal
 from unitygain.rules._trend import read_trend
 
 # Mean squares: outputs of seven times the targets, beside which what is to be learnt is two per cent of what
@@ -65,6 +66,8 @@ def _causes(profiles: Mapping[str, Profile], output: float, limit: float) -> Ite
             "of their fan-in), or a loop whose steps are too long"
         )
         return
+    if not inputs > LARGE_INPUT:
+        yield from blame_signal(profiles, limit)
     last, head = sizes[-1]
     if last > EXPLAINS * output and labels.get(head) == "Linear":
         yield Cause(

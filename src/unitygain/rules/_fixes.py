@@ -20,6 +20,7 @@ DRAWN = "nn.init.kaiming_normal_(model.get_submodule({path!r}).weight)  # and so
 BRANCHES = "x = x + {factor} * branch(x)  # 1 / sqrt(2 * number of blocks), in every block"
 BIASES = "nn.init.zeros_(model.get_submodule({path!r}).bias)"
 NORM = "x = x + block(x)  # give each block with a norm a skip path"
+SKIP = "x = x + block(x) / n_blocks**0.5  # in every block whose output has the shape of its input"
 PRE_NORM = "x = x + branch(norm(x))  # in the place of x = norm(x + branch(x)); a last norm before the head"
 ACTIVATION = "nn.{to}()  # in the place of nn.{of}()"
 INPUTS = "inputs = (inputs - inputs.mean()) / inputs.std()  # mean and spread of the training data"
@@ -40,6 +41,7 @@ def suggest(causes: Sequence[Cause]) -> str:
         "zero_biases": BIASES,
         "bypass_norm": NORM,
         "pre_norm": PRE_NORM,
+        "add_residual": SKIP,
         "swap_activation": ACTIVATION,
         "unit_inputs": INPUTS,
         "activation_init": DRAWN,

@@ -1,10 +1,16 @@
-"""Why one block's gain is far from that of the others: its weights, or an activation that is flat or dead."""
+"""Why one block's gain is far from the others': weights, a saturated softmax, a flat or dead activation."""
 
 from collections.abc import Iterable, Mapping
 
 from unitygain._types import Cause, Profile, Site
 from unitygain.rules._layers import read_layers, within
-from unitygain.rules._numbers import median, spell, to_db
+from unitygain.rules._numbers import from_db, median, spell, to_db
+from unitygain.rules._places import FAR_DB
+
+# Logits that a softmax turns into a choice: one entry has all but all of its row, p(1 - p) is small, and by
+# logits that no usual draw makes of unit signals.
+CHOSEN, LOUD_LOGITS = 0.1, 30.0
+LARGE_INPUT = 10.0
 
 
 def explain_place(
@@ -27,9 +33,37 @@ def explain_place(
                     (usual / 3, 3 * usual),
                 )
             )
+    if gain < usual:
+        causes.extend(_chosen(profiles, site, usual))
     causes.extend(_flat(profiles, site, usual))
     text = f"block: no weight or activation of it is far enough from the others' to explain {spell(gain)}x"
     return tuple(causes) or (Cause(text),)
+
+
+def _chosen(profiles: Mapping[str, Profile], site: Site, usual: float) -> Iterable[Cause]:
+    """Yield a softmax that reads what the block makes and chooses one entry: no gradient comes through it."""
+    profile = profiles.get("softmax_logit_absmax")
+    # Attention inside a block that holds its maps is no end of the way: values go past the choice.
+    alone = len(read_layers(profiles, (site,))) <= 1
+    for softmax, label, (logits, entropy) in (
+        zip(profile.sites, profile.labels, profile.rows, strict=True) if profile else ()
+    ):
+        behind = alone or not within(softmax.path, site.path)
+        if not (behind and within(label, site.path) and logits >= LOUD_LOGITS and entropy <= CHOSEN):
+            continue
+        text = (
+            f"softmax: the logits that it gets from {label} reach {spell(logits)}, so that it chooses one "
+            f"entry alone (entropy {spell(entropy)} of its maximum) and its slope p(1 - p) lets next to no "
+            "gradient back"
+        )
+        inputs = profiles.get("input_rms")
+        size = max((value for _, value in inputs.finite()), default=0.0) if inputs else 0.0
+        if size > LARGE_INPUT:
+            text += f"; an input of rms {spell(size)} makes them"
+            near = (usual / from_db(FAR_DB), usual * from_db(FAR_DB))
+            yield Cause(text, "unit_inputs", predicted=near)
+        else:
+            yield Cause(f"{text}; divide the logits by their size, or normalise what the layer reads")
 
 
 def _flat(profiles: Mapping[str, Profile], site: Site, usual: float) -> Iterable[Cause]:

@@ -11,6 +11,7 @@ from typing import Any
 from unitygain._types import Cause, Profile, Site
 from unitygain.rules._layers import read_layers, within
 from unitygain.rules._numbers import from_db, median, spell, to_db
+from unitygain.rules._residual_steps import blame_full_steps
 
 LEAST = 8
 # How far a gradient must have fallen before it counts as lost on the way rather than masked.
@@ -189,7 +190,9 @@ def _suspect(profiles: Mapping[str, Profile], passage: Passage, slope: float) ->
             {"sites": (site.path,), "gain": 1.0, "only": "weight_hh*"},
             (min(moved, 0.0) + LOOSE_LOW, max(moved, 0.0) + LOOSE_HIGH),
         )
-    yield from _bare_layers(profiles, site, slope)
+    # Beside an identity the weights' gain is not that of a step.
+    added = tuple(blame_full_steps(profiles, slope, passage.steps))
+    yield from added or _bare_layers(profiles, site, slope)
     if not site.path:
         yield Cause(
             f"recurrence: the model's own loop passes {spell(from_db(slope))}x per step back; its recurrent "

@@ -19,11 +19,13 @@ When it is a false alarm:
 
 Remedies:
     Give the block the initialisation of the others; look at its activation; look for a scale that was left
-    in by mistake.
+    in by mistake. Where a softmax behind it, as a router's, has chosen one entry: unit_inputs for what the
+    router reads, or smaller logits.
 
 References:
     Glorot and Bengio, "Understanding the difficulty of training deep feedforward neural networks" (AISTATS
-    2010), section 3, on single saturated layers.
+    2010), section 3, on single saturated layers. Zoph et al., "ST-MoE: Designing Stable and Transferable
+    Sparse Expert Models" (2022), section 3.2, on the logits of routers.
 
 A firing example:
     >>> from unitygain._types import Profile, Site
@@ -51,7 +53,14 @@ from unitygain.rules._places import odd_places, report_place
     name="vanishing-in-one-place",
     severity="error",
     needs=("backward_gain",),
-    wants=("weight_gain", "act_frac_saturated", "act_frac_dead", "act_rms"),
+    wants=(
+        "weight_gain",
+        "act_frac_saturated",
+        "act_frac_dead",
+        "act_rms",
+        "softmax_logit_absmax",
+        "input_rms",
+    ),
 )
 def judge(profiles: Mapping[str, Profile]) -> Iterable[Finding]:
     """Yield one finding for the blocks whose gain is far below the others', the worst first."""

@@ -7,7 +7,7 @@ What it sees:
     1e-6 it is an error.
     The blocks of a discriminator are left out: generated samples are one class to it, and to make them alike
     is its task. Where the skip path passes through the norms of the block, as in Post-LN, these are the first
-    cause.
+    cause; where blocks with attention have no skip path around them, that is.
 
 Why it matters:
     The head sees one input. What distinguishes tokens has to be learned from a rest that shrinks per block,
@@ -22,8 +22,9 @@ When it is a false alarm:
     live with it.
 
 Remedies:
-    pre_norm: normalise before the branch, not after the sum; scale residual branches by 1/sqrt(2L); weights
-    that keep the signal above the biases; fewer blocks.
+    pre_norm: normalise before the branch, not after the sum; add_residual: a skip path around every block
+    that has none; scale residual branches by 1/sqrt(2L); weights that keep the signal above the biases; fewer
+    blocks.
 
 References:
     Dong, Cordonnier and Loukas, "Attention is not all you need: pure attention loses rank doubly
@@ -172,13 +173,20 @@ def rank(profiles: Mapping[str, Profile], site: Site) -> dict[str, float | str]:
 def causes(
     profiles: Mapping[str, Profile], apart: list[tuple[Site, float]], entropy: float
 ) -> Iterable[Cause]:
-    """Yield norms of sums, attention that averages, an activation with a mean, biases, then depth itself."""
+    """Yield norms of sums, attention that averages, an activation with a mean, biases, then depth itself.
+
+    Blocks of attention without a skip path need one first. In others it stands before the depth, where each
+    block keeps a tenth or more.
+    """
     blocks = [site for site, _ in apart]
     first, kept = max(value for _, value in apart), kept_per_block([value for _, value in apart])
     half = (-1.0, 1 - max(first * kept ** ((len(blocks) - 1) / 2), HIDDEN))
     yield from norms(profiles, half)
-    if entropy >= AVERAGING:
-        paths = tuple(dict.fromkeys(site.path for site, _ in attention(profiles, blocks)))
+    attends, bare = attention(profiles, blocks), tuple(no_skip(profiles, blocks, kept, half))
+    if attends and bare:
+        yield from bare
+    elif entropy >= AVERAGING:
+        paths = tuple(dict.fromkeys(site.path for site, _ in attends))
         yield Cause(
             f"attention: it averages the tokens (entropy {spell(entropy)} of its maximum), and each of "
             f"{len(blocks)} blocks adds that average to all of them; scaled by 1/sqrt(2·{len(blocks)}) at "
@@ -199,6 +207,9 @@ def causes(
             half,
         )
     yield from biases(profiles, blocks, half[1])
+    # A block that loses a tenth and more by itself has a fault of its own, beside which depth is no matter.
+    if not attends and kept * FALL >= 1:
+        yield from bare
     yield Cause(f"depth: {len(blocks)} blocks, each of which keeps {spell(kept)} of what tells them apart")
 
 
@@ -223,6 +234,28 @@ def skip_through_norms(profiles: Mapping[str, Profile]) -> float:
     norm, skip = parts.columns.index("normalisation"), parts.columns.index("skip")
     through = [row[skip] for row in parts.rows if 1 / SAME < row[skip] / row[norm] < SAME]
     return median(through) if len(through) > len(parts.rows) / 2 else math.nan
+
+
+def no_skip(
+    profiles: Mapping[str, Profile], blocks: list[Site], kept: float, half: tuple[float, float]
+) -> Iterable[Cause]:
+    """Yield the lack of a skip path, where none goes around most of the blocks that were followed."""
+    parts, known = profiles.get("gain_parts"), set(blocks)
+    rows = [row for site, row in zip(parts.sites, parts.rows, strict=True) if site in known] if parts else []
+    if parts is None or not rows:
+        return
+    norm, skip = parts.columns.index("normalisation"), parts.columns.index("skip")
+    # A row of NaN is a block through which the gradient could not be followed.
+    followed = [row for row in rows if math.isfinite(row[norm])]
+    without = [row for row in followed if math.isnan(row[skip])]
+    if 2 * len(followed) > len(rows) and 2 * len(without) > len(followed):
+        yield Cause(
+            f"no skip path: each of {len(blocks)} blocks hands on what it makes, and not its sum with what "
+            f"entered, so that {spell(kept)} of what tells them apart is kept per block; with x + block(x) "
+            "at least half of the fall, in decibels, must go",
+            "add_residual",
+            predicted=half,
+        )
 
 
 def kept_per_block(apart: list[float]) -> float:

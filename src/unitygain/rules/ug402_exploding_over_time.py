@@ -5,6 +5,10 @@ What it sees:
     thousand times what the last step gets and the gradient grows at most steps, over eight steps or more;
     from a factor of 1e5 it is an error.
 
+    Where a loop adds what it makes to its state, h + f(h), and the trunk shows that skip path, the cause is
+    that the whole of f is added at every step, unless its weights are louder than a usual draw: the identity
+    is beside them, so that their gain is not that of a step.
+
 Why it matters:
     The oldest input decides the step, the size of the step changes by orders of magnitude from batch to
     batch, and a longer sequence makes it worse by the same factor per step.
@@ -14,13 +18,14 @@ When it is a false alarm:
     padding for most, which costs a factor of the square root of the batch size, far below a thousand.
 
 Remedies:
-    Recurrent matrix at gain 1 (orthogonal, or the identity for ReLU); clipping by the global norm; shorter
-    windows.
+    Recurrent matrix at gain 1 (orthogonal, or the identity for ReLU); a share of 1/steps for what a residual
+    step adds, as an Euler step of a neural ODE has; clipping by the global norm; shorter windows.
 
 References:
     Pascanu, Mikolov and Bengio, "On the difficulty of training recurrent neural networks" (ICML 2013),
     section 2. Le, Jaitly and Hinton, "A Simple Way to Initialize Recurrent Networks of Rectified Linear
-    Units" (2015).
+    Units" (2015). Chen, Rubanova, Bettencourt and Duvenaud, "Neural Ordinary Differential Equations" (NeurIPS
+    2018), on residual steps as Euler steps.
 
 A firing example:
     >>> from unitygain._types import Profile, Site
@@ -38,7 +43,7 @@ A silent example:
 from collections.abc import Iterable, Mapping
 
 from unitygain._registry import rule
-from unitygain._types import Finding, Profile, Severity
+from unitygain._types import Cause, Finding, Profile, Severity
 from unitygain.rules._fixes import suggest
 from unitygain.rules._numbers import from_db, spell
 from unitygain.rules._time import Passage, describe, explain_time, judged, one_per_loop, read_passages
@@ -53,7 +58,7 @@ MOSTLY = 0.6
     name="exploding-over-time",
     severity="error",
     needs=("time_grad_rms",),
-    wants=("weight_gain", "gate_mean"),
+    wants=("weight_gain", "gate_mean", "gain_parts", "act_rms"),
 )
 def judge(profiles: Mapping[str, Profile]) -> Iterable[Finding]:
     """Yield one finding per recurrent module, or loop, whose gradient grows towards the first step."""
@@ -64,6 +69,11 @@ def judge(profiles: Mapping[str, Profile]) -> Iterable[Finding]:
     ]
     for loop in one_per_loop(profiles, grown):
         yield report(profiles, loop)
+
+
+def added(causes: tuple[Cause, ...]) -> bool:
+    """Whether the first cause is that a loop adds its branch whole."""
+    return causes[0].text.startswith("branch: ")
 
 
 def report(profiles: Mapping[str, Profile], loop: tuple[Passage, ...]) -> Finding:
@@ -81,6 +91,6 @@ def report(profiles: Mapping[str, Profile], loop: tuple[Passage, ...]) -> Findin
         "time_grad_rms",
         **judged(profiles["time_grad_rms"], passage, GROWTH),
         causes=causes,
-        fix=suggest(causes),
+        fix=f"h = h + f(h) / {passage.steps}  # 1 / number of steps" if added(causes) else suggest(causes),
         evidence={"steps": passage.steps, "across_db": passage.across},
     )

@@ -11,6 +11,11 @@ What it sees:
     the outputs' rms, they were not put to scale. And where the error is above 50, and above 50 times the
     mean square of the targets, it is the outputs that are too large.
 
+    Where the head's own gain is usual (2 at most) and what enters it is large (an rms of 10 or more), the
+    first cause is the place where the signal first is ten times as large as all that modules in front put
+    out: the weights of a layer, what forward does between two modules, or attention whose weights over the
+    keys do not sum to 1.
+
 Why it matters:
     Logits of standard deviation s add about s²/2 to the loss: the model is confident and wrong, and the
     first hundreds of steps go into shrinking its head. The gradient of a confident softmax says nothing but
@@ -26,10 +31,13 @@ When it is a false alarm:
 
 Remedies:
     scale_head; a smaller initialisation of the last layer, or zero; a norm layer before it; for tied
-    embeddings a standard deviation of 1/sqrt(width) instead of 1.
+    embeddings a standard deviation of 1/sqrt(width) instead of 1. Linear attention divides by the sum of its
+    weights over the keys.
 
 References:
     Karpathy, "A Recipe for Training Neural Networks" (2019), "verify loss @ init" and "init well".
+    Katharopoulos, Vyas, Pappas and Fleuret, "Transformers are RNNs" (ICML 2020), eq. 5, for the normaliser of
+    linear attention.
 
 A firing example:
     >>> from unitygain._types import Profile, Site
@@ -57,6 +65,7 @@ from unitygain.rules._layers import read_layers
 from unitygain.rules._losses import read_entropy, target_spread
 from unitygain.rules._numbers import spell, to_db
 from unitygain.rules._parameters import owner
+from unitygain.rules._signal_causes import DIVIDE, blame_signal
 from unitygain.rules._trend import read_trend
 
 EXCESS = 3.0
@@ -69,6 +78,7 @@ TOO_MUCH = 1.25
 # Of targets beside 1 and beside the outputs: optimizers of steps of one size take thousands to get there, and
 # the gradient of plain ones is as much larger.
 SPREAD = 50.0
+HEAD = "torch.nn.init.normal_(head.weight, std=0.02); torch.nn.init.zeros_(head.bias)"
 # Growth of the signal over the trunk that alone makes logits of a unit head ten times too large.
 GREW_DB = 20.0
 
@@ -90,6 +100,7 @@ GREW_DB = 20.0
         "act_frac_saturated",
         "param_rms",
         "norm_unset",
+        "attention_entropy",
     ),
 )
 def judge(profiles: Mapping[str, Profile]) -> Iterator[Finding]:
@@ -103,6 +114,7 @@ def judge(profiles: Mapping[str, Profile]) -> Iterator[Finding]:
     excess = mean - expected
     classes = round(math.exp(expected))
     meant = _head_alone(profiles) or _made_logits(profiles, excess) is not None
+    causes = tuple(_causes(profiles, expected, excess))
     yield Finding(
         "UG605",
         "bad-initial-loss",
@@ -116,9 +128,9 @@ def judge(profiles: Mapping[str, Profile]) -> Iterator[Finding]:
         expected + EXCESS,
         fact="row_mean",
         expected=expected,
-        causes=tuple(_causes(profiles, expected, excess)),
+        causes=causes,
         evidence={"kind": profiles["loss_value"].facts["kind"], "loss": profiles["loss_value"].values[0]},
-        fix="torch.nn.init.normal_(head.weight, std=0.02); torch.nn.init.zeros_(head.bias)",
+        fix=DIVIDE if causes[0].text.startswith("attention: ") else HEAD,
     )
 
 
@@ -176,6 +188,8 @@ def _causes(profiles: Mapping[str, Profile], expected: float, excess: float) -> 
         )
     outputs = profiles["act_rms"].finite() if "act_rms" in profiles else ()
     yield from _growth(profiles, outputs[-1][0] if outputs else None, expected)
+    if not inputs > LARGE_INPUT:
+        yield from blame_signal(profiles, expected + EXCESS)
     if outputs and outputs[-1][1] > 1:
         site, size = outputs[-1]
         factor = QUIET / size

@@ -18,13 +18,16 @@ When it is a false alarm:
 
 Remedies:
     A weight that is bounded, such as min(SNR, 5) for predictions of the sample; the plain squared error on
-    predictions of the noise or of v; times drawn in proportion to what they need. Declare the other loss as
+    predictions of the noise or of v; a weight of sigma² on the squared error of a score, whose size goes as
+    1/sigma; times drawn in proportion to what they need. Declare the other loss as
     ``Case(variants={"min_snr": loss})`` and it is tried.
 
 References:
     Hang et al., "Efficient Diffusion Training via Min-SNR Weighting Strategy" (ICCV 2023), section 3. Ho,
     Jain and Abbeel, "Denoising Diffusion Probabilistic Models" (NeurIPS 2020), eq. 12 and 14. Salimans and
-    Ho, "Progressive Distillation for Fast Sampling of Diffusion Models" (ICLR 2022), section 4.
+    Ho, "Progressive Distillation for Fast Sampling of Diffusion Models" (ICLR 2022), section 4. Song and
+    Ermon, "Generative Modeling by Estimating Gradients of the Data Distribution" (NeurIPS 2019), eq. 6, on
+    the weight of sigma² over noise levels.
 
 A firing example:
     >>> from unitygain._types import Profile, Site
@@ -99,7 +102,11 @@ def explain(profile: Profile) -> Iterable[Cause]:
     there = f"{spell(share)} of the gradient at the model's output is from the same times"
     model = Cause(f"model: it passes the gradient of these times on more strongly ({there})")
     names = [name for name in str(profile.facts.get("variants", "")).split(", ") if name]
-    text = f"loss: its weight, or what it asks the model to predict, favours them ({there})"
+    text = (
+        "loss: its weighting over the noise levels, or what it asks the model to predict (the sample, the "
+        f"noise or the score), favours them ({there}); a weight of sigma² takes 1/sigma² out of an error of "
+        "the score, and min(SNR, 5) bounds one of the sample"
+    )
     if names:
         chosen = min(names, key=lambda name: not any(word in name for word in ("snr", "eps", "v_")))
         loss = Cause(text, "swap_loss", {"variant": chosen}, (1 / float(profile.facts["groups"]), SHARE))
