@@ -3,6 +3,8 @@
 import pytest
 from rules.profiles import judged, profile
 
+import unitygain.rules  # noqa: F401 (fills the table)
+
 COLUMNS = ("at_padding", "at_words")
 
 
