@@ -300,8 +300,26 @@ def routed() -> Case:
     return _case(Routed(), torch.randn(BATCH, 8))
 
 
+class Padded(nn.Module):
+    """A mean of the words of padded texts."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.head = nn.Embedding(11, 16, padding_idx=0), nn.Linear(16, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        keep = (x != 0)[..., None].float()
+        return self.head((self.embed(x) * keep).sum(1) / keep.sum(1))
+
+
+def padded() -> Case:
+    """Texts of different length."""
+    text = torch.randint(1, 11, (BATCH, 7))
+    return _case(Padded(), text.masked_fill(torch.arange(7) > 1 + torch.arange(BATCH)[:, None], 0))
+
+
 HEALTHY: dict[str, Callable[[], Case]] = {
     make.__name__: make for make in (mlp, cnn, rnn, lstm, attention, residual, flow, game, denoiser)
 }
-APART = (broken, narrow, zeroed, unlisted, frozen, circuit, looks, stepped, resting, routed)
+APART = (broken, narrow, zeroed, unlisted, frozen, circuit, looks, stepped, resting, routed, padded)
 EVERY: dict[str, Callable[[], Case]] = HEALTHY | {make.__name__: make for make in APART}

@@ -7,7 +7,8 @@ import pytest
 import torch
 from measures.wide_families import FAMILIES, WIDTH, draw, linear, mean_square
 from torch import Tensor, nn
-from zoo import flows
+from zoo import flows, texts
+from zoo.patient import classify
 
 import unitygain.rules  # noqa: F401 (fills the table)
 from unitygain._case import Case
@@ -458,3 +459,12 @@ def test_a_causal_mask_leaves_each_query_fewer_keys():
 
     predicted, measured = read(chain(*(Causal() for _ in range(4)), data=torch.randn(8, 16, WIDTH)))
     assert predicted.values == pytest.approx(measured.values, rel=0.05)
+
+
+@pytest.mark.parametrize("keep", [texts.words, texts.pads, None], ids=["words", "padding", "all"])
+def test_attention_is_predicted_by_the_size_of_what_its_mask_lets_it_read(keep):
+    """Padding enters far smaller than words: where it alone is read, the norm behind amplifies it."""
+    torch.manual_seed(0)
+    case = Case(texts.Encoder(keep, 48, 3), classify, data=texts.texts())
+    predicted, measured = read(case)
+    assert measured.values[0] == pytest.approx(predicted.values[0], rel=0.25)

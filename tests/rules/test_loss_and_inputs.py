@@ -286,6 +286,28 @@ def test_a_second_derivative_that_is_zero_everywhere_is_put_down_to_the_activati
 
 
 @pytest.mark.parametrize(
+    ("by", "share", "expected"),
+    [
+        ("derivative", 0.051, ["error"]),
+        ("derivative", 0.049, []),
+        ("value", 0.61, ["error"]),
+        ("value", 0.59, []),
+        ("", 0.0, []),
+    ],
+)
+def test_a_term_without_a_gradient_is_told_by_its_share(by, share, expected):
+    assert severities(judged("UG608", loss(math.nan, "unknown", cut_share=share, cut_by=by))) == expected
+
+
+@pytest.mark.parametrize(("by", "words"), [("derivative", "create_graph=True"), ("value", "detach()")])
+def test_how_a_term_was_cut_is_said_with_its_share(by, words):
+    [finding] = judged("UG608", loss(math.nan, "unknown", cut_share=0.9512, cut_by=by))
+    assert "0.951 of the loss" in finding.message
+    assert finding.causes[0].text.startswith("cut graph: ")
+    assert words in finding.causes[0].text
+
+
+@pytest.mark.parametrize(
     ("size", "dtype", "expected"),
     [(1.6e7, "float32", ["info"]), (1.7e7, "float32", ["warning"]), (1.7e7, "float64", ["info"])],
 )

@@ -23,6 +23,7 @@ from zoo import (
     optimizers,
     precision,
     recurrent,
+    texts,
     training,
     transformer,
 )
@@ -47,6 +48,7 @@ FAMILIES = (
     dropouts,
     norms,
     mixed,
+    texts,
 )
 DRAWS: tuple[Draw, ...] = (
     *drawn_depth.DRAWS,
@@ -58,6 +60,7 @@ DRAWS: tuple[Draw, ...] = (
     *dropouts.DRAWS,
     *norms.DRAWS,
     *mixed.DRAWS,
+    *texts.DRAWS,
 )
 DRAWN: tuple[Patient, ...] = tuple(draw.patient(SEED) for draw in DRAWS)
 PATIENTS: tuple[Patient, ...] = (

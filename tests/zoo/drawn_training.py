@@ -184,6 +184,34 @@ def clamped(dice: Dice) -> Case:
     return sound.case(dice.one_of("mlp", "cnn"), loss=loss)
 
 
+def term_cut(dice: Dice) -> Case:
+    """Return a case whose cross-entropy has lost its gradient before a small penalty was added."""
+    weight, way = dice.power(-4, -2.5), dice.one_of("detach", "no_grad", "item")
+
+    def loss(model: nn.Module, batch: Any) -> Tensor:
+        logits = model(batch[0])
+        with torch.set_grad_enabled(way != "no_grad"):
+            term = nn.functional.cross_entropy(logits, batch[1])
+        rest = weight * logits.square().mean()
+        return rest + term.item() if way == "item" else term.detach() + rest
+
+    return sound.case(dice.one_of(*KINDS), loss=loss)
+
+
+def term_kept(dice: Dice) -> Case:
+    """Return a case with a small detached penalty beside the loss, or with a constant that outweighs it."""
+    weight, constant = dice.power(-4, -2.5), dice.between(2.0, 9.0)
+
+    def loss(model: nn.Module, batch: Any) -> Tensor:
+        logits = model(batch[0])
+        rest = weight * logits.square().mean().detach()
+        return (
+            nn.functional.cross_entropy(logits, batch[1]) + rest + constant * batch[0].detach().abs().mean()
+        )
+
+    return sound.case(dice.one_of("mlp", "cnn", "residual"), loss=loss)
+
+
 def all_clamped(dice: Dice) -> Case:
     """Return a cross-entropy of logits that a clamp has made equal: the loss of a guess, and no gradient."""
     bound, factor = dice.between(12.0, 30.0), dice.power(7, 9)
@@ -261,6 +289,8 @@ DRAWS = (
     Draw("softmax-twice", "training", softmax_twice, ("UG606",)),
     Draw("inputs-in-hundreds", "training", inputs((2.3, 4), (-4, 4), "mlp", "cnn"), ("UG607",), ("UG605",)),
     Draw("loss-link-clamped", "training", clamped, ("UG608",), ("UG605", "UG603")),
+    Draw("loss-term-cut", "training", term_cut, ("UG608",), ("UG603", "UG602", "UG609")),
+    Draw("loss-term-kept", "training", term_kept, near=("UG608",)),
     Draw("decay-heavy", "optimizers", heavy, ("UG609",)),
     Draw("loud-attention", "transformer", attention(11, 16), ("UG701", "UG702"), ("UG102", "UG605", "UG607")),
     Draw("log-of-zero", "precision", logarithm(floor=False), ("UG901",)),

@@ -45,6 +45,7 @@ from unitygain.measures.lyapunov_spectrum import lyapunov_spectrum as lyapunov_s
 from unitygain.measures.nonfinite_origin import nonfinite_origin as nonfinite_origin
 from unitygain.measures.norm_numbers import norm_numbers as norm_numbers
 from unitygain.measures.norm_unset import norm_unset as norm_unset
+from unitygain.measures.padding_read import padding_read as padding_read
 from unitygain.measures.param_grad_delay import param_grad_delay as param_grad_delay
 from unitygain.measures.param_grad_frac_zero import param_grad_frac_zero as param_grad_frac_zero
 from unitygain.measures.param_grad_rms import param_grad_rms as param_grad_rms

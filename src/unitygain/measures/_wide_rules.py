@@ -10,6 +10,9 @@ from unitygain.theory.convolution import boundary_share, boundary_share_of_mean
 from unitygain.theory.signal import Signal, Weights, attend, mix_linearly, mix_tokens, standardise
 
 LEAST_DIRECTIONS = 4.0
+# Mean square of the values that attention reads over that of all: a causal mask gives up to 1.5, as the first
+# tokens are larger, a mask that hides small padding 1 to 3, and one that shows padding alone 0.001.
+READ_ALIKE = 4.0
 ONE, ZERO = Signal(1.0, 1.0, 1.0), Signal(0.0, 0.0)
 
 
@@ -17,7 +20,7 @@ def _linear(chart: Chart, operation: Operation) -> Made:
     """A signal times a weight, which may be held transposed."""
     bias, one, other = operation.args[:3] if operation.name == "addmm" else (None, *operation.args[:2])
     if isinstance(one, Read) and isinstance(other, Read):
-        return _product(chart, one, other)
+        return _product(chart, operation, one, other)
     read, weight = (one, other) if isinstance(one, Read) else (other, one)
     if not isinstance(read, Read) or not isinstance(weight, Fixed) or isinstance(bias, Read):
         raise NotPredicted("the signal enters as the bias")
@@ -65,12 +68,13 @@ def _connect(
     return Made(value, (Edge(read, energy / math.prod(read.shape)),), drawn=True)
 
 
-def _product(chart: Chart, one: Read, other: Read) -> Made:
+def _product(chart: Chart, operation: Operation, one: Read, other: Read) -> Made:
     """The product of two signals, such as the logits of attention; or of attention weights and values."""
     rows, inner, columns = one.shape[-2], one.shape[-1], other.shape[-1]
     weights = chart.values[one.value]
     second = chart.signal(other)
     if isinstance(weights, Weights):
+        second = _attended(second, operation)
         back = Edge(one, columns * second.square, made=columns * second.shared, mixes=True)
         return Made(
             mix_tokens(weights, second), (back, Edge(other, rows * weights.squares / inner, mixes=True))
@@ -83,6 +87,16 @@ def _product(chart: Chart, one: Read, other: Read) -> Made:
         Edge(other, rows * first.square, centred=rows * first.square),
     )
     return Made(value, edges)
+
+
+def _attended(values: Signal, operation: Operation) -> Signal:
+    """Return the values at the size of those that are read, where a mask makes it far from that of all."""
+    read = operation.facts[0] if operation.facts else 1.0
+    if not math.isfinite(read) or 1 / READ_ALIKE < read < READ_ALIKE:
+        return values
+    return dataclasses.replace(
+        values, square=values.square * read, shared=values.shared * read, mean=values.mean * math.sqrt(read)
+    )
 
 
 def _softmax(chart: Chart, operation: Operation) -> Made:

@@ -57,7 +57,10 @@ def loss_value(case: Case, record: Record) -> Profile | None:
         of shape (N,), ``row`` for the other way round; ``flat_activation``, the
         piecewise linear activation whose slope, a constant, the loss differentiates (empty without), and
         ``flat_products``, how many products with the zeros of that derivative there are; ``step_function``,
-        a function whose slope is zero (sign, round, floor) on the way to the loss (empty without).
+        a function whose slope is zero (sign, round, floor) on the way to the loss (empty without);
+        ``cut_share``, the size of the terms of the loss that were computed from the parameters and have lost
+        their gradient, over the sum of all terms' sizes (0 without; constants are no terms), and ``cut_by``:
+        ``derivative`` of `torch.autograd.grad` without a graph, or ``value``, detached (empty without).
 
     Example:
         >>> import torch
@@ -91,6 +94,8 @@ def loss_value(case: Case, record: Record) -> Profile | None:
     facts["flat_activation"] = record.facts.get("flat_activation", "")
     facts["step_function"] = record.facts.get("step_function", "")
     facts["flat_products"] = float(record.facts.get("flat_products", 0.0))
+    facts["cut_share"] = float(record.facts.get("cut_share", 0.0))
+    facts["cut_by"] = record.facts.get("cut_by", "")
     facts |= _at_output(record) | _reach(record)
     note = "" if math.isfinite(value) else "the loss itself is not finite"
     return Profile("loss_value", UNIT, (Site(""),), (value,), facts=facts, note=note)

@@ -1,6 +1,7 @@
 """One forward and backward pass of a Case under a Probe."""
 
 from collections.abc import Iterable
+from contextlib import nullcontext
 
 from torch.utils._python_dispatch import _disable_current_modes
 
@@ -9,6 +10,7 @@ from unitygain.probe.capture import Probe
 from unitygain.probe.loss_graph import read_graph
 from unitygain.probe.record import Record
 from unitygain.probe.sites import Select
+from unitygain.probe.terms import Terms
 
 
 def observe(
@@ -38,11 +40,14 @@ def observe(
         Gradients and buffers of the case's model; work on an isolated case.
     """
     case.model.zero_grad(set_to_none=True)
+    collect = tuple(collect)
     watch = Probe(case.model, collect, sites=sites, inputs=True)
+    terms = Terms() if any(name.startswith("loss.") for name in collect) else None
     with random_states(), watch as probe:
         reseed(seed)
         try:
-            loss = case.compute_loss(case.batches[batch])
+            with terms or nullcontext():
+                loss = case.compute_loss(case.batches[batch])
         except CaseFailure:
             raise
         except Exception as error:
@@ -59,6 +64,8 @@ def observe(
             with _disable_current_modes():
                 probe.settle()
                 probe.note(**read_graph(loss, probe.output_age))
+                if terms is not None:
+                    probe.note(**terms.read(loss))
                 loss.backward()
         except Exception as error:
             raise CaseFailure.during(error, "", batch) from error

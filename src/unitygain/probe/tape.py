@@ -24,7 +24,14 @@ from unitygain.probe.sites import makes_weight
 from unitygain.probe.trace import Gap, glance
 from unitygain.probe.trail import covers, key
 from unitygain.stats import mean, rms
-from unitygain.stats.moments import row_directions, row_lengths, row_moments, row_spread, visible_keys
+from unitygain.stats.moments import (
+    attended_square,
+    row_directions,
+    row_lengths,
+    row_moments,
+    row_spread,
+    visible_keys,
+)
 
 CHANNELS_SECOND = (nn.modules.conv._ConvNd, nn.modules.batchnorm._BatchNorm, nn.GroupNorm)
 SOFTMAX = frozenset({"_softmax", "_safe_softmax"})
@@ -142,6 +149,8 @@ class Tape(TorchDispatchMode):
         if name in BATCH_NORMS and not args[5]:
             centre, spread = args[3], args[4]
             return float(rms(centre)) ** 2, float(mean(1 / (spread + args[7])))
+        if name == "bmm" and all(self._value(part) is not None for part in args[:2]):
+            return (float(attended_square(args[0], args[1])),)
         return ()
 
     def _take(self, value: Any) -> Any:

@@ -41,4 +41,5 @@ from unitygain.rules import ug703_flow_stretched as ug703_flow_stretched
 from unitygain.rules import ug704_generator_saturated as ug704_generator_saturated
 from unitygain.rules import ug705_timestep_share as ug705_timestep_share
 from unitygain.rules import ug706_barren_plateau as ug706_barren_plateau
+from unitygain.rules import ug707_padding_is_read as ug707_padding_is_read
 from unitygain.rules import ug901_not_finite as ug901_not_finite

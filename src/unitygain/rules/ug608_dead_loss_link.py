@@ -1,7 +1,7 @@
 """UG608: a bad loss that does not pull at the prediction.
 
 What it sees:
-    Four things. A cross-entropy, binary or over classes, whose mean per row is half as much again as that of
+    Five things. A cross-entropy, binary or over classes, whose mean per row is half as much again as that of
     equal probabilities, or more, while max|p - y|, the gradient at the logits before averaging, is nearly
     zero, or the gradient that arrives at the last output is exactly zero. With a working link neither can
     be: the cross-entropy of soft or hard targets is their entropy, at most ln(classes), plus a divergence
@@ -11,25 +11,35 @@ What it sees:
     differentiates the slope of a piecewise linear activation, as that of a differential equation of second
     order does, where the products with that derivative are exactly zero. And a difference of N predictions of
     shape (N, 1) and N targets of shape (N,), or the other way round, which broadcasts to all N x N pairs.
+    And a sum in which a term that was computed from the model has lost its gradient: one that was detached
+    and makes up 60 % of the sizes of all terms or more, or one that `torch.autograd.grad` made without a
+    graph of its own (``create_graph=True``) from 5 % on. Constants are no terms, nor can a number that was
+    multiplied after `.item()` be told from one. What reaches the loss by anything but sums and constant
+    factors, as targets and weights do, is not looked at.
 
 Why it matters:
     The whole model stands still, and every layer looks as if the gradient vanished. No initialisation, skip
     or norm layer helps: the cause is a sigmoid in floating point that has reached exactly 0 or 1 before a
     loss that takes its logarithm, or a clamp whose slope is zero. Where every prediction is compared with
-    every target, what it is pulled to is the mean of all targets, whatever its own input says.
+    every target, what it is pulled to is the mean of all targets, whatever its own input says. A term without
+    a gradient is a number that is added: the loss shows it, and the optimizer does not see it.
 
 When it is a false alarm:
     A loss with weights of zero on every row of this batch. Pairs that are wanted and written with (N, 1)
-    beside (N,): say so with one more dimension, (N, 1) beside (1, N), and nothing is said.
+    beside (N,): say so with one more dimension, (N, 1) beside (1, N), and nothing is said. A detached term
+    that is added only so that the loss that is printed is complete.
 
 Remedies:
     binary_cross_entropy_with_logits in the place of sigmoid and binary_cross_entropy; log_softmax in the
     place of softmax, clamp and log; a smaller head (UG605); target.unsqueeze(1) or prediction.squeeze(1)
-    where the shapes make pairs.
+    where the shapes make pairs;
+    create_graph=True for a derivative that is part of the loss, no detach, item or no_grad for other terms.
 
 References:
     Goodfellow, Bengio and Courville, "Deep Learning" (2016), section 6.2.2.2, on losses that undo the
-    exponential of a sigmoid and losses that saturate with it.
+    exponential of a sigmoid and losses that saturate with it. Schütt et al., "SchNet: A continuous-filter
+    convolutional neural network for modeling quantum interactions" (NeurIPS 2017), section 3.2, for a loss
+    of forces, which are derivatives of the model.
 
 A firing example:
     >>> from unitygain._types import Profile, Site
@@ -71,6 +81,13 @@ RANGES = {
 }
 PULL = 1e-3
 MARGIN = 1.5
+# Of the sizes of all terms. The entropy of targets that a frozen or averaged copy gave, taken off to make a
+# divergence of a cross-entropy, is the largest term that is left without a gradient on purpose, and at most
+# as large as the cross-entropy: 0.5. What was cut by mistake lies at 0.9 and above where it is
+# the loss itself.
+CUT = 0.6
+# A derivative has no other use in a loss than its gradient; a penalty is small beside what it is added to.
+CUT_DERIVATIVE = 0.05
 
 
 @rule(
@@ -129,6 +146,9 @@ def _of_facts(loss: Profile) -> Iterator[Finding]:
         yield _out_of_reach(loss)
     if float(loss.facts.get("flat_products", 0.0)) > 0:
         yield _without_curvature(loss)
+    derivative = loss.facts.get("cut_by") == "derivative"
+    if float(loss.facts.get("cut_share", 0.0)) >= (CUT_DERIVATIVE if derivative else CUT):
+        yield _cut(loss, derivative=derivative)
 
 
 def _in_pairs(loss: Profile) -> Finding:
@@ -210,6 +230,38 @@ def _without_curvature(loss: Profile) -> Finding:
             ),
         ),
         fix="an activation with curvature: torch.nn.Tanh(), torch.nn.SiLU() or a sine",
+    )
+
+
+def _cut(loss: Profile, *, derivative: bool) -> Finding:
+    share = float(loss.facts["cut_share"])
+    # "1 of the loss" would say that nothing has a gradient.
+    size = spell(min(share, 0.999))
+    how = (
+        "torch.autograd.grad was called without create_graph=True, so that the derivative that is in this "
+        "term is a constant (retain_graph=True does not help)"
+        if derivative
+        else "it was computed from the model, and then cut by detach(), .data, item(), torch.tensor() or "
+        "torch.no_grad() before it was added"
+    )
+    fix = (
+        "torch.autograd.grad(..., create_graph=True)"
+        if derivative
+        else "add the term as it was computed: loss = loss + term, without detach(), item() or no_grad()"
+    )
+    return Finding(
+        "UG608",
+        "dead-loss-link",
+        "error",
+        f"terms that make up {size} of the loss have no gradient to the model: training does not see them",
+        loss.sites,
+        "loss_value",
+        share,
+        "of the sizes of the loss's terms",
+        CUT_DERIVATIVE if derivative else CUT,
+        fact="cut_share",
+        causes=(Cause(f"cut graph: {how}"),),
+        fix=fix,
     )
 
 

@@ -3,7 +3,7 @@
 import math
 
 import torch
-from jaxtyping import Float64
+from jaxtyping import Float, Float64
 from torch import Tensor
 
 from unitygain.stats.layouts import dense
@@ -124,3 +124,24 @@ def visible_keys(logits: Tensor, dim: int) -> Float64[Tensor, "2"]:
     """
     seen = (dense(logits) > MASKED).double().sum(dim).clamp(min=1)
     return torch.stack([seen.mean(), seen.reciprocal().mean()])
+
+
+def attended_square(
+    weights: Float[Tensor, "batch queries keys"], values: Float[Tensor, "batch keys features"]
+) -> Float64[Tensor, ""]:
+    """Mean square of the values that attention reads over that of all values: weighted by the weights.
+
+    1 where the weights do not depend on the size of what is read; near 0 where a mask leaves
+    small rows alone. NaN where nothing is read, or all values are zero.
+
+    Cost: one pass over the values and one over the weights.
+
+    Example:
+        >>> import torch
+        >>> values = torch.tensor([[[3.0], [1.0]]])
+        >>> attended_square(torch.tensor([[[0.0, 1.0]]]), values).item()
+        0.2
+    """
+    squares = dense(values).double().square().mean(-1)
+    read = dense(weights).double().abs().mean(-2)
+    return (read * squares).sum() / (read.sum() * squares.mean())

@@ -1072,7 +1072,7 @@ SICK: tuple[Program, ...] = (
         mask_inverted,
         Truth(
             "inverted-mask",
-            ("UG206", "UG205", "UG202", "UG103", "UG702"),
+            ("UG707", "UG206", "UG205", "UG202", "UG103", "UG702"),
             r"(?i)\bmask|padding|attends? (only )?to|invert",
             (),
             (),
