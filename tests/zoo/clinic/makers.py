@@ -116,39 +116,6 @@ def bounded_error(model: nn.Module, batch: tuple[Tensor, Tensor, Tensor]) -> flo
     return float(weighted(5.0)(model, batch))
 
 
-class Coupling(nn.Module):
-    """Shifts one half by what a net makes of the other; the determinant is one whatever the net does."""
-
-    def __init__(self, features: int, width: int, spread: float) -> None:
-        super().__init__()
-        self.net = nn.Sequential(nn.Linear(features // 2, width), nn.Tanh(), nn.Linear(width, features // 2))
-        nn.init.normal_(self.net[0].weight, std=(features // 2) ** -0.5)  # type: ignore[arg-type]
-        nn.init.normal_(self.net[2].weight, std=spread * width**-0.5)  # type: ignore[arg-type]
-
-    def forward(self, x: Tensor) -> Tensor:
-        kept, moved = x.chunk(2, -1)
-        return torch.cat([moved + self.net(kept), kept], -1)
-
-    def inverse(self, y: Tensor) -> Tensor:
-        moved, kept = y.chunk(2, -1)
-        return torch.cat([kept, moved - self.net(kept)], -1)
-
-
-def stretched(dice: Dice, sick: bool) -> Case:
-    """A NICE flow whose couplings shear the space to threads."""
-    features, depth = 2 * dice.whole(3, 5), dice.whole(10, 14)
-    spread = dice.between(3.0, 4.0) if sick else 0.1
-
-    def build() -> nn.Module:
-        return nn.Sequential(*(Coupling(features, 24, spread) for _ in range(depth)))
-
-    def likelihood(flow: nn.Module, x: Tensor) -> Tensor:
-        return 0.5 * flow(x).square().sum(-1).mean()
-
-    sheets = torch.randn(4, 64, 3) @ torch.randn(3, features) + 0.1 * torch.randn(4, 64, features)
-    return Case(build, likelihood, list(sheets), tasks.adam(1e-3))
-
-
 class Revertible(nn.Module):
     """A RevNet block on vectors, with a branch of its own on either side."""
 
@@ -215,19 +182,6 @@ SICK = (
         ),
         100,
         bounded_error,
-    ),
-    Program(
-        "flow-nice-stretched",
-        "flow",
-        stretched,
-        Truth(
-            "stretched-flow",
-            ("UG703",),
-            r"branch|coupling|stretch",
-            ("scale_branch",),
-            (("scale_branch", {"sites": ("[0-9]*.net",), "factor": 0.03}),),
-        ),
-        100,
     ),
     Program(
         "flow-reversible-stretched",
