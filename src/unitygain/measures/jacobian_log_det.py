@@ -46,7 +46,7 @@ def jacobian_log_det(case: Case, record: Record) -> Profile | None:
     The Jacobians are those of the first sample, of the whole batch where samples mix.
 
     Cost: one forward pass, and per block as many batched backward passes as a sample has numbers (at most
-    512); four blocks where the trunk is no flow. No side effects.
+    512); four blocks where the trunk is no flow, and another forward pass. No side effects.
 
     Args:
         case: An isolated case.
