@@ -35,8 +35,8 @@ def claimed_jacobian(case: Case, record: Record, most: int) -> Matrix | None:
     Raises:
         CaseFailure: If the model or loss raises.
 
-    Cost: one forward pass; where the shapes fit, also a copy of the model in float64, a forward pass of it, and
-        as many batched backward passes as a sample has numbers.
+    Cost: one forward pass; where the shapes fit, also a copy of the model in float64, a forward pass of it,
+        and as many batched backward passes as a sample has numbers.
     """
     seen = _Outermost(case.model)
     with running(case, record, seen.watch):
