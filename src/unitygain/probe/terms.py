@@ -167,7 +167,9 @@ class Terms(TorchDispatchMode):
             return ()
         number = self._number(args) if name in _SUMS else None
         summands = with_gradient if name in _SCALES else taken
-        found = [(tensor, term) for tensor in summands for term in self._summands(tensor)]
+        # Other watches shall see the operations of the case alone.
+        with _disable_current_modes():
+            found = [(tensor, term) for tensor in summands for term in self._summands(tensor)]
         if number is None and not any(term.cut for _, term in found):
             return ()
         operation = getattr(torch.ops.aten, name)
