@@ -36,9 +36,9 @@ def whole(low: float, high: float) -> Any:
     """Return what builds a flow that is seen as a whole: triangular maps, or couplings in a list."""
 
     def make(dice: Dice) -> Case:
-        features, spread = 2 * dice.whole(3, 6), dice.between(low, high)
+        features, spread = 2 * dice.whole(4, 7), dice.between(low, high)
         if dice.one_of(True, False):
-            return flows.told(lambda: flows.Triangular(features, spread / 3), features)
+            return flows.told(lambda: flows.Triangular(features, 0.4 * spread), features)
         return flows.told(lambda: flows.Coupled(features, spread), features)
 
     return make

@@ -28,6 +28,9 @@ SAME_SIZE = 1.2
 LARGE_INPUT = 10.0
 # A loss of several terms, or weighted, is a few times its main term; the smallest batch worth summing is 10.
 LARGE_LOSS = 10.0
+# Of PyTorch's default draw: below it a weight was drawn near zero on purpose. A default draw of few entries
+# lies some percent below its nominal size; a policy's last layer is at 0.017.
+NEAR_ZERO = 1 / 3
 
 
 @dataclass(frozen=True)
@@ -85,12 +88,12 @@ def read_updates(profiles: Mapping[str, Profile]) -> Updates | None:
 
 
 def _shares_of_draw(profiles: Mapping[str, Profile]) -> dict[str, float]:
-    """Return the gains of weights below PyTorch's default draw over that, by module or parameter."""
+    """Return the gains of weights drawn near zero over PyTorch's default draw, by module or parameter."""
     weights = profiles.get("weight_gain")
     if weights is None:
         return {}
     default = float(weights.facts.get("default", math.nan))
-    return {site.path: value / default for site, value in weights.finite() if 0 < value < default}
+    return {site.path: value / default for site, value in weights.finite() if 0 < value < NEAR_ZERO * default}
 
 
 def read_fact(profiles: Mapping[str, Profile], name: str) -> float:
