@@ -16,8 +16,9 @@ from unitygain.probe.operators import JacobianOperator
 from unitygain.probe.record import Record
 from unitygain.probe.trace import running
 
-# Of ln |det|, per number of a sample: float64 leaves far less, and a code with its divergence far more.
-RIGHT = 1e-3
+# Of ln |det|, per number of a sample: float64 leaves far less, and a code with its divergence far more. Where the
+# condition number comes near to what float64 holds, its rounding reaches the smallest singular values.
+RIGHT, ROUNDED = 1e-3, 0.1
 
 
 def claimed_jacobian(case: Case, record: Record, most: int) -> Matrix | None:
@@ -59,7 +60,8 @@ def claimed_jacobian(case: Case, record: Record, most: int) -> Matrix | None:
     if not np.isfinite(factor).all():
         return None
     volume, claimed = float(np.linalg.slogdet(factor)[1]), seen.claimed
-    return factor if abs(abs(volume) - abs(claimed)) <= RIGHT * len(factor) else None
+    rounded = min(float(np.linalg.cond(factor)) * torch.finfo(torch.float64).eps, ROUNDED)
+    return factor if abs(abs(volume) - abs(claimed)) <= (RIGHT + rounded) * len(factor) else None
 
 
 class _Outermost:
