@@ -16,8 +16,8 @@ from unitygain.probe.operators import JacobianOperator
 from unitygain.probe.record import Record
 from unitygain.probe.trace import running
 
-# Of ln |det|, per number of a sample: float64 leaves far less, and a code with its divergence far more. Where the
-# condition number comes near to what float64 holds, its rounding reaches the smallest singular values.
+# Of ln |det|, per number of a sample: float64 leaves far less, and a code with its divergence far more.
+# Where the condition number comes near to what float64 holds, rounding reaches the smallest singular values.
 RIGHT, ROUNDED = 1e-3, 0.1
 
 
