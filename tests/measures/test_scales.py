@@ -143,26 +143,3 @@ def test_token_cosine_and_rank_are_those_of_the_block_exit() -> None:
 
 
 BLOCKS = ("blocks.0", "blocks.1", "blocks.2")
-
-
-class Branches(nn.Module):
-    """Branches beside a stream that the model itself sums; a head reads it at the end, or nothing does."""
-
-    def __init__(self, *, head: bool) -> None:
-        super().__init__()
-        self.branches = nn.ModuleList(nn.Sequential(nn.Linear(6, 6), nn.Tanh()) for _ in range(4))
-        self.head = nn.Linear(6, 6) if head else None
-
-    def forward(self, x: Tensor) -> Tensor:
-        for branch in self.branches:
-            x = x + branch(x)
-        return self.head(x) if self.head is not None else x
-
-
-@pytest.mark.parametrize("head", [True, False])
-def test_what_the_last_branch_returns_is_not_taken_for_the_stream(head) -> None:
-    torch.manual_seed(4)
-    case = Case(Branches(head=head), lambda m, x: m(x).square().mean(), [torch.randn(5, 6)])
-    seen = measured(case, "token_cosine", "forward_gain")
-    assert len(seen["token_cosine"].values) == 3
-    assert all(gain > 0.9 for gain in seen["forward_gain"].values)

@@ -56,12 +56,14 @@ def test_saturation_leaves_the_output_the_gates_and_open_functions_alone():
     [
         ((0.1, 0.5, 0.9, 0.99, 0.9999), True),
         ((0.9999, 0.9999, 0.9999, 0.9999, 0.99995), False),
+        ((0.1, 0.15, 0.1, 0.1, 1.0), False),
+        ((0.1, 0.1, 0.1, 0.5, 1.0), True),
         ((0.1, 0.5, 0.9, 0.95, 0.99), False),
         ((0.1, 0.9999), False),
         ((math.nan, 0.1, 0.5, 0.9, 0.99995), True),
         ((math.nan,) * 5, False),
     ],
-    ids=["collapse", "inputs alike", "deep ReLU", "no trunk", "NaN first", "NaN"],
+    ids=["collapse", "inputs alike", "last alone", "late", "deep ReLU", "no trunk", "NaN first", "NaN"],
 )
 def test_rank_is_judged_by_its_fall(cosines, fires):
     assert bool(list(ug205.judge(profile("token_cosine", *cosines)))) is fires

@@ -106,22 +106,12 @@ def junctions(signal: str, trunk: Trunk, sighting: Sighting) -> dict[Key, int]:
     if signal == "entry":
         return {(call, ""): entries[call, ""] for call in trunk.blocks if (call, "") in entries}
     followers = (*trunk.blocks[1:], trunk.end)
-    handed_on = _hands_on(trunk)
     rows = {}
     for call, follower in zip(trunk.blocks, followers, strict=True) if trunk.blocks else ():
-        row = entries.get((follower, "")) if follower else exits.get((call, "")) if handed_on else None
+        row = entries.get((follower, "")) if follower else exits.get((call, ""))
         if row is not None:
             rows[call, ""] = row
     return rows
-
-
-def _hands_on(trunk: Trunk) -> bool:
-    """Whether some block reads what the one before it returned, so that a last exit is more of the same.
-
-    What a branch returns is not: its sum with the stream, which no module reads at the end, was not seen.
-    """
-    pairs = list(itertools.pairwise(trunk.blocks))
-    return not pairs or any(set(one.outputs) & set(other.inputs) for one, other in pairs)
 
 
 def going_past(trunk: Trunk, calls: Sequence[Call]) -> list[Call]:

@@ -69,6 +69,8 @@ DIVIDED_TOO = 0.1
 FATAL = 1e-6
 # Below this the rounding of float32 outputs, (2^-24)² and a little more, hides what tells inputs apart.
 HIDDEN = 2.0**-44
+# What only the last block brings is no collapse over depth: a branch that ends in zeros, say.
+SUDDEN = 0.9
 # The norm of a sum divides the skip path by sqrt(2) for a branch as large as the stream; 0.9: half as large.
 DIVIDED, SAME = 0.9, 1.01
 
@@ -99,7 +101,7 @@ def judge(profiles: Mapping[str, Profile]) -> Iterable[Finding]:
     averaged = entropy >= AVERAGING and not offset_by_biases(profiles, [site for site, _ in apart])
     averages = DIVIDED_TOO if skip_through_norms(profiles) < DIVIDED else AVERAGED
     limit, fall = (averages, AVERAGED_FALL) if averaged else (COLLAPSED, FALL)
-    if last > limit or first < fall * last or first <= HIDDEN:
+    if last > limit or first < fall * last or first <= HIDDEN or apart[-2][1] > SUDDEN * first:
         return
     learnt = has_learnt(profiles)
     severity: Severity = "info" if learnt else "error" if last <= FATAL else "warning"
