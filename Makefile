@@ -29,7 +29,7 @@ SHAPED := tests/stats tests/probe tests/measures tests/theory tests/meta/test_sh
 .NOTPARALLEL:
 
 demo: $(DONE)/package
-	cd $(ROOT) && $(BIN)/unitygain treat examples/post_ln_transformer.py:make_case --steps 30 --budget 4m --html report.html
+	cd $(ROOT) && $(BIN)/unitygain treat examples/post_ln_transformer.py:make_case --steps 30 --budget 6m --html report.html
 
 test: $(DONE)/dev
 	$(PYTEST) -n $(WORKERS) --dist worksteal -m "$(FAST)"

@@ -1,6 +1,6 @@
 """The demo's patient: a 24-block Post-LN transformer on the English prose of Python's own documentation.
 
-unitygain treat examples/post_ln_transformer.py:make_case --steps 30 --budget 4m --html report.html
+unitygain treat examples/post_ln_transformer.py:make_case --steps 30 --budget 6m --html report.html
 """
 
 import pydoc_data.topics
