@@ -18,7 +18,7 @@ from unitygain.measures.predicted_gain import predicted_gain
 from unitygain.measures.rms_gain import rms_gain
 from unitygain.probe.isolate import isolated
 from unitygain.probe.observe import observe
-from unitygain.probe.trail import covers
+from unitygain.stats.layouts import covers
 
 F = nn.functional
 # Of 95 % intervals at least this many must hold; blocks of one network are not quite independent.

@@ -4,17 +4,17 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.utils import _pytree as pytree
 
 from unitygain._case import Case, CaseFailure
 from unitygain.probe.columns import Matrix, factor_of_sample
 from unitygain.probe.hooks import Hooks
-from unitygain.probe.junctions import Junction, first_floating
+from unitygain.probe.junctions import Junction, first_floating, junction_of
 from unitygain.probe.leaves import in_backward, lifted, observable, unwrap
 from unitygain.probe.operators import JacobianOperator
 from unitygain.probe.record import Record
-from unitygain.probe.trace import running
+from unitygain.probe.trace import Gap, running
 
 # Of ln |det|, per number of a sample: float64 leaves far less, and a code with its divergence far more.
 # Where the condition number comes near to what float64 holds, rounding reaches the smallest singular values.
@@ -35,6 +35,7 @@ def claimed_jacobian(case: Case, record: Record, most: int) -> Matrix | None:
 
     Raises:
         CaseFailure: If the model or loss raises.
+        Gap: If the shapes fit and the model cannot be copied.
 
     Cost: one forward pass; where the shapes fit, also a copy of the model in float64, a forward pass of it,
         and as many batched backward passes as a sample has numbers.
@@ -43,7 +44,10 @@ def claimed_jacobian(case: Case, record: Record, most: int) -> Matrix | None:
     with running(case, record, seen.watch):
         if not seen.may_be_a_flow(most):
             return None
-    twin = case.copy()
+    try:
+        twin = case.copy()
+    except Exception as error:
+        raise Gap(f"the model could not be copied to float64 ({type(error).__name__}: {error})") from error
     twin.move(None, torch.float64)
     seen = _Outermost(twin.model)
     try:
@@ -90,7 +94,7 @@ class _Outermost:
         if in_backward() or self._calls > 1:
             return None
         args, kwargs = lifted(args, kwargs)
-        self.entry = _junction(first_floating((args, kwargs)))
+        self.entry = junction_of(first_floating((args, kwargs)))
         return args, kwargs
 
     def _after(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
@@ -98,11 +102,5 @@ class _Outermost:
             return
         made = [leaf for leaf in pytree.tree_leaves(unwrap(output)) if observable(leaf)]
         if len(made) == 2 and made[1].shape in {(), (1,), made[0].shape[:1], (*made[0].shape[:1], 1)}:
-            self.exit = _junction(made[0])
+            self.exit = junction_of(made[0])
             self.claimed = float(made[1].detach().reshape(-1)[0])
-
-
-def _junction(tensor: Tensor | None) -> Junction | None:
-    if tensor is None or not tensor.requires_grad or tensor.is_complex() or not tensor.ndim:
-        return None
-    return Junction(tensor)

@@ -53,6 +53,13 @@ class Junction:
         return any(node is goal for node in leading_to([self.edge.node], oldest))
 
 
+def junction_of(tensor: Tensor | None) -> Junction | None:
+    """Return the tensor as a point of the graph; None where nothing can be differentiated there."""
+    if tensor is None or not tensor.requires_grad or tensor.is_complex() or not tensor.ndim:
+        return None
+    return Junction(tensor)
+
+
 class Junctions:
     """Takes the junctions of a trunk, and its model's anchor, as a forward pass goes by.
 

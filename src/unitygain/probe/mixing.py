@@ -15,7 +15,7 @@ from unitygain._case import Batch, Case
 from unitygain._types import Site
 from unitygain.probe.few import count_samples
 from unitygain.probe.hooks import Hooks
-from unitygain.probe.junctions import Junction, first_floating
+from unitygain.probe.junctions import Junction, first_floating, junction_of
 from unitygain.probe.leaves import in_backward, lifted, observable, unwrap
 from unitygain.probe.meetings import Meetings, tells_links
 from unitygain.probe.operators import generator
@@ -260,10 +260,10 @@ class _Calls:
                 args, kwargs = replaced = lifted(args, kwargs)
                 first = first_floating((args, kwargs))
                 self._floating = first is not None
-                self.anchor = _junction(first)
+                self.anchor = junction_of(first)
                 self.root = call
             if self._every:
-                taken = map(_junction, filter(observable, pytree.tree_leaves((args, kwargs))))
+                taken = map(junction_of, filter(observable, pytree.tree_leaves((args, kwargs))))
                 call.entries = [entry for entry in taken if entry is not None]
             self._stack.append(call)
             return replaced
@@ -282,17 +282,10 @@ class _Calls:
         made = first_floating(unwrap(output))
         waits = self.anchor is None and not self._floating and bool(self._stack)
         if self._every or waits or not call.path:
-            call.exit = _junction(made)
+            call.exit = junction_of(made)
         if waits and call.exit is not None:
             self.anchor = call.exit
             for around in self._stack:
                 around.entries = around.entries or [call.exit]
         if self._every:
             self._done.append(call)
-
-
-def _junction(tensor: Tensor | None) -> Junction | None:
-    """Return the tensor as a point of the graph; None where nothing can be differentiated there."""
-    if tensor is None or not tensor.requires_grad or tensor.is_complex() or not tensor.ndim:
-        return None
-    return Junction(tensor)

@@ -17,7 +17,7 @@ from unitygain.probe.leaves import in_backward, observable
 from unitygain.probe.record import Record
 from unitygain.probe.sites import makes_weight
 from unitygain.probe.trace import NoGraph, running
-from unitygain.stats.padding import padding, reached_by_place, weight_by_place
+from unitygain.stats.padding import padding, reached_by_place, rows_with_both, weight_by_place
 
 ATTENTION, EMBEDDING = "attention", "embedding"
 _SOFTMAX = frozenset({"_softmax", "_safe_softmax"})
@@ -163,7 +163,7 @@ class _Texts(TorchDispatchMode):
         return leave
 
     def _embedded(self, path: str, pads: Tensor, output: Any) -> None:
-        if not bool((pads.any(1) & ~pads.all(1)).any()):
+        if not any(rows_with_both(pads).tolist()):
             return
         self._pads.append(pads)
         # Sequences that come time first are attended to by sample all the same.

@@ -22,8 +22,9 @@ from unitygain.probe.record import Record
 from unitygain.probe.segment import Fixed, Operation, Read, Segment
 from unitygain.probe.sites import makes_weight
 from unitygain.probe.trace import Gap, glance
-from unitygain.probe.trail import covers, key
+from unitygain.probe.trail import key
 from unitygain.stats import mean, rms
+from unitygain.stats.layouts import covers
 from unitygain.stats.moments import (
     attended_square,
     row_directions,

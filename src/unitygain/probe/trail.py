@@ -3,7 +3,6 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
 
@@ -93,16 +92,6 @@ def key(value: Any) -> int:
     """Return a number that names the memory of a tensor while it lives; 0 for anything else."""
     storage = _storage(value)
     return 0 if storage is None else storage._cdata
-
-
-def covers(tensor: Tensor, part: Tensor) -> bool:
-    """Whether every entry of `part` is one of `tensor`, whose memory it shares."""
-    size = tensor.untyped_storage().nbytes() // tensor.element_size()
-    if part.dtype != tensor.dtype:
-        return False
-    seen = torch.zeros(size, dtype=torch.bool)
-    seen.as_strided(tensor.shape, tensor.stride(), tensor.storage_offset()).fill_(True)
-    return bool(seen.as_strided(part.shape, part.stride(), part.storage_offset()).all())
 
 
 def _storage(value: Any) -> Any:

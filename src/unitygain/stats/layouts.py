@@ -183,3 +183,13 @@ def _in_one_run(tensor: Tensor) -> tuple[Tensor, int]:
 
 def _resolved(values: Tensor) -> Tensor:
     return values.resolve_conj().resolve_neg()
+
+
+def covers(tensor: Tensor, part: Tensor) -> bool:
+    """Whether every entry of `part` is one of `tensor`, whose memory it shares."""
+    size = tensor.untyped_storage().nbytes() // tensor.element_size()
+    if part.dtype != tensor.dtype:
+        return False
+    seen = torch.zeros(size, dtype=torch.bool)
+    seen.as_strided(tensor.shape, tensor.stride(), tensor.storage_offset()).fill_(True)
+    return bool(seen.as_strided(part.shape, part.stride(), part.storage_offset()).all())

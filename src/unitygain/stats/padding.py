@@ -33,6 +33,17 @@ def padding(ids: Int[Tensor, "rows steps"], index: int | None) -> Bool[Tensor, "
 
 
 @torch.no_grad()
+def rows_with_both(pads: Bool[Tensor, "rows steps"]) -> Bool[Tensor, " rows"]:
+    """Which rows have padding and words.
+
+    Example:
+        >>> rows_with_both(torch.tensor([[False, True], [False, False]])).tolist()
+        [True, False]
+    """
+    return pads.any(1) & ~pads.all(1)
+
+
+@torch.no_grad()
 def weight_by_place(
     weights: Float[Tensor, "rows queries steps"], pads: Bool[Tensor, "rows steps"]
 ) -> Float64[Tensor, "2"]:
@@ -67,6 +78,6 @@ def reached_by_place(
 def _by_place(
     values: Float64[Tensor, "rows steps"], pads: Bool[Tensor, "rows steps"]
 ) -> Float64[Tensor, "2"]:
-    both = pads.any(1) & ~pads.all(1)
+    both = rows_with_both(pads)
     values, pads = values[both], pads[both]
     return torch.stack([values[pads].mean(), values[~pads].mean()])
