@@ -64,6 +64,7 @@ def admin(case: Case, *, sites: Select = None) -> Undo:
     Example:
         >>> import torch
         >>> from torch import nn
+        >>> _ = torch.manual_seed(0)
         >>> layer = nn.TransformerEncoderLayer(8, 2, 16, 0.0, batch_first=True)
         >>> model = nn.TransformerEncoder(layer, 3, enable_nested_tensor=False)
         >>> case = Case(model, loss=lambda m, x: m(x).square().sum(), data=[torch.randn(2, 5, 8)])
