@@ -8,6 +8,7 @@ from zoo import (
     claims,
     cnn,
     copies,
+    cosines,
     denoisers,
     drawn_depth,
     drawn_fields,
@@ -17,6 +18,7 @@ from zoo import (
     flows,
     games,
     generative,
+    masks,
     mixed,
     mlp,
     norms,
@@ -49,6 +51,8 @@ FAMILIES = (
     norms,
     mixed,
     texts,
+    masks,
+    cosines,
 )
 DRAWS: tuple[Draw, ...] = (
     *drawn_depth.DRAWS,
@@ -57,6 +61,8 @@ DRAWS: tuple[Draw, ...] = (
     *drawn_fields.DRAWS,
     *claims.DRAWS,
     *copies.DRAWS,
+    *cosines.DRAWS,
+    *masks.DRAWS,
     *dropouts.DRAWS,
     *norms.DRAWS,
     *mixed.DRAWS,

@@ -99,7 +99,10 @@ UNBOUNDED = (("sample", denoisers.ratio), ("v", denoisers.ratio), ("noise", deno
 EVEN = (("sample", denoisers.one), ("v", denoisers.one), ("noise", denoisers.one))
 
 DRAWS = (
-    Draw("flow-additive-loud", "flows", additive(5.0, 7.0, 8), ("UG703",), ("UG102", "UG201", "UG104")),
+    # Ten such couplings turn every sample into the direction that is stretched.
+    Draw(
+        "flow-additive-loud", "flows", additive(5.0, 7.0, 8), ("UG703",), ("UG102", "UG201", "UG104", "UG205")
+    ),
     Draw("flow-affine-mixed-loud", "flows", mixed(5.0, 8.0, 12), ("UG703",), ("UG102", "UG201")),
     Draw("flow-told-loud", "flows", whole(2.5, 3.5), ("UG703",), ("UG102", "UG201", "UG104", "UG605")),
     Draw("flow-told", "flows", whole(0.01, 0.1), near=("UG703",)),

@@ -36,10 +36,11 @@ SWEEPS = 64
 def jacobian_log_det(case: Case, record: Record) -> Profile | None:
     """Ln |det J| of every block of a flow, beside its largest and smallest singular values.
 
-    A trunk counts as a flow where every block keeps the size of a sample and at least half of the blocks
-    show that they can be inverted: their class, or the model's, has an inverse (a method, or an argument
-    of forward); their Jacobian is triangular but for the order of its rows and columns, as that of a
-    coupling or an autoregressive layer is; or its determinant is 1 although its singular values are not.
+    A trunk counts as a flow where every block keeps the size of a sample and at least half of the blocks,
+    scales and permutations left out, show that they can be inverted: their class, or the model's, has an
+    inverse (a method, or an argument of forward); their Jacobian is triangular but for the order of its rows
+    and columns, as that of a coupling or an autoregressive layer is; or its determinant is 1 although its
+    singular values are not.
     Where the trunk is none, the model as a whole counts as one block if it returns, beside a tensor of its
     input's shape, what is ln |det J| in truth.
 
@@ -160,9 +161,15 @@ def _factors(model: nn.Module, blocks: Sequence[TracedBlock]) -> tuple[list[Matr
         labels.append(DECLARED if declared else _evidence(factors[-1]))
         if len(labels) == GLANCE and not any(labels):
             return None
-    shown = sum(label != PLAIN for label in labels)
-    bare = all(map(is_monomial, factors)) and not any(said)
-    if bare or 2 * shown < len(labels):
+    # A scale or a permutation speaks neither for a flow nor against it. What passes on what enters as it is,
+    # as the first of two branches does, is one.
+    asked = [
+        label
+        for label, factor, own in zip(labels, factors, said, strict=True)
+        if own or not is_monomial(factor)
+    ]
+    shown = sum(label != PLAIN for label in asked)
+    if not asked or 2 * shown < len(asked):
         return None
     return factors, labels, operators[0].batch_note if coupled else "first sample"
 

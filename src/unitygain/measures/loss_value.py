@@ -15,7 +15,7 @@ UNIT = "the loss, in its own unit"
     unit=UNIT,
     needs=(
         *("loss.expected", "loss.classes", "loss.rows", "loss.softmax_before", "loss.mean"),
-        "loss.target_rms",
+        *("loss.target_rms", "loss.bound"),
         *("reach.beyond", "reach.pairs"),
         *("logits.rms", "logits_grad.rms", "logits_grad.mean"),
     ),
@@ -33,14 +33,16 @@ def loss_value(case: Case, record: Record) -> Profile | None:
     Args:
         case: Not used.
         record: A record with `loss.expected`, `loss.classes`, `loss.rows`, `loss.softmax_before`,
-            `loss.mean`, `loss.target_rms`, `logits.rms`, `logits_grad.rms`, `logits_grad.mean`,
-            `reach.beyond` and `reach.pairs`.
+            `loss.mean`, `loss.target_rms`, `loss.bound`, `logits.rms`, `logits_grad.rms`,
+            `logits_grad.mean`, `reach.beyond` and `reach.pairs`.
 
     Returns:
         One value at the model. Facts: ``kind``; ``expected`` and ``classes`` (NaN where unknown);
         ``row_mean``, the loss operation's own mean over its rows, without class weights, label smoothing,
         reduction by a sum or further terms (NaN where unknown); ``target_rms``, of the targets of a squared
-        error (NaN for others, and where both sides are learnt);
+        error (NaN for others, and where both sides are learnt); ``logit_bound``, the largest logit that can
+        enter a cross-entropy where logits are products of vectors of fixed length, as cosines are (NaN where
+        nothing bounds them);
         ``reduction``, the loss over that mean: 1 for a mean, the number of rows for a sum, and what else the
         loss is multiplied by. Of squares that are written out it is taken from the gradient g of the model's
         output of n entries, as n²·mean(g²)/(4·loss), which is right for errors of any size; terms that do
@@ -76,7 +78,7 @@ def loss_value(case: Case, record: Record) -> Profile | None:
     if "loss" not in record.facts:
         return None
     facts: dict[str, float | str] = {"kind": "unknown", "expected": math.nan, "classes": math.nan}
-    facts |= {"row_mean": math.nan, "target_rms": math.nan}
+    facts |= {"row_mean": math.nan, "target_rms": math.nan, "logit_bound": math.nan}
     facts |= {"softmax_before_loss": 0.0, "loss_operations": 0.0}
     main = main_loss(record)
     if main is not None:
@@ -84,7 +86,8 @@ def loss_value(case: Case, record: Record) -> Profile | None:
         facts["expected"] = record.values["loss.expected"][main][0]
         facts["classes"] = record.values["loss.classes"][main][0]
         facts["row_mean"] = record.values["loss.mean"][main][0]
-        facts["target_rms"] = record.values.get("loss.target_rms", {}).get(main, (math.nan,))[0]
+        for name, key in (("target_rms", "loss.target_rms"), ("logit_bound", "loss.bound")):
+            facts[name] = record.values.get(key, {}).get(main, (math.nan,))[0]
         before = record.values["loss.softmax_before"]
         facts["softmax_before_loss"] = float(any(numbers[0] for numbers in before.values()))
         facts["loss_operations"] = float(len(before))

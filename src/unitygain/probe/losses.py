@@ -3,11 +3,13 @@
 import itertools
 import math
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from unitygain.probe.cosines import logit_bound
 from unitygain.probe.leaves import observable
 from unitygain.probe.trail import Origin, Seen
 from unitygain.stats import absmax, mean, rms
@@ -16,7 +18,7 @@ from unitygain.stats.operations import is_probability, label_residual, variance
 if TYPE_CHECKING:
     from unitygain.probe.ops import Watch
 
-STATISTICS = ("absmax", "expected", "classes", "rows", "softmax_before", "mean", "target_rms")
+STATISTICS = ("absmax", "expected", "classes", "rows", "softmax_before", "mean", "target_rms", "bound")
 _NLL = frozenset({"nll_loss_forward", "nll_loss2d_forward"})
 _PICKS = frozenset({"gather", "index"})
 _BINARY = frozenset({"binary_cross_entropy", "binary_cross_entropy_with_logits"})
@@ -32,6 +34,7 @@ def watch(into: "Watch", name: str, args: tuple[Any, ...], kwargs: dict[str, Any
     if name == "_log_softmax":
         facts = {"classes": args[0].shape[args[1]], "dim": args[1]}
         facts["softmax_before"] = float(is_probability(args[0], args[1]))
+        facts["bound"] = logit_bound(args[0])
         into.trail.mark(out, Origin("log_probability", facts=facts))
     elif name == "log":
         _log(into, args[0], out)
@@ -66,10 +69,13 @@ def _add(
     *,
     rows: float,
     classes: float,
-    softmax_before: float = 0.0,
+    before: Mapping[str, Any] = MappingProxyType({}),
 ) -> Seen:
     seen = into.add("loss", kind, tensor)
-    seen.numbers |= {**numbers, "rows": rows, "classes": classes, "softmax_before": softmax_before}
+    seen.numbers |= {**numbers, "rows": rows, "classes": classes}
+    seen.numbers["softmax_before"] = before.get("softmax_before", 0.0)
+    if before.get("bound") is not None:
+        seen.numbers["bound"] = before["bound"]
     return seen
 
 
@@ -86,11 +92,11 @@ def _labels(into: "Watch", log_probabilities: Tensor, target: Tensor, ignored: i
     index = target.where(kept, 0).unsqueeze(dim)
     picked = log_probabilities.gather(dim, index).squeeze(dim)[kept]
     classes = log_probabilities.shape[dim]
-    before = origin.facts["softmax_before"] if origin is not None and origin.facts else 0.0
+    before = {} if origin is None else origin.facts
     numbers: dict[str, Tensor | float] = {"absmax": label_residual(picked), "expected": math.log(classes)}
     numbers["mean"] = -mean(picked)
     kind = "cross_entropy" if origin is not None and origin.kind == "log_probability" else "nll"
-    _add(into, kind, log_probabilities, numbers, rows=len(picked), classes=classes, softmax_before=before)
+    _add(into, kind, log_probabilities, numbers, rows=len(picked), classes=classes, before=before)
 
 
 def _picked(into: "Watch", log_probabilities: Tensor, out: Tensor) -> None:
@@ -100,8 +106,8 @@ def _picked(into: "Watch", log_probabilities: Tensor, out: Tensor) -> None:
     classes = origin.facts["classes"]
     numbers: dict[str, Tensor | float] = {"absmax": label_residual(out), "expected": math.log(classes)}
     numbers["mean"] = -mean(out)
-    before = origin.facts["softmax_before"]
-    _add(into, "cross_entropy", out, numbers, rows=out.numel(), classes=classes, softmax_before=before)
+    before = origin.facts
+    _add(into, "cross_entropy", out, numbers, rows=out.numel(), classes=classes, before=before)
 
 
 def _soft(into: "Watch", args: tuple[Any, ...]) -> None:
@@ -119,9 +125,9 @@ def _soft(into: "Watch", args: tuple[Any, ...]) -> None:
         classes = origin.facts["classes"]
         numbers: dict[str, Tensor | float] = {"absmax": absmax(value.exp() - other)}
         numbers |= {"expected": math.log(classes), "mean": -classes * mean(value * other)}
-        before = origin.facts["softmax_before"]
+        before = origin.facts
         rows = value.numel() // classes
-        _add(into, "soft_cross_entropy", value, numbers, rows=rows, classes=classes, softmax_before=before)
+        _add(into, "soft_cross_entropy", value, numbers, rows=rows, classes=classes, before=before)
 
 
 def _binary(into: "Watch", name: str, args: tuple[Any, ...]) -> None:
@@ -132,8 +138,8 @@ def _binary(into: "Watch", name: str, args: tuple[Any, ...]) -> None:
     p = wide.sigmoid() if logits else wide
     numbers: dict[str, Tensor | float] = {"absmax": absmax(p - args[1]), "expected": math.log(2)}
     numbers["mean"] = _binary_mean(args[0].detach(), args[1], logits=logits)
-    before = float(logits and squashed)
-    _add(into, name, args[0], numbers, rows=args[0].numel(), classes=2, softmax_before=before)
+    before = {"softmax_before": float(logits and squashed), "bound": logit_bound(args[0]) if logits else None}
+    _add(into, name, args[0], numbers, rows=args[0].numel(), classes=2, before=before)
 
 
 def _binary_mean(prediction: Tensor, target: Tensor, *, logits: bool) -> Tensor:

@@ -21,10 +21,10 @@ from unitygain.probe.record import Place, Record
 from unitygain.probe.sites import Call, Select, holds_weight, selects
 from unitygain.probe.trail import Memory, Origin, Seen, Trail, is_at, key, refer
 from unitygain.stats import frac_dead, mean
-from unitygain.stats.operations import frac_closed, slopes, softmax_logits
+from unitygain.stats.operations import frac_closed, shown_by_mask, slopes, softmax_logits
 
 OPERATIONS: dict[str, tuple[str, ...]] = {
-    "softmax": ("absmax", "entropy"),
+    "softmax": ("absmax", "entropy", "before", "after"),
     "activation": ("frac_saturated", "slope_rms", "frac_open", "frac_dead"),
     "gate": ("mean", "frac_closed"),
     "loss": losses.STATISTICS,
@@ -205,7 +205,11 @@ class Watch(TorchDispatchMode):
         if self.wanted.get("softmax"):
             seen = self.add("softmax", "softmax", logits, kind="hidden")
             numbers = softmax_logits(logits, out, args[1]).unbind()
-            seen.numbers |= dict(zip(OPERATIONS["softmax"], numbers, strict=True))
+            seen.numbers |= dict(zip(("absmax", "entropy"), numbers, strict=True))
+            if args[1] in {-1, logits.ndim - 1} and logits.ndim > 1 and logits.shape[-1] == logits.shape[-2]:
+                seen.numbers |= dict(
+                    zip(("before", "after"), shown_by_mask(logits, out).unbind(), strict=True)
+                )
         facts = {"classes": out.shape[args[1]], "dim": args[1], "softmax_before": 0.0}
         self.trail.mark(out, Origin("softmax", seen, facts=facts))
 

@@ -27,7 +27,7 @@ _ENDS = {
     "Tanh": (-1.0, 1.0),
 }
 # Nodes that arrange entries, or pick some, and change none.
-_ARRANGE = re.compile(
+ARRANGES = re.compile(
     r"(View|UnsafeView|ReshapeAlias|Squeeze|Unsqueeze|Select|Slice|Index|Gather|Permute|Transpose|T|Clone|ToCopy"
     r"|Alias|Unbind|Split)Backward\d*$"
 )
@@ -97,7 +97,7 @@ def _is_unsqueezed(prediction: Tensor) -> bool:
 def _bounded_by(prediction: Tensor) -> str | None:
     """Return the activation that made a prediction, whatever arranged it since; None for others."""
     node = prediction.grad_fn
-    while node is not None and _ARRANGE.match(node.name()):
+    while node is not None and ARRANGES.match(node.name()):
         node = node.next_functions[0][0]
     name = node.name().partition("Backward")[0] if node is not None else ""
     return name if name in _ENDS else None

@@ -1,7 +1,7 @@
 """UG608: a bad loss that does not pull at the prediction.
 
 What it sees:
-    Five things. A cross-entropy, binary or over classes, whose mean per row is half as much again as that of
+    Six things. A cross-entropy, binary or over classes, whose mean per row is half as much again as that of
     equal probabilities, or more, while max|p - y|, the gradient at the logits before averaging, is nearly
     zero, or the gradient that arrives at the last output is exactly zero. With a working link neither can
     be: the cross-entropy of soft or hard targets is their entropy, at most ln(classes), plus a divergence
@@ -11,35 +11,42 @@ What it sees:
     differentiates the slope of a piecewise linear activation, as that of a differential equation of second
     order does, where the products with that derivative are exactly zero. And a difference of N predictions of
     shape (N, 1) and N targets of shape (N,), or the other way round, which broadcasts to all N x N pairs.
-    And a sum in which a term that was computed from the model has lost its gradient: one that was detached
-    and makes up 60 % of the sizes of all terms or more, or one that `torch.autograd.grad` made without a
-    graph of its own (``create_graph=True``) from 5 % on. Constants are no terms, nor can a number that was
-    multiplied after `.item()` be told from one. What reaches the loss by anything but sums and constant
-    factors, as targets and weights do, is not looked at.
+    And a cross-entropy of logits that are products of vectors of fixed length, as cosines are, times a
+    constant, which cannot be large enough: what the loss cannot fall below is a third of that of equal
+    probabilities or more. And a sum in which a term that was computed from the model has lost its gradient:
+    one that was detached and makes up 60 % of the sizes of all terms or more, or one that
+    `torch.autograd.grad` made without a graph of its own (``create_graph=True``) from 5 % on. Constants are
+    no terms, nor can a number that was multiplied after `.item()` be told from one. What reaches the loss by
+    anything but sums and constant factors, as targets and weights do, is not looked at.
 
 Why it matters:
     The whole model stands still, and every layer looks as if the gradient vanished. No initialisation, skip
     or norm layer helps: the cause is a sigmoid in floating point that has reached exactly 0 or 1 before a
     loss that takes its logarithm, or a clamp whose slope is zero. Where every prediction is compared with
-    every target, what it is pulled to is the mean of all targets, whatever its own input says. A term without
-    a gradient is a number that is added: the loss shows it, and the optimizer does not see it.
+    every target, what it is pulled to is the mean of all targets, whatever its own input says. Logits of s
+    at most leave a loss of ln(1 + (C - 1)·exp(-2s)) over C classes, or more, and the gradient goes on pulling
+    at vectors that are right already. A term without a gradient is a number that is added: the loss shows it,
+    and the optimizer does not see it.
 
 When it is a false alarm:
     A loss with weights of zero on every row of this batch. Pairs that are wanted and written with (N, 1)
     beside (N,): say so with one more dimension, (N, 1) beside (1, N), and nothing is said. A detached term
-    that is added only so that the loss that is printed is complete.
+    that is added only so that the loss that is printed is complete. A contrastive loss over many samples
+    whose temperature is 1 on purpose: it learns, more slowly than with one of 0.1.
 
 Remedies:
     binary_cross_entropy_with_logits in the place of sigmoid and binary_cross_entropy; log_softmax in the
     place of softmax, clamp and log; a smaller head (UG605); target.unsqueeze(1) or prediction.squeeze(1)
-    where the shapes make pairs;
-    create_graph=True for a derivative that is part of the loss, no detach, item or no_grad for other terms.
+    where the shapes make pairs; a scale, constant or learned, for cosines; create_graph=True for a derivative
+    that is part of the loss, no detach, item or no_grad for other terms.
 
 References:
     Goodfellow, Bengio and Courville, "Deep Learning" (2016), section 6.2.2.2, on losses that undo the
     exponential of a sigmoid and losses that saturate with it. Schütt et al., "SchNet: A continuous-filter
     convolutional neural network for modeling quantum interactions" (NeurIPS 2017), section 3.2, for a loss
-    of forces, which are derivatives of the model.
+    of forces, which are derivatives of the model. Wang, Xiang, Cheng and Yuille, "NormFace: L2 Hypersphere
+    Embedding for Face Verification" (ACM Multimedia 2017), proposition 2, for what a loss of cosines cannot
+    fall below.
 
 A firing example:
     >>> from unitygain._types import Profile, Site
@@ -63,22 +70,11 @@ from collections.abc import Iterator, Mapping
 
 from unitygain._registry import rule
 from unitygain._types import Cause, Finding, Profile
+from unitygain.rules._bounds import of_bounds
 from unitygain.rules._losses import read_entropy
 from unitygain.rules._numbers import spell
 from unitygain.rules._ranges import SMALLEST_NORMAL
 
-# Of the targets' variance: of a normal one half lies below zero, and 0.15 beyond -1 and 1.
-BEYOND = 0.25
-POSITIVE, SHARE = "0 and above", "from 0 to 1"
-RANGES = {
-    "relu": ("ReLU", POSITIVE),
-    "softplus": ("softplus", POSITIVE),
-    "exp": ("exponential", POSITIVE),
-    "sigmoid": ("sigmoid", SHARE),
-    "hardsigmoid": ("hard sigmoid", SHARE),
-    "softmax": ("softmax", SHARE),
-    "tanh": ("tanh", "from -1 to 1"),
-}
 PULL = 1e-3
 MARGIN = 1.5
 # Of the sizes of all terms. The entropy of targets that a frozen or averaged copy gave, taken off to make a
@@ -142,8 +138,7 @@ def _of_facts(loss: Profile) -> Iterator[Finding]:
     """Yield what the facts of the loss tell by themselves."""
     if float(loss.facts.get("pairs", math.nan)) > 1:
         yield _in_pairs(loss)
-    if float(loss.facts.get("beyond", math.nan)) > BEYOND:
-        yield _out_of_reach(loss)
+    yield from of_bounds(loss)
     if float(loss.facts.get("flat_products", 0.0)) > 0:
         yield _without_curvature(loss)
     derivative = loss.facts.get("cut_by") == "derivative"
@@ -179,31 +174,6 @@ def _in_pairs(loss: Profile) -> Finding:
             ),
         ),
         fix=fix,
-    )
-
-
-def _out_of_reach(loss: Profile) -> Finding:
-    share, operation = float(loss.facts["beyond"]), str(loss.facts["bounded_by"])
-    name, numbers = RANGES.get(operation, (operation, "of one range"))
-    return Finding(
-        "UG608",
-        "dead-loss-link",
-        "warning",
-        f"targets lie beyond what the {name} behind the prediction can put out: what is out of its reach is "
-        f"{spell(share)} of their variance",
-        loss.sites,
-        "loss_value",
-        share,
-        "of the targets' variance",
-        BEYOND,
-        fact="beyond",
-        causes=(
-            Cause(
-                f"bounded output: the {name} puts out numbers {numbers} alone, and the targets lie outside; "
-                "leave the last activation away, or put the targets to its scale"
-            ),
-        ),
-        fix=f"let the last layer end without {name}, or scale the targets",
     )
 
 

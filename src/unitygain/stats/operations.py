@@ -46,9 +46,7 @@ def softmax_logits(
     """
     with torch.no_grad():
         logits, probabilities = dense(logits), dense(probabilities)
-        masked = logits.isneginf() | ((logits < _MASKED) & (probabilities == 0))
-        if logits.numel():
-            masked |= logits.amax(dim, keepdim=True) < _MASKED
+        masked = _masked(logits, probabilities, dim)
         counts = (~masked).sum(dim).double()
         if logits.numel() == 0 or not bool(counts.any()):
             return logits.new_full((2,), math.nan, dtype=torch.float64)
@@ -58,6 +56,42 @@ def softmax_logits(
         several = counts >= 2
         relative = torch.where(several, entropy / counts.clamp(min=2).log(), 0.0)
         return torch.stack([absmax, relative.sum() / several.sum()])
+
+
+def shown_by_mask(
+    logits: Float[Tensor, "*rows n n"], probabilities: Float[Tensor, "*rows n n"]
+) -> Float64[Tensor, "2"]:
+    """Share of the earlier, and of the later tokens that the mask of an attention shows.
+
+    Entries below and above the diagonal that are not masked, as `softmax_logits` has it, over all there are.
+
+    Cost: about five passes.
+
+    Args:
+        logits: What entered the softmax, queries in rows.
+        probabilities: What left it.
+
+    Returns:
+        Shape (2,): before and after, from 0 to 1 (NaN for fewer than two tokens).
+
+    Example:
+        >>> import torch
+        >>> causal = torch.zeros(3, 3).masked_fill(torch.ones(3, 3).triu(1).bool(), -torch.inf)
+        >>> shown_by_mask(causal, causal.softmax(-1)).tolist()
+        [1.0, 0.0]
+    """
+    with torch.no_grad():
+        shown = ~_masked(dense(logits), dense(probabilities), -1)
+        rows, columns = torch.tril_indices(*shown.shape[-2:], -1, device=shown.device)
+        return torch.stack([
+            shown[..., rows, columns].double().mean(),
+            shown[..., columns, rows].double().mean(),
+        ])
+
+
+def _masked(logits: Tensor, probabilities: Tensor, dim: int) -> Tensor:
+    masked = logits.isneginf() | ((logits < _MASKED) & (probabilities == 0))
+    return masked | (logits.amax(dim, keepdim=True) < _MASKED) if logits.numel() else masked
 
 
 def slopes(slope: Float[Tensor, "*any"], steepest: float) -> Float64[Tensor, "3"]:
