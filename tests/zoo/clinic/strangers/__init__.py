@@ -4,6 +4,7 @@ from zoo.clinic.program import Program
 from zoo.clinic.strangers import (
     apart,
     apart_more,
+    asked,
     convolutions,
     fresh,
     fresh_more,
@@ -20,13 +21,14 @@ from zoo.clinic.strangers import (
     typical,
     typical_more,
     vectors_again,
+    wired,
 )
 
 _FILES = (
     *(recurrent_and_attention, convolutions, perceptrons, generative),
     *(sequences_again, images_again, vectors_again, makers_again),
     *(trunks_anew, makers_anew, typical, typical_more, fresh, fresh_more),
-    *(apart, apart_more, told, made),
+    *(apart, apart_more, told, made, asked, wired),
 )
 
 SICK: tuple[Program, ...] = tuple(program for file in _FILES for program in file.SICK)
