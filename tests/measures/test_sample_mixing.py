@@ -72,6 +72,7 @@ KINDS = {
     "mixed-softmax-over-batch": ("softmax", "(model)"),
     "mixed-length-over-batch": ("norm", "(model)"),
     "mixed-attention-by-hand": ("rows", "(model)"),
+    "mixed-tagger-over-batch": ("attention", "attention"),
     "apart-encoder": ("", "(model)"),
     "apart-encoder-time-first": ("", "(model)"),
     "apart-lstm": ("", "(model)"),
@@ -90,7 +91,13 @@ def test_what_brings_samples_together_is_named_where_they_first_meet(name: str) 
 
 
 @pytest.mark.parametrize(
-    "name", ["apart-lstm-of-a-square", "apart-lstm-of-time-first", "apart-lstm-of-a-time-first-square"]
+    "name",
+    [
+        "apart-lstm-of-a-square",
+        "apart-lstm-of-time-first",
+        "apart-lstm-of-a-time-first-square",
+        "apart-tagger-time-first",
+    ],
 )
 def test_where_samples_may_lie_along_the_second_dimension_nothing_is_said_against_them(name: str) -> None:
     profile = mixing(PATIENTS[name].make_case())

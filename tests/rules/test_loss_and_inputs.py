@@ -364,3 +364,53 @@ def test_outputs_that_are_too_large_are_the_heads_or_what_forward_does_itself():
         [finding] = squared(1e6, 1.0, 1e3, sizes)
         assert finding.causes[0].text.startswith("between the modules:")
         assert largest in finding.causes[0].text
+
+
+@pytest.mark.parametrize(
+    ("kind", "classes", "bound", "count"),
+    [
+        ("cross_entropy", 10.0, 1.0, 1),
+        ("cross_entropy", 5.0, 1.0, 0),
+        ("cross_entropy", 32.0, 2.0, 0),
+        ("cross_entropy", 1000.0, 2.0, 1),
+        ("cross_entropy", 1000.0, 10.0, 0),
+        ("binary_cross_entropy_with_logits", 2.0, 1.0, 1),
+        ("binary_cross_entropy_with_logits", 2.0, 2.0, 0),
+        ("cross_entropy", 10.0, math.nan, 0),
+    ],
+)
+def test_logits_that_cannot_be_large_enough_are_told_by_the_loss_that_is_left(kind, classes, bound, count):
+    found = judged("UG608", loss(2.3, kind, classes=classes, logit_bound=bound))
+    assert len(found) == count
+    if found:
+        assert found[0].causes[0].text.startswith("cosines without a scale")
+        # The scale that is named leaves a probability of 0.99.
+        others = classes - 1
+        apart = found[0].expected * (1 if kind.startswith("binary") else 2)
+        assert math.exp(-math.log1p(others * math.exp(-apart))) == pytest.approx(0.99, abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("log_sum", "ones", "severity"),
+    [
+        (0.09, math.nan, []),
+        (-0.09, math.nan, []),
+        (0.11, math.nan, ["warning"]),
+        (-3.0, 0.0, ["error"]),
+        (9000.0, math.nan, ["warning"]),
+        (math.nan, math.nan, []),
+    ],
+)
+def test_log_probabilities_add_up_to_one(log_sum, ones, severity):
+    given = {"log_sum": log_sum, "summed_by": "nll_loss", "classes_along": 1.0, "ones_along": ones}
+    found = judged("UG608", loss(2.3, "nll", **given))
+    assert severities(found) == severity
+    for finding in found:
+        assert finding.causes[0].text.startswith("no log_softmax" if math.isnan(ones) else "wrong axis")
+
+
+def test_a_softmax_over_one_output_is_the_one_thing_to_tell():
+    saturated = loss(37.5, "binary_cross_entropy", math.log(2), single=1.0)
+    [finding] = judged("UG608", saturated, *pull(1.0, (0.0, 0.0)))
+    assert finding.fact == "single"
+    assert finding.causes[0].text.startswith("softmax over one output")

@@ -124,6 +124,22 @@ class Decoder(nn.Module):
         return self.head(x)
 
 
+class Stack(nn.Module):
+    """A stack of `nn.TransformerEncoder` under a mask, read at every token."""
+
+    def __init__(self, shown: Shown, width: int = 32) -> None:
+        super().__init__()
+        self.embedding, self.place = nn.Embedding(VOCAB, width), nn.Embedding(LENGTH, width)
+        layer = nn.TransformerEncoderLayer(width, 4, 2 * width, 0.0, batch_first=True)
+        self.encoder = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
+        self.head = nn.Linear(width, VOCAB)
+        self.shown = shown
+
+    def forward(self, text: Tensor) -> Tensor:
+        x = self.embedding(text) + self.place.weight
+        return self.head(self.encoder(x, mask=~self.shown(text.shape[1])))
+
+
 def echo(length: int = LENGTH, rows: int = 32) -> list[tuple[Tensor, Tensor]]:
     """Words, and at each place the word that came before."""
     words = torch.randint(VOCAB, (rows, length))
@@ -149,9 +165,15 @@ def sick() -> list[Patient]:
         "standard": lambda width: Standard(width, transposed),
         "alone": lambda width: Fused(width, alone),
     }
+    stack = seeded(lambda: Case(Stack(transposed), said, echo()))
     return [
-        Patient(f"past-hidden-{name}", "transformer", seeded(lambda make=make: case(make)), ("UG708",), ALSO)
-        for name, make in build.items()
+        Patient("past-hidden-stack", "transformer", stack, ("UG708",), ALSO),
+        *(
+            Patient(
+                f"past-hidden-{name}", "transformer", seeded(lambda make=make: case(make)), ("UG708",), ALSO
+            )
+            for name, make in build.items()
+        ),
     ]
 
 
@@ -171,6 +193,8 @@ def healthy() -> list[Patient]:
         for name, make in build.items()
     ]
     few = seeded(lambda: case(lambda width: Fused(width, transposed), length=3))
+    stack = seeded(lambda: Case(Stack(causal), said, echo()))
+    found.append(Patient("past-shown-stack", "transformer", stack, near=("UG708",)))
     return [*found, Patient("past-of-three-tokens", "transformer", few, near=("UG708",))]
 
 

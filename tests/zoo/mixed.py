@@ -33,6 +33,22 @@ class Attentive(nn.Module):
         return self.head(self.norm(x).mean(1))
 
 
+class Placed(nn.Module):
+    """Tokens with an embedding of their place, through attention, and a word for each."""
+
+    def __init__(self, *, batch_first: bool, steps: int = STEPS, placed: int = 1, width: int = 24) -> None:
+        super().__init__()
+        self.embed = nn.Embedding(10, width)
+        self.place = nn.Parameter(0.5 * torch.randn(steps, *[1] * (1 - placed), width))
+        self.attention = nn.MultiheadAttention(width, 4, batch_first=batch_first)
+        self.norm, self.head = nn.LayerNorm(width), nn.Linear(width, 10)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        x = self.embed(tokens) + self.place
+        x = self.norm(x + self.attention(x, x, x, need_weights=False)[0])
+        return self.head(x)
+
+
 class Recurrent(nn.Module):
     """A recurrent layer over what `arrange` makes of the input, read at the last step by `pick`."""
 
@@ -153,6 +169,23 @@ def words(rows: int = ROWS, steps: int = STEPS) -> list[tuple[Tensor, Tensor]]:
     return [(torch.randint(10, (rows, steps)), torch.randint(CLASSES, (rows,)))]
 
 
+def tagged(rows: int = ROWS, steps: int = STEPS) -> list[tuple[Tensor, Tensor]]:
+    """Return random tokens, samples first, and for each the one that stands two places before."""
+    tokens = torch.randint(10, (rows, steps))
+    return [(tokens, tokens.roll(2, 1))]
+
+
+def tagged_time_first(rows: int = ROWS, steps: int = STEPS) -> list[tuple[Tensor, Tensor]]:
+    """Return the same with the steps first."""
+    [(tokens, targets)] = tagged(rows, steps)
+    return [(tokens.T.contiguous(), targets.T.contiguous())]
+
+
+def each_word(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
+    """Cross-entropy of every word."""
+    return F.cross_entropy(model(batch[0]).flatten(0, 1), batch[1].flatten())
+
+
 def stepwise(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
     """Mean squared error at every step."""
     return F.mse_loss(model(batch[0]), batch[1])
@@ -243,6 +276,7 @@ def sick() -> list[Patient]:
         ),
         "length-over-batch": (lambda: Case(Convolution(0), classify, labelled()), ()),
         "attention-by-hand": (lambda: Case(Heads(0), classify, labelled()), ()),
+        "tagger-over-batch": (lambda: Case(Placed(batch_first=False), each_word, tagged()), ()),
     }
     return [
         Patient(f"mixed-{name}", "mixed", seeded(make), ("UG106",), also)
@@ -257,6 +291,10 @@ def healthy() -> list[Patient]:
         "encoder-time-first": lambda: Case(Attentive(batch_first=False, turned=True), classify, words()),
         "lstm": lambda: Case(
             Recurrent(nn.LSTM, as_it_is, last_of_second, batch_first=True), classify, labelled()
+        ),
+        "tagger": lambda: Case(Placed(batch_first=True), each_word, tagged()),
+        "tagger-time-first": lambda: Case(
+            Placed(batch_first=False, placed=0), each_word, tagged_time_first()
         ),
         "lstm-of-a-square": lambda: turned_over(ROWS, ROWS),
         "lstm-of-time-first": time_first,

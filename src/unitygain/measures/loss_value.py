@@ -6,6 +6,7 @@ from unitygain._case import Case
 from unitygain._registry import measure
 from unitygain._types import Profile, Site
 from unitygain.measures._loss import main_loss
+from unitygain.probe import simplex
 from unitygain.probe.record import Record
 
 UNIT = "the loss, in its own unit"
@@ -16,7 +17,8 @@ UNIT = "the loss, in its own unit"
     needs=(
         *("loss.expected", "loss.classes", "loss.rows", "loss.softmax_before", "loss.mean"),
         *("loss.target_rms", "loss.bound"),
-        *("reach.beyond", "reach.pairs"),
+        *("reach.beyond", "reach.pairs", "simplex.log_sum", "simplex.classes_along", "simplex.ones_along"),
+        "simplex.single",
         *("logits.rms", "logits_grad.rms", "logits_grad.mean"),
     ),
 )
@@ -34,7 +36,8 @@ def loss_value(case: Case, record: Record) -> Profile | None:
         case: Not used.
         record: A record with `loss.expected`, `loss.classes`, `loss.rows`, `loss.softmax_before`,
             `loss.mean`, `loss.target_rms`, `loss.bound`, `logits.rms`, `logits_grad.rms`,
-            `logits_grad.mean`, `reach.beyond` and `reach.pairs`.
+            `logits_grad.mean`, `reach.beyond`, `reach.pairs`, `simplex.log_sum`, `simplex.classes_along`,
+            `simplex.ones_along` and `simplex.single`.
 
     Returns:
         One value at the model. Facts: ``kind``; ``expected`` and ``classes`` (NaN where unknown);
@@ -56,7 +59,11 @@ def loss_value(case: Case, record: Record) -> Profile | None:
         variance (NaN where none bounds it), and ``bounded_by``, that activation; ``pairs``, N where a
         difference of N predictions and N targets is broadcast to N x N (NaN where none is), and
         ``prediction``, which of the two dimensions the predictions take: ``column`` for (N, 1) beside targets
-        of shape (N,), ``row`` for the other way round; ``flat_activation``, the
+        of shape (N,), ``row`` for the other way round; ``log_sum``, the ln(sum) of
+        the probabilities of a row that is farthest from 0 where the loss takes log-probabilities (NaN where
+        none does), ``summed_by``, that loss, and ``classes_along`` and ``ones_along``, the dimension of the
+        classes and another one along which the sums are 1 (NaN where none is); ``single``, 1 where a softmax
+        over one entry, which is always 1, goes into the loss; ``flat_activation``, the
         piecewise linear activation whose slope, a constant, the loss differentiates (empty without), and
         ``flat_products``, how many products with the zeros of that derivative there are; ``step_function``,
         a function whose slope is zero (sign, round, floor) on the way to the loss (empty without);
@@ -99,7 +106,7 @@ def loss_value(case: Case, record: Record) -> Profile | None:
     facts["flat_products"] = float(record.facts.get("flat_products", 0.0))
     facts["cut_share"] = float(record.facts.get("cut_share", 0.0))
     facts["cut_by"] = record.facts.get("cut_by", "")
-    facts |= _at_output(record) | _reach(record)
+    facts |= _at_output(record) | _reach(record) | _sums(record)
     note = "" if math.isfinite(value) else "the loss itself is not finite"
     return Profile("loss_value", UNIT, (Site(""),), (value,), facts=facts, note=note)
 
@@ -133,6 +140,18 @@ def _reach(record: Record) -> dict[str, float | str]:
     beyond, bounded_by = _largest("reach.beyond", record)
     pairs, prediction = _largest("reach.pairs", record)
     return {"beyond": beyond, "bounded_by": bounded_by, "pairs": pairs, "prediction": prediction}
+
+
+def _sums(record: Record) -> dict[str, float | str]:
+    """Return what the log-probabilities that a loss is given add up to, and along which dimension to one."""
+    sums = record.values.get("simplex.log_sum", {})
+    worst = max(sums, key=lambda site: abs(sums[site][0]), default=None)
+    facts: dict[str, float | str] = {
+        name: math.nan if worst is None else record.values[f"simplex.{name}"][worst][0]
+        for name in simplex.SUMS
+    }
+    facts["single"] = float(bool(record.values.get("simplex.single")))
+    return facts | {"summed_by": "" if worst is None else record.labels("simplex")[worst]}
 
 
 def _largest(key: str, record: Record) -> tuple[float, str]:

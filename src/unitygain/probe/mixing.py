@@ -13,6 +13,7 @@ from torch.utils import _pytree as pytree
 
 from unitygain._case import Batch, Case
 from unitygain._types import Site
+from unitygain.probe.exchange import tells_places
 from unitygain.probe.few import count_samples
 from unitygain.probe.hooks import Hooks
 from unitygain.probe.junctions import Junction, first_floating, junction_of
@@ -94,7 +95,7 @@ def find_mixing(case: Case, record: Record) -> Mixing | None:
         share = _share(seen.root.exit, seen.anchor, 0, 0)
         if share <= LEAST:
             return Mixing(Site(""), share, "", type(case.model).__name__, samples)
-        if _other_axis(seen.root.exit, seen.anchor, batch):
+        if _other_axis(seen.root.exit, seen.anchor, batch) and not tells_places(case, record, 1):
             return None
     seen = _Calls(case.model, samples, every=True)
     with seen.meetings, running(case, record, seen.watch, index):

@@ -13,7 +13,7 @@ from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from unitygain._types import Site, Skipped
-from unitygain.probe import dropouts, losses, norms, reach, recurrent
+from unitygain.probe import dropouts, losses, norms, reach, recurrent, simplex
 from unitygain.probe.activations import AMBIGUOUS, SLOPES, Slope, module_slope, silenced, slope
 from unitygain.probe.leaves import in_backward, observable, unwrap
 from unitygain.probe.ledger import dtype_name
@@ -30,6 +30,7 @@ OPERATIONS: dict[str, tuple[str, ...]] = {
     "loss": losses.STATISTICS,
     "norm": norms.STATISTICS,
     "reach": reach.STATISTICS,
+    "simplex": simplex.STATISTICS,
     "dropout": dropouts.STATISTICS,
 }
 _SOFTMAX = frozenset({"_softmax", "_safe_softmax"})
@@ -113,6 +114,8 @@ class Watch(TorchDispatchMode):
             self._follow(name, args, out)
         if name in losses.OPERATIONS:
             losses.watch(self, name, args, kwargs, out)
+        if name in simplex.OPERATIONS:
+            simplex.watch(self, name, args, inside=call is not None)
         elif name in norms.OPERATIONS:
             norms.watch(self, name, args)
         self._draws.watch(self, call, name, args, out)

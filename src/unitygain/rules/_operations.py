@@ -42,7 +42,8 @@ CAUSES: tuple[tuple[tuple[str, ...], str, str], ...] = (
     ),
     (
         ("exp", "cosh", "sinh", "expm1"),
-        "exp: its argument is above 88 in float32 (11 in float16); subtract the maximum, or use logsumexp",
+        "exp: its exponent is above 88 in float32 (11 in float16); bound the exponent, a log-scale or a "
+        "log-variance say, by tanh or a smaller last layer, or subtract the maximum (logsumexp)",
         "exp: the gradient is multiplied by a value that is all but infinite; bound the argument",
     ),
     (

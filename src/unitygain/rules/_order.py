@@ -58,8 +58,8 @@ def in_order(findings: Collection[Finding]) -> tuple[Finding, ...]:
         if code in DECAY and finding.severity == "warning" and alike < severe:
             return alike, 0, "UG205", DECAY.index(code) - len(DECAY)
         place = FIRST.index(code) - len(FIRST) if code in FIRST else 0
-        if finding.fact in {"pairs", "cut_share"}:
-            # Shapes, and terms without a gradient, too are what the program itself says.
+        if finding.fact in {"pairs", "cut_share", "log_sum", "single"}:
+            # Shapes, axes, and terms without a gradient, too are what the program itself says.
             place = -len(FIRST)
         return severe, 2 + LAST.index(code) if code in LAST else place, code, 1
 

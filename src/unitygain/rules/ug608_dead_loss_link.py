@@ -1,7 +1,7 @@
 """UG608: a bad loss that does not pull at the prediction.
 
 What it sees:
-    Six things. A cross-entropy, binary or over classes, whose mean per row is half as much again as that of
+    Eight things. A cross-entropy, binary or over classes, whose mean per row is half as much again as that of
     equal probabilities, or more, while max|p - y|, the gradient at the logits before averaging, is nearly
     zero, or the gradient that arrives at the last output is exactly zero. With a working link neither can
     be: the cross-entropy of soft or hard targets is their entropy, at most ln(classes), plus a divergence
@@ -13,8 +13,10 @@ What it sees:
     shape (N, 1) and N targets of shape (N,), or the other way round, which broadcasts to all N x N pairs.
     And a cross-entropy of logits that are products of vectors of fixed length, as cosines are, times a
     constant, which cannot be large enough: what the loss cannot fall below is a third of that of equal
-    probabilities or more. And a sum in which a term that was computed from the model has lost its gradient:
-    one that was detached and makes up 60 % of the sizes of all terms or more, or one that
+    probabilities or more. And a loss of log-probabilities whose rows do not add up to one over the classes,
+    within a tenth, because they do over another dimension or are raw outputs. And a softmax over one output,
+    which is 1 whatever goes in. And a sum in which a term that was computed from the model has lost its
+    gradient: one that was detached and makes up 60 % of the sizes of all terms or more, or one that
     `torch.autograd.grad` made without a graph of its own (``create_graph=True``) from 5 % on. Constants are
     no terms, nor can a number that was multiplied after `.item()` be told from one. What reaches the loss by
     anything but sums and constant factors, as targets and weights do, is not looked at.
@@ -74,6 +76,7 @@ from unitygain.rules._bounds import of_bounds
 from unitygain.rules._losses import read_entropy
 from unitygain.rules._numbers import spell
 from unitygain.rules._ranges import SMALLEST_NORMAL
+from unitygain.rules._sums import of_sums
 
 PULL = 1e-3
 MARGIN = 1.5
@@ -99,7 +102,8 @@ def judge(profiles: Mapping[str, Profile]) -> Iterator[Finding]:
     yield from _of_facts(loss)
     read = read_entropy(loss)
     known = "logit_grad_absmax" in profiles and "grad_rms" in profiles
-    if not known or read is None or not read[0] > MARGIN * read[1]:
+    single = loss.facts.get("single") == 1.0
+    if single or not known or read is None or not read[0] > MARGIN * read[1]:
         return
     mean, expected = read
     pull = profiles["logit_grad_absmax"].values[0]
@@ -139,6 +143,7 @@ def _of_facts(loss: Profile) -> Iterator[Finding]:
     if float(loss.facts.get("pairs", math.nan)) > 1:
         yield _in_pairs(loss)
     yield from of_bounds(loss)
+    yield from of_sums(loss)
     if float(loss.facts.get("flat_products", 0.0)) > 0:
         yield _without_curvature(loss)
     derivative = loss.facts.get("cut_by") == "derivative"

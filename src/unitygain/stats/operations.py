@@ -82,7 +82,7 @@ def shown_by_mask(
     """
     with torch.no_grad():
         shown = ~_masked(dense(logits), dense(probabilities), -1)
-        rows, columns = torch.tril_indices(*shown.shape[-2:], -1, device=shown.device)
+        rows, columns = torch.tril_indices(shown.shape[-2], shown.shape[-1], -1, device=shown.device)
         return torch.stack([
             shown[..., rows, columns].double().mean(),
             shown[..., columns, rows].double().mean(),

@@ -741,7 +741,7 @@ def identity_rnn(dice: Dice, sick: bool) -> Case:
         return nn.utils.clip_grad_norm_(parameters, 1.0)
 
     data = delayed(classes, length, noise=0.02)
-    return Case(IRNN, classify, data, adam(1e-3), clip=clip)
+    return Case(IRNN, classify, data, adam(4e-4), clip=clip)
 
 
 class TemporalBlock(nn.Module):

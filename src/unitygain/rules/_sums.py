@@ -1,0 +1,77 @@
+"""A loss of log-probabilities that is given numbers which are none."""
+
+import math
+from collections.abc import Iterator
+
+from unitygain._types import Cause, Finding, Profile
+from unitygain.rules._numbers import spell
+
+# Of |ln(sum)|: a constant inside of a logarithm, against zeros, moves it by a few hundredths at most.
+OFF = 0.1
+# Beyond it the sum is no number.
+LARGE = 700.0
+
+
+def of_sums(loss: Profile) -> Iterator[Finding]:
+    """Yield a finding where the probabilities of a row do not add up to one, or have one entry that does."""
+    if loss.facts.get("single") == 1.0:
+        yield _single(loss)
+    log_sum, along, ones = (
+        float(loss.facts.get(key, math.nan)) for key in ("log_sum", "classes_along", "ones_along")
+    )
+    if not abs(log_sum) > OFF:
+        return
+    name, turned = str(loss.facts["summed_by"]), not math.isnan(ones)
+    most = spell(math.exp(log_sum)) if log_sum < LARGE else f"exp({spell(log_sum)})"
+    yield Finding(
+        "UG608",
+        "dead-loss-link",
+        "error" if turned else "warning",
+        f"{name} is given numbers that are no log-probabilities: over the classes of a row they add up to "
+        f"{most} in the place of 1",
+        loss.sites,
+        "loss_value",
+        log_sum,
+        "ln(sum of the probabilities)",
+        OFF,
+        fact="log_sum",
+        causes=(Cause(_turned(ones, along) if turned else _raw(name)),),
+        evidence={"dimension of the classes": along, "dimension that adds up to 1": ones},
+        fix=f"torch.nn.functional.log_softmax(logits, dim={int(along)})",
+    )
+
+
+def _turned(ones: float, along: float) -> str:
+    return (
+        f"wrong axis: log_softmax was taken over dimension {int(ones)}, and the classes lie along dimension "
+        f"{int(along)}, so that samples or steps share what belongs to the classes of each"
+    )
+
+
+def _raw(name: str) -> str:
+    return (
+        f"no log_softmax: {name} takes the entry of the right class alone, and raw outputs lower it without "
+        "bound, whatever becomes of the other classes"
+    )
+
+
+def _single(loss: Profile) -> Finding:
+    return Finding(
+        "UG608",
+        "dead-loss-link",
+        "error",
+        "a softmax over one output goes into the loss: it is 1 whatever goes in, and passes no gradient",
+        loss.sites,
+        "loss_value",
+        1.0,
+        "outputs of the softmax",
+        2.0,
+        fact="single",
+        causes=(
+            Cause(
+                "softmax over one output: e^x/e^x is always 1; of one output a sigmoid is meant, which "
+                "binary_cross_entropy_with_logits takes by itself, or a softmax over two"
+            ),
+        ),
+        fix="torch.nn.functional.binary_cross_entropy_with_logits(logit, target)  # without the softmax",
+    )
