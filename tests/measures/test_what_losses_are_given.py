@@ -120,3 +120,10 @@ def test_attention_to_one_token_is_none():
     torch.manual_seed(0)
     case = Case(Looks(), lambda m, x: F.cross_entropy(m(x), LABELS), [torch.randn(ROWS, 1, 4)])
     assert measured(case, "loss_value")["loss_value"].facts["single"] == 0.0
+
+
+def test_the_ends_of_binary_targets_are_those_of_all():
+    targets = torch.tensor([[-1.0], [0.0], [1.0], [0.5], [1.0], [2.0]])
+    found = facts(lambda y: F.binary_cross_entropy_with_logits(y, targets), ROWS, 1)
+    assert (found["target_least"], found["target_most"]) == (-1.0, 2.0)
+    assert math.isnan(facts(lambda y: F.cross_entropy(y, LABELS), ROWS, CLASSES)["target_least"])

@@ -367,27 +367,33 @@ def test_outputs_that_are_too_large_are_the_heads_or_what_forward_does_itself():
 
 
 @pytest.mark.parametrize(
-    ("kind", "classes", "bound", "count"),
+    ("by", "classes", "least", "most", "count"),
     [
-        ("cross_entropy", 10.0, 1.0, 1),
-        ("cross_entropy", 5.0, 1.0, 0),
-        ("cross_entropy", 32.0, 2.0, 0),
-        ("cross_entropy", 1000.0, 2.0, 1),
-        ("cross_entropy", 1000.0, 10.0, 0),
-        ("binary_cross_entropy_with_logits", 2.0, 1.0, 1),
-        ("binary_cross_entropy_with_logits", 2.0, 2.0, 0),
-        ("cross_entropy", 10.0, math.nan, 0),
+        ("cosines", 10, -1.0, 1.0, 1),
+        ("cosines", 5, -1.0, 1.0, 0),
+        ("cosines", 32, -2.0, 2.0, 0),
+        ("cosines", 1000, -2.0, 2.0, 1),
+        ("cosines", 1000, -10.0, 10.0, 0),
+        ("cosines", 1, -1.0, 1.0, 1),
+        ("cosines", 1, -2.0, 2.0, 0),
+        ("tanh", 10, -1.0, 1.0, 1),
+        ("sigmoid", 3, 0.0, 1.0, 1),
+        ("", 10, math.nan, math.nan, 0),
     ],
 )
-def test_logits_that_cannot_be_large_enough_are_told_by_the_loss_that_is_left(kind, classes, bound, count):
-    found = judged("UG608", loss(2.3, kind, classes=classes, logit_bound=bound))
+def test_logits_that_cannot_be_large_enough_are_told_by_the_loss_that_is_left(
+    by, classes, least, most, count
+):
+    given = {"logits_by": by, "logits_least": least, "logits_most": most, "logits_classes": float(classes)}
+    found = judged("UG608", loss(2.3, **given))
     assert len(found) == count
-    if found:
-        assert found[0].causes[0].text.startswith("cosines without a scale")
-        # The scale that is named leaves a probability of 0.99.
-        others = classes - 1
-        apart = found[0].expected * (1 if kind.startswith("binary") else 2)
-        assert math.exp(-math.log1p(others * math.exp(-apart))) == pytest.approx(0.99, abs=1e-9)
+    for finding in found:
+        words = "cosines without a scale" if by == "cosines" else f"bounded logits: the {by}"
+        assert finding.causes[0].text.startswith(words)
+        # The largest logit that is named leaves a probability of 0.99.
+        others, spread = max(classes - 1, 1), finding.expected * (2 if classes > 1 and least else 1)
+        assert 1 / (1 + others * math.exp(-spread)) == pytest.approx(0.99, abs=1e-9)
+    assert judged("UG608", loss(2.3, **(given | {"softmax_before_loss": 1.0}))) == []
 
 
 @pytest.mark.parametrize(
@@ -414,3 +420,13 @@ def test_a_softmax_over_one_output_is_the_one_thing_to_tell():
     [finding] = judged("UG608", saturated, *pull(1.0, (0.0, 0.0)))
     assert finding.fact == "single"
     assert finding.causes[0].text.startswith("softmax over one output")
+
+
+@pytest.mark.parametrize(
+    ("least", "most", "count"), [(0.0, 1.0, 0), (0.1, 0.9, 0), (-1.0, 1.0, 1), (0.0, 255.0, 1)]
+)
+def test_targets_of_a_binary_loss_are_probabilities(least, most, count):
+    given = {"target_least": least, "target_most": most}
+    found = judged("UG608", loss(0.7, "binary_cross_entropy_with_logits", math.log(2), **given))
+    assert len(found) == count
+    assert all(finding.causes[0].text.startswith("targets: ") for finding in found)

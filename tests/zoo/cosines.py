@@ -1,4 +1,4 @@
-"""Losses of cosines: with a scale that lets them be right, and without one."""
+"""Losses of bounded logits, such as cosines: with a scale that lets them be right, and without one."""
 
 from collections.abc import Callable
 
@@ -29,6 +29,17 @@ class Prototypes(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.scale * F.linear(F.normalize(self.body(x)), F.normalize(self.vectors))
+
+
+class SoftCap(nn.Module):
+    """A classifier whose logits are held below thirty."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.net = nn.Sequential(nn.Linear(FEATURES, WIDTH), nn.ReLU(), nn.Linear(WIDTH, classes))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return 30 * torch.tanh(self.net(x) / 30)
 
 
 class Similar(nn.Module):
@@ -87,6 +98,11 @@ def encoder() -> nn.Module:
     return nn.Sequential(nn.Linear(FEATURES, WIDTH), nn.ReLU(), nn.Linear(WIDTH, WIDTH))
 
 
+def squashed(classes: int, end: nn.Module) -> nn.Module:
+    """Return a perceptron that ends in an activation."""
+    return nn.Sequential(nn.Linear(FEATURES, WIDTH), nn.ReLU(), nn.Linear(WIDTH, classes), end)
+
+
 def sick() -> list[Patient]:
     """Return losses that cannot fall."""
     build: dict[str, Callable[[], Case]] = {
@@ -95,6 +111,8 @@ def sick() -> list[Patient]:
         "similar": lambda: Case(Similar(32, 1.0), classify, centres(32)),
         "contrast": lambda: Case(encoder(), contrast(1.0), centres(24)),
         "queue": lambda: Case(encoder(), queue(1.0), centres(24)),
+        "tanh": lambda: Case(squashed(24, nn.Tanh()), classify, centres(24)),
+        "sigmoid": lambda: Case(squashed(6, nn.Sigmoid()), classify, centres(6)),
     }
     return [
         Patient(f"cosines-unscaled-{name}", "metric", seeded(make), ("UG608",))
@@ -111,6 +129,7 @@ def healthy() -> list[Patient]:
         "similar": lambda: Case(Similar(32, 0.1), classify, centres(32)),
         "contrast": lambda: Case(encoder(), contrast(0.2), centres(24)),
         "queue": lambda: Case(encoder(), queue(0.1), centres(24)),
+        "soft-cap": lambda: Case(SoftCap(24), classify, centres(24)),
         "two-classes": lambda: Case(Prototypes(2, 1.0), classify, centres(2)),
     }
     return [

@@ -6,7 +6,7 @@ from unitygain._case import Case
 from unitygain._registry import measure
 from unitygain._types import Profile, Site
 from unitygain.measures._loss import main_loss
-from unitygain.probe import simplex
+from unitygain.probe import ranges, simplex
 from unitygain.probe.record import Record
 
 UNIT = "the loss, in its own unit"
@@ -16,9 +16,9 @@ UNIT = "the loss, in its own unit"
     unit=UNIT,
     needs=(
         *("loss.expected", "loss.classes", "loss.rows", "loss.softmax_before", "loss.mean"),
-        *("loss.target_rms", "loss.bound"),
-        *("reach.beyond", "reach.pairs", "simplex.log_sum", "simplex.classes_along", "simplex.ones_along"),
-        "simplex.single",
+        *("loss.target_rms", "reach.beyond", "reach.pairs"),
+        *(f"logit_range.{name}" for name in ranges.STATISTICS),
+        *(f"simplex.{name}" for name in simplex.STATISTICS),
         *("logits.rms", "logits_grad.rms", "logits_grad.mean"),
     ),
 )
@@ -35,17 +35,17 @@ def loss_value(case: Case, record: Record) -> Profile | None:
     Args:
         case: Not used.
         record: A record with `loss.expected`, `loss.classes`, `loss.rows`, `loss.softmax_before`,
-            `loss.mean`, `loss.target_rms`, `loss.bound`, `logits.rms`, `logits_grad.rms`,
-            `logits_grad.mean`, `reach.beyond`, `reach.pairs`, `simplex.log_sum`, `simplex.classes_along`,
-            `simplex.ones_along` and `simplex.single`.
+            `loss.mean`, `loss.target_rms`, `logits.rms`, `logits_grad.rms`, `logits_grad.mean`,
+            `reach.beyond`, `reach.pairs`, and all that is told of `logit_range` and `simplex`.
 
     Returns:
         One value at the model. Facts: ``kind``; ``expected`` and ``classes`` (NaN where unknown);
         ``row_mean``, the loss operation's own mean over its rows, without class weights, label smoothing,
         reduction by a sum or further terms (NaN where unknown); ``target_rms``, of the targets of a squared
-        error (NaN for others, and where both sides are learnt); ``logit_bound``, the largest logit that can
-        enter a cross-entropy where logits are products of vectors of fixed length, as cosines are (NaN where
-        nothing bounds them);
+        error (NaN for others, and where both sides are learnt); ``logits_by``, what bounds
+        the logits that enter a cross-entropy: ``cosines`` (products of vectors of fixed length), ``tanh`` or
+        ``sigmoid``, empty where nothing does, and ``logits_least``, ``logits_most`` and ``logits_classes``,
+        what they can reach and of how many classes (1 for a binary loss; NaN where nothing bounds them);
         ``reduction``, the loss over that mean: 1 for a mean, the number of rows for a sum, and what else the
         loss is multiplied by. Of squares that are written out it is taken from the gradient g of the model's
         output of n entries, as n²·mean(g²)/(4·loss), which is right for errors of any size; terms that do
@@ -63,7 +63,8 @@ def loss_value(case: Case, record: Record) -> Profile | None:
         the probabilities of a row that is farthest from 0 where the loss takes log-probabilities (NaN where
         none does), ``summed_by``, that loss, and ``classes_along`` and ``ones_along``, the dimension of the
         classes and another one along which the sums are 1 (NaN where none is); ``single``, 1 where a softmax
-        over one entry, which is always 1, goes into the loss; ``flat_activation``, the
+        over one entry, which is always 1, goes into the loss; ``target_least`` and ``target_most``,
+        of the targets of a binary cross-entropy (NaN without); ``flat_activation``, the
         piecewise linear activation whose slope, a constant, the loss differentiates (empty without), and
         ``flat_products``, how many products with the zeros of that derivative there are; ``step_function``,
         a function whose slope is zero (sign, round, floor) on the way to the loss (empty without);
@@ -85,7 +86,7 @@ def loss_value(case: Case, record: Record) -> Profile | None:
     if "loss" not in record.facts:
         return None
     facts: dict[str, float | str] = {"kind": "unknown", "expected": math.nan, "classes": math.nan}
-    facts |= {"row_mean": math.nan, "target_rms": math.nan, "logit_bound": math.nan}
+    facts |= {"row_mean": math.nan, "target_rms": math.nan}
     facts |= {"softmax_before_loss": 0.0, "loss_operations": 0.0}
     main = main_loss(record)
     if main is not None:
@@ -93,8 +94,7 @@ def loss_value(case: Case, record: Record) -> Profile | None:
         facts["expected"] = record.values["loss.expected"][main][0]
         facts["classes"] = record.values["loss.classes"][main][0]
         facts["row_mean"] = record.values["loss.mean"][main][0]
-        for name, key in (("target_rms", "loss.target_rms"), ("logit_bound", "loss.bound")):
-            facts[name] = record.values.get(key, {}).get(main, (math.nan,))[0]
+        facts["target_rms"] = record.values.get("loss.target_rms", {}).get(main, (math.nan,))[0]
         before = record.values["loss.softmax_before"]
         facts["softmax_before_loss"] = float(any(numbers[0] for numbers in before.values()))
         facts["loss_operations"] = float(len(before))
@@ -106,7 +106,7 @@ def loss_value(case: Case, record: Record) -> Profile | None:
     facts["flat_products"] = float(record.facts.get("flat_products", 0.0))
     facts["cut_share"] = float(record.facts.get("cut_share", 0.0))
     facts["cut_by"] = record.facts.get("cut_by", "")
-    facts |= _at_output(record) | _reach(record) | _sums(record)
+    facts |= _at_output(record) | _reach(record) | _sums(record) | _range(record)
     note = "" if math.isfinite(value) else "the loss itself is not finite"
     return Profile("loss_value", UNIT, (Site(""),), (value,), facts=facts, note=note)
 
@@ -150,8 +150,24 @@ def _sums(record: Record) -> dict[str, float | str]:
         name: math.nan if worst is None else record.values[f"simplex.{name}"][worst][0]
         for name in simplex.SUMS
     }
+    for name, worse in zip(simplex.TARGETS, (min, max), strict=True):
+        ends = record.values.get(f"simplex.{name}", {}).values()
+        facts[name] = worse((numbers[0] for numbers in ends), default=math.nan)
     facts["single"] = float(bool(record.values.get("simplex.single")))
     return facts | {"summed_by": "" if worst is None else record.labels("simplex")[worst]}
+
+
+def _range(record: Record) -> dict[str, float | str]:
+    """Return what the logits of the loss can reach, and what bounds them; the narrowest of several."""
+    least, most = (record.values.get(f"logit_range.{name}", {}) for name in ("least", "most"))
+    narrowest = min(least, key=lambda site: most[site][0] - least[site][0], default=None)
+    facts: dict[str, float | str] = {
+        f"logits_{name}": math.nan
+        if narrowest is None
+        else record.values[f"logit_range.{name}"][narrowest][0]
+        for name in ranges.STATISTICS
+    }
+    return facts | {"logits_by": "" if narrowest is None else record.labels("logit_range")[narrowest]}
 
 
 def _largest(key: str, record: Record) -> tuple[float, str]:

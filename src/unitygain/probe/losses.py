@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from unitygain.probe.cosines import logit_bound
 from unitygain.probe.leaves import observable
 from unitygain.probe.trail import Origin, Seen
 from unitygain.stats import absmax, mean, rms
@@ -18,7 +17,7 @@ from unitygain.stats.operations import is_probability, label_residual, variance
 if TYPE_CHECKING:
     from unitygain.probe.ops import Watch
 
-STATISTICS = ("absmax", "expected", "classes", "rows", "softmax_before", "mean", "target_rms", "bound")
+STATISTICS = ("absmax", "expected", "classes", "rows", "softmax_before", "mean", "target_rms")
 _NLL = frozenset({"nll_loss_forward", "nll_loss2d_forward"})
 _PICKS = frozenset({"gather", "index"})
 _BINARY = frozenset({"binary_cross_entropy", "binary_cross_entropy_with_logits"})
@@ -34,7 +33,6 @@ def watch(into: "Watch", name: str, args: tuple[Any, ...], kwargs: dict[str, Any
     if name == "_log_softmax":
         facts = {"classes": args[0].shape[args[1]], "dim": args[1]}
         facts["softmax_before"] = float(is_probability(args[0], args[1]))
-        facts["bound"] = logit_bound(args[0])
         into.trail.mark(out, Origin("log_probability", facts=facts))
     elif name == "log":
         _log(into, args[0], out)
@@ -74,8 +72,6 @@ def _add(
     seen = into.add("loss", kind, tensor)
     seen.numbers |= {**numbers, "rows": rows, "classes": classes}
     seen.numbers["softmax_before"] = before.get("softmax_before", 0.0)
-    if before.get("bound") is not None:
-        seen.numbers["bound"] = before["bound"]
     return seen
 
 
@@ -138,7 +134,7 @@ def _binary(into: "Watch", name: str, args: tuple[Any, ...]) -> None:
     p = wide.sigmoid() if logits else wide
     numbers: dict[str, Tensor | float] = {"absmax": absmax(p - args[1]), "expected": math.log(2)}
     numbers["mean"] = _binary_mean(args[0].detach(), args[1], logits=logits)
-    before = {"softmax_before": float(logits and squashed), "bound": logit_bound(args[0]) if logits else None}
+    before = {"softmax_before": float(logits and squashed)}
     _add(into, name, args[0], numbers, rows=args[0].numel(), classes=2, before=before)
 
 

@@ -13,7 +13,7 @@ from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from unitygain._types import Site, Skipped
-from unitygain.probe import dropouts, losses, norms, reach, recurrent, simplex
+from unitygain.probe import dropouts, losses, norms, ranges, reach, recurrent, simplex
 from unitygain.probe.activations import AMBIGUOUS, SLOPES, Slope, module_slope, silenced, slope
 from unitygain.probe.leaves import in_backward, observable, unwrap
 from unitygain.probe.ledger import dtype_name
@@ -31,6 +31,7 @@ OPERATIONS: dict[str, tuple[str, ...]] = {
     "norm": norms.STATISTICS,
     "reach": reach.STATISTICS,
     "simplex": simplex.STATISTICS,
+    "logit_range": ranges.STATISTICS,
     "dropout": dropouts.STATISTICS,
 }
 _SOFTMAX = frozenset({"_softmax", "_safe_softmax"})
@@ -114,6 +115,8 @@ class Watch(TorchDispatchMode):
             self._follow(name, args, out)
         if name in losses.OPERATIONS:
             losses.watch(self, name, args, kwargs, out)
+        if name in ranges.OPERATIONS:
+            ranges.watch(self, name, args)
         if name in simplex.OPERATIONS:
             simplex.watch(self, name, args, inside=call is not None)
         elif name in norms.OPERATIONS:

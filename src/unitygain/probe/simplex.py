@@ -13,19 +13,21 @@ if TYPE_CHECKING:
     from unitygain.probe.ops import Watch
 
 SUMS = ("log_sum", "classes_along", "ones_along")
-STATISTICS = (*SUMS, "single")
+TARGETS = ("target_least", "target_most")
+STATISTICS = (*SUMS, "single", *TARGETS)
 # Where the classes lie, by operation.
 _CLASSES = {"nll_loss_forward": 1, "nll_loss2d_forward": 1, "_ctc_loss": 2, "_cudnn_ctc_loss": 2}
 # What compares a probability with a target.
 _COMPARES = frozenset({"nll_loss_forward", "binary_cross_entropy", "mse_loss", "mul", "sub"})
-OPERATIONS = _CLASSES.keys() | _COMPARES
+_BINARY = frozenset({"binary_cross_entropy", "binary_cross_entropy_with_logits"})
+OPERATIONS = _CLASSES.keys() | _COMPARES | _BINARY
 _SOFTMAXES = frozenset({"softmax", "log_probability"})
 # Of |ln(sum)|, as rounding leaves it in a narrow dtype.
 _ONE = 0.02
 
 
 def watch(into: "Watch", name: str, args: tuple[Any, ...], *, inside: bool) -> None:
-    """Note a loss in the watch: what the probabilities of a row add up to, and a softmax over one entry.
+    """Note a loss in the watch: what rows add up to, a softmax over one entry, targets of a binary loss.
 
     Args:
         into: The watch.
@@ -39,6 +41,9 @@ def watch(into: "Watch", name: str, args: tuple[Any, ...], *, inside: bool) -> N
         into.add("simplex", "softmax", args[0]).numbers["single"] = 1.0
     if name in _CLASSES:
         _note_sums(into, name, args[0])
+    if name in _BINARY and args[1].numel():
+        ends = args[1].detach().double().aminmax()
+        into.add("simplex", name, args[0]).numbers |= dict(zip(TARGETS, ends, strict=True))
 
 
 def _is_single(origin: Origin | None) -> bool:

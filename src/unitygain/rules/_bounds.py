@@ -1,7 +1,8 @@
-"""What bounds a prediction: an activation before its targets, a fixed length before a softmax."""
+"""What bounds a prediction: an activation before its targets, a range of the logits before a softmax."""
 
 import math
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 from unitygain._types import Cause, Finding, Profile
 from unitygain.rules._numbers import spell
@@ -19,27 +20,62 @@ RANGES = {
     "tanh": ("tanh", "from -1 to 1"),
 }
 # What a loss of bounded logits cannot fall below, over that of equal probabilities: cosines at a scale of 1
-# leave 0.35 of ten classes, 0.48 of 32 and 0.58 of 100; at a scale of 2, 0.07, 0.13 and 0.23.
+# leave 0.35 of ten classes, 0.48 of 32 and 0.58 of 100; at a scale of 2, 0.07, 0.13 and 0.23. A sigmoid
+# leaves 0.63 of ten classes.
 FLOOR = 1 / 3
 
 
 def of_bounds(loss: Profile) -> Iterator[Finding]:
     """Yield what lies beyond the reach of the prediction: targets, or a small loss."""
-    beyond, bound = (float(loss.facts.get(key, math.nan)) for key in ("beyond", "logit_bound"))
+    beyond = float(loss.facts.get("beyond", math.nan))
     if beyond > BEYOND:
         yield _out_of_reach(loss, beyond)
-    if bound > 0 and (floor := _floor(loss, bound)) >= FLOOR * math.log(float(loss.facts["classes"])):
-        yield _small_logits(loss, bound, floor)
+    # A sigmoid or softmax before a loss that has its own is UG606's.
+    logits = _read(loss) if loss.facts.get("softmax_before_loss") != 1.0 else None
+    if logits is not None and logits.floor >= FLOOR * logits.expected:
+        yield _small_logits(loss, logits)
 
 
-def _floor(loss: Profile, bound: float) -> float:
-    """Return the loss with the right logit at its most and all others at their least."""
-    apart = bound if _is_binary(loss) else 2 * bound
-    return math.log1p((float(loss.facts["classes"]) - 1) * math.exp(-apart))
+@dataclass(frozen=True)
+class _Logits:
+    """Bounded logits of a loss: from where to where, of how many classes, and by what."""
+
+    least: float
+    most: float
+    classes: int
+    by: str
+
+    @property
+    def spread(self) -> float:
+        """By how much the right logit can lie above the others; above zero of a binary loss's."""
+        return self.most - self.least if self.classes > 1 else max(self.most, -self.least)
+
+    @property
+    def others(self) -> int:
+        """How many classes there are beside the right one."""
+        return max(self.classes - 1, 1)
+
+    @property
+    def floor(self) -> float:
+        """The loss with the right logit at its most and all others at their least."""
+        return math.log1p(self.others * math.exp(-self.spread))
+
+    @property
+    def expected(self) -> float:
+        """The loss of equal probabilities."""
+        return math.log1p(self.others)
+
+    @property
+    def wanted(self) -> float:
+        """The spread that gives the right class a probability of 0.99."""
+        return math.log(99 * self.others)
 
 
-def _is_binary(loss: Profile) -> bool:
-    return str(loss.facts.get("kind")).startswith("binary")
+def _read(loss: Profile) -> _Logits | None:
+    least, most, classes = (
+        float(loss.facts.get(f"logits_{name}", math.nan)) for name in ("least", "most", "classes")
+    )
+    return _Logits(least, most, int(classes), str(loss.facts["logits_by"])) if most > least else None
 
 
 def _out_of_reach(loss: Profile, share: float) -> Finding:
@@ -67,31 +103,41 @@ def _out_of_reach(loss: Profile, share: float) -> Finding:
     )
 
 
-def _small_logits(loss: Profile, bound: float, floor: float) -> Finding:
-    classes, binary = float(loss.facts["classes"]), _is_binary(loss)
-    expected = math.log(classes)
-    most, wanted = math.exp(-floor), math.log(99 * (classes - 1)) / (1 if binary else 2)
+def _small_logits(loss: Profile, logits: _Logits) -> Finding:
+    times = logits.wanted / logits.spread
+    cosines = logits.by == "cosines"
+    why = (
+        "cosines without a scale: vectors of fixed length make logits"
+        if cosines
+        else f"bounded logits: the {logits.by} behind the last layer makes logits"
+    )
+    cure = (
+        f"multiplied by {spell(times)} (a temperature of {spell(1 / times)}) or more it can get 0.99"
+        if cosines
+        else f"without the {logits.by} it can get 0.99 and more"
+    )
     return Finding(
         "UG608",
         "dead-loss-link",
         "warning",
-        f"logits cannot be larger than {spell(bound)}, whatever is learned: the loss cannot fall below "
-        f"{spell(floor)}, where equal probabilities have {spell(expected)}",
+        f"logits lie between {spell(logits.least)} and {spell(logits.most)}, whatever is learned: the loss "
+        f"cannot fall below {spell(logits.floor)}, where equal probabilities have {spell(logits.expected)}",
         loss.sites,
         "loss_value",
-        bound,
+        logits.most,
         "largest logit",
-        wanted,
-        fact="logit_bound",
-        expected=wanted,
+        logits.most * times,
+        fact="logits_most",
+        expected=logits.most * times,
         causes=(
             Cause(
-                f"cosines without a scale: vectors of fixed length make logits from {spell(-bound)} to "
-                f"{spell(bound)}, and the right one of {spell(classes)} classes gets a probability of "
-                f"{spell(most)} at most; multiplied by {spell(wanted / bound)} (a temperature of "
-                f"{spell(bound / wanted)}) or more it can get 0.99"
+                f"{why} from {spell(logits.least)} to {spell(logits.most)}, so that the right one of "
+                f"{logits.others + 1} classes gets a probability of {spell(math.exp(-logits.floor))} at "
+                f"most; {cure}"
             ),
         ),
-        evidence={"lowest loss": floor, "equal probabilities": expected},
-        fix="scale = torch.nn.Parameter(torch.tensor(10.0)); logits = scale * cosines",
+        evidence={"lowest loss": logits.floor, "equal probabilities": logits.expected},
+        fix="scale = torch.nn.Parameter(torch.tensor(10.0)); logits = scale * cosines"
+        if cosines
+        else f"leave the {logits.by} behind the last layer away: the loss takes logits of any size",
     )

@@ -1,4 +1,4 @@
-"""A loss of log-probabilities that is given numbers which are none."""
+"""A loss of probabilities that is given numbers which are none."""
 
 import math
 from collections.abc import Iterator
@@ -10,12 +10,17 @@ from unitygain.rules._numbers import spell
 OFF = 0.1
 # Beyond it the sum is no number.
 LARGE = 700.0
+# By how much rounding may put a target beside the range from 0 to 1.
+BESIDE = 1e-3
 
 
 def of_sums(loss: Profile) -> Iterator[Finding]:
-    """Yield a finding where the probabilities of a row do not add up to one, or have one entry that does."""
+    """Yield a finding where the probabilities of a row do not add up to one, or targets are none."""
     if loss.facts.get("single") == 1.0:
         yield _single(loss)
+    least, most = (float(loss.facts.get(f"target_{end}", math.nan)) for end in ("least", "most"))
+    if least < -BESIDE or most > 1 + BESIDE:
+        yield _targets(loss, least, most)
     log_sum, along, ones = (
         float(loss.facts.get(key, math.nan)) for key in ("log_sum", "classes_along", "ones_along")
     )
@@ -74,4 +79,26 @@ def _single(loss: Profile) -> Finding:
             ),
         ),
         fix="torch.nn.functional.binary_cross_entropy_with_logits(logit, target)  # without the softmax",
+    )
+
+
+def _targets(loss: Profile, least: float, most: float) -> Finding:
+    return Finding(
+        "UG608",
+        "dead-loss-link",
+        "error",
+        f"a binary cross-entropy is given targets from {spell(least)} to {spell(most)}, not from 0 to 1",
+        loss.sites,
+        "loss_value",
+        least if least < -BESIDE else most,
+        "target",
+        0.0 if least < -BESIDE else 1.0,
+        fact="target_least" if least < -BESIDE else "target_most",
+        causes=(
+            Cause(
+                "targets: those of a binary cross-entropy are 0 and 1, or between; with others the loss "
+                "falls without bound as the outputs grow"
+            ),
+        ),
+        fix="targets = (targets > 0).float()  # 0 and 1",
     )

@@ -11,15 +11,16 @@ What it sees:
     differentiates the slope of a piecewise linear activation, as that of a differential equation of second
     order does, where the products with that derivative are exactly zero. And a difference of N predictions of
     shape (N, 1) and N targets of shape (N,), or the other way round, which broadcasts to all N x N pairs.
-    And a cross-entropy of logits that are products of vectors of fixed length, as cosines are, times a
-    constant, which cannot be large enough: what the loss cannot fall below is a third of that of equal
-    probabilities or more. And a loss of log-probabilities whose rows do not add up to one over the classes,
-    within a tenth, because they do over another dimension or are raw outputs. And a softmax over one output,
-    which is 1 whatever goes in. And a sum in which a term that was computed from the model has lost its
-    gradient: one that was detached and makes up 60 % of the sizes of all terms or more, or one that
-    `torch.autograd.grad` made without a graph of its own (``create_graph=True``) from 5 % on. Constants are
-    no terms, nor can a number that was multiplied after `.item()` be told from one. What reaches the loss by
-    anything but sums and constant factors, as targets and weights do, is not looked at.
+    And a cross-entropy of logits that come out of a tanh or a sigmoid, or are products of vectors of fixed
+    length, as cosines are, times a constant, which cannot be large enough: what the loss cannot fall below is
+    a third of that of equal probabilities or more. And a loss of log-probabilities whose rows do not add up
+    to one over the classes, within a tenth, because they do over another dimension or are raw outputs; a
+    binary one whose targets are not from 0 to 1. And a softmax over one output, which is 1 whatever goes in.
+    And a sum in which a term that was computed from the model has lost its gradient: one that was detached
+    and makes up 60 % of the sizes of all terms or more, or one that `torch.autograd.grad` made without a
+    graph of its own (``create_graph=True``) from 5 % on. Constants are no terms, nor can a number that was
+    multiplied after `.item()` be told from one. What reaches the loss by anything but sums and constant
+    factors, as targets and weights do, is not looked at.
 
 Why it matters:
     The whole model stands still, and every layer looks as if the gradient vanished. No initialisation, skip

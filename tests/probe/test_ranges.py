@@ -1,4 +1,4 @@
-"""logit_bound: what logits of vectors of fixed length can reach, against their largest entries."""
+"""logit_range: what logits of vectors of fixed length, or of squashes, can reach, against their entries."""
 
 from collections.abc import Callable
 
@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from unitygain.probe.cosines import logit_bound
+from unitygain.probe.ranges import Range, logit_range
 
 Make = Callable[[Tensor, Tensor], Tensor]
 BOUNDED: dict[str, tuple[Make, float]] = {
@@ -46,7 +46,13 @@ def drawn() -> tuple[Tensor, Tensor]:
 @pytest.mark.parametrize("name", BOUNDED)
 def test_the_bound_is_that_of_equal_directions(name):
     make, bound = BOUNDED[name]
-    assert logit_bound(make(*drawn())) == pytest.approx(bound, rel=1e-3)
+    found = logit_range(make(*drawn()))
+    assert found is not None
+    assert (found.least, found.most, found.by) == (
+        pytest.approx(-bound, rel=1e-3),
+        pytest.approx(bound, rel=1e-3),
+        "cosines",
+    )
     x, _ = drawn()
     same = make(x, x.detach().clone().requires_grad_()).detach()
     assert float(same[same > -1e9].abs().max()) <= bound * (1 + 1e-5)
@@ -54,8 +60,23 @@ def test_the_bound_is_that_of_equal_directions(name):
 
 @pytest.mark.parametrize("name", FREE)
 def test_what_can_grow_has_no_bound(name):
-    assert logit_bound(FREE[name](*drawn())) is None
+    assert logit_range(FREE[name](*drawn())) is None
 
 
 def test_a_leaf_has_no_bound():
-    assert logit_bound(drawn()[0]) is None
+    assert logit_range(drawn()[0]) is None
+
+
+@pytest.mark.parametrize(
+    ("make", "found"),
+    [
+        (lambda x, w: torch.tanh(x @ w.T), Range(-1.0, 1.0, "tanh")),
+        (lambda x, w: 3 * torch.tanh(x @ w.T), Range(-3.0, 3.0, "tanh")),
+        (lambda x, w: torch.sigmoid(x @ w.T), Range(0.0, 1.0, "sigmoid")),
+        (lambda x, w: -2 * torch.sigmoid(x @ w.T), Range(-2.0, 0.0, "sigmoid")),
+        (lambda x, w: torch.sigmoid(x) @ w.T, None),
+        (lambda x, w: torch.tanh(x @ w.T) * w[0, 0], None),
+    ],
+)
+def test_a_squash_behind_the_last_layer_bounds_them(make, found):
+    assert logit_range(make(*drawn())) == found
