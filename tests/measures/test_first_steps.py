@@ -124,6 +124,15 @@ def test_the_limits(row, fires):
     assert len(list(judge({"first_steps": profile, "loss_value": expected}))) == fires
 
 
+@pytest.mark.parametrize(("highest", "fires"), [(2.9, False), (3.1, True)])
+def test_beside_a_loss_that_jumped_a_smaller_gain_tells(highest, fires):
+    columns, row = ("before", "after", "at_a_tenth", "at_a_hundredth"), (2.0, 2.1, 1.85, 1.99)
+    expected = Profile("loss_value", "loss", (Site(""),), row[:1], facts={"expected": 2.0})
+    facts = {"steps": 24.0, "highest": highest}
+    steps = Profile("first_steps", "loss", (Site(""),), row[1:2], columns=columns, rows=(row,), facts=facts)
+    assert len(list(judge({"first_steps": steps, "loss_value": expected}))) == fires
+
+
 def test_a_loss_that_wanders_where_it_is_small_is_no_finding():
     columns, row = ("before", "after", "at_a_tenth", "at_a_hundredth"), (0.0058, 0.0062, 0.0038, 0.005)
     steps = Profile("first_steps", "loss", (Site(""),), row[1:2], columns=columns, rows=(row,))

@@ -1,5 +1,6 @@
 """first_steps: what the case's own first steps do to the loss, and what smaller ones would."""
 
+import math
 import time
 
 from unitygain._case import Case, random_states, reseed
@@ -38,9 +39,9 @@ def first_steps(case: Case, record: Record) -> Profile | None:
 
     Returns:
         The loss after the steps at the model; infinite where it is not finite. Columns of the one row:
-        ``before``, ``after``, ``at_a_tenth``, ``at_a_hundredth`` (NaN where not tried). Facts: ``steps``.
-        None where the case declares no optimizer, or a step of its own, whose loss need not fall (as that
-        of a game).
+        ``before``, ``after``, ``at_a_tenth``, ``at_a_hundredth`` (NaN where not tried). Facts: ``steps``, and
+        ``highest``, the largest loss of a step. None where the case declares no optimizer, or a step of its
+        own, whose loss need not fall (as that of a game).
 
     Raises:
         Gap: If the model has more than 64 million parameters, eight steps would take more than twenty
@@ -64,9 +65,10 @@ def first_steps(case: Case, record: Record) -> Profile | None:
         raise Gap(f"training steps on a copy of more than {MOST_PARAMETERS:,} parameters are left to treat")
     seed = int(record.facts.get("seed", 0))
     before = _loss_before(case, seed)
-    steps, after, others = STEPS, rehearse(case, STEPS, seed=seed).final, [float("nan")] * len(RATES)
-    if not falls(before, after):
-        steps, after = PATIENCE, rehearse(case, PATIENCE, seed=seed).final
+    steps, own, others = STEPS, rehearse(case, STEPS, seed=seed), [float("nan")] * len(RATES)
+    if not falls(before, own.final):
+        steps, own = PATIENCE, rehearse(case, PATIENCE, seed=seed)
+    after = own.final
     if not falls(before, after):
         others = [_at(case, rate, seed) for rate in RATES]
     return Profile(
@@ -76,7 +78,7 @@ def first_steps(case: Case, record: Record) -> Profile | None:
         (after,),
         columns=COLUMNS,
         rows=((before, after, *others),),
-        facts={"steps": float(steps)},
+        facts={"steps": float(steps), "highest": max(own.losses, default=math.nan)},
         note="NaN: not tried",
     )
 
