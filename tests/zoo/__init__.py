@@ -4,6 +4,7 @@ Most are fixed; those of the files `drawn_...` are drawn anew by each seed.
 """
 
 from zoo import (
+    by_hand,
     circuits,
     claims,
     cnn,
@@ -53,6 +54,7 @@ FAMILIES = (
     texts,
     masks,
     cosines,
+    by_hand,
 )
 DRAWS: tuple[Draw, ...] = (
     *drawn_depth.DRAWS,
@@ -60,6 +62,7 @@ DRAWS: tuple[Draw, ...] = (
     *drawn_training.DRAWS,
     *drawn_fields.DRAWS,
     *claims.DRAWS,
+    *by_hand.DRAWS,
     *copies.DRAWS,
     *cosines.DRAWS,
     *masks.DRAWS,

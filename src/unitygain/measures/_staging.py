@@ -54,7 +54,7 @@ def gains(
 
     NaN where both are zero or one is not finite; zero and infinity are kept.
     """
-    ratios = {s: _ratio(over[s], under[s]) for s in record.blocks if s in over and s in under}
+    ratios = {s: ratio(over[s], under[s]) for s in record.blocks if s in over and s in under}
     if not ratios:
         return None
     types = record.labels("entry")
@@ -102,7 +102,8 @@ def slope_facts(ratios: Sequence[float]) -> dict[str, float | str]:
     return facts
 
 
-def _ratio(over: float, under: float) -> float:
+def ratio(over: float, under: float) -> float:
+    """Return over / under; NaN where both are zero or one is not finite."""
     if not (math.isfinite(over) and math.isfinite(under)) or over == under == 0:
         return math.nan
     return over / under if under else math.inf

@@ -6,13 +6,14 @@ from dataclasses import replace
 from unitygain._case import Case
 from unitygain._registry import measure
 from unitygain._types import Profile
+from unitygain.measures._by_hand import matrix_gains
 from unitygain.measures._staging import gains, sizes
 from unitygain.probe.record import Record
 
 UNIT = "norm of dL/d(block input) over norm of dL/d(block output)"
 
 
-@measure(unit=UNIT, needs=("entry_grad.rms", "exit_grad.rms"))
+@measure(unit=UNIT, needs=("entry_grad.rms", "exit_grad.rms", "matrix.arriving"))
 def backward_gain(case: Case, record: Record) -> Profile | None:
     """Norm of the loss's gradient at the entry of every block over that at its exit.
 
@@ -24,12 +25,14 @@ def backward_gain(case: Case, record: Record) -> Profile | None:
 
     Args:
         case: Not used.
-        record: A record with `entry_grad.rms` and `exit_grad.rms`.
+        record: A record with `entry_grad.rms`, `exit_grad.rms` and `matrix.arriving`.
 
     Returns:
         A plain ratio per block, in forward order; labels are the blocks' types. Facts: see
         `unitygain.measures._staging.slope_facts`, and `unitygain.measures._chance` on what chance gives
-        where the record has draws. None where no repeated trunk was found.
+        where the record has draws. Where fewer than three blocks repeat it is that of the matrices of a list,
+        multiplied by hand, from what enters one to what enters the next. None without four of these, and
+        without blocks.
 
     Example:
         >>> import torch
@@ -43,6 +46,9 @@ def backward_gain(case: Case, record: Record) -> Profile | None:
         >>> [round(value, 6) for value in profile.values], round(profile.facts["slope_db"], 4)
         ([0.1, 0.1, 0.1, 0.1], -20.0)
     """
+    by_hand = matrix_gains(record, "backward_gain", UNIT, forward=False)
+    if by_hand is not None:
+        return by_hand
     over, under = sizes(record, "entry_grad.rms"), sizes(record, "exit_grad.rms")
     past = dict.fromkeys(record.values.get("entry.goes_past", {}), math.nan)
     profile = gains(record, over | past, under, name="backward_gain", unit=UNIT)

@@ -3,13 +3,14 @@
 from unitygain._case import Case
 from unitygain._registry import measure
 from unitygain._types import Profile
+from unitygain.measures._by_hand import matrix_gains
 from unitygain.measures._staging import gains
 from unitygain.probe.record import Record
 
 UNIT = "rms(block output) over rms(block input)"
 
 
-@measure(unit=UNIT, needs=("entry.rms", "exit.rms"))
+@measure(unit=UNIT, needs=("entry.rms", "exit.rms", "matrix.entering"))
 def forward_gain(case: Case, record: Record) -> Profile | None:
     """Root mean square of what leaves every block over that of what enters it.
 
@@ -17,12 +18,14 @@ def forward_gain(case: Case, record: Record) -> Profile | None:
 
     Args:
         case: Not used.
-        record: A record with `entry.rms` and `exit.rms`.
+        record: A record with `entry.rms`, `exit.rms` and `matrix.entering`.
 
     Returns:
         A plain ratio per block, in forward order; labels are the blocks' types. Facts: see
         `unitygain.measures._staging.slope_facts`, and `unitygain.measures._chance` on what chance gives
-        where the record has draws. None where no repeated trunk was found.
+        where the record has draws. Where fewer than three blocks repeat it is that of the matrices of a list,
+        multiplied by hand, from what enters one to what enters the next. None without four of these, and
+        without blocks.
 
     Example:
         >>> import torch
@@ -39,4 +42,7 @@ def forward_gain(case: Case, record: Record) -> Profile | None:
     over, under = (
         {s: n[0] for s, n in record.values.get(key, {}).items()} for key in ("exit.rms", "entry.rms")
     )
+    by_hand = matrix_gains(record, "forward_gain", UNIT, forward=True)
+    if by_hand is not None:
+        return by_hand
     return gains(record, over, under, name="forward_gain", unit=UNIT)

@@ -5,6 +5,7 @@ import math
 from unitygain._case import Case
 from unitygain._registry import measure
 from unitygain._types import Profile, Site
+from unitygain.measures._by_hand import matrix_site
 from unitygain.measures._drawn import weight_rms
 from unitygain.measures._fan_in import weights_of
 from unitygain.probe.record import Record
@@ -13,7 +14,7 @@ UNIT = "sqrt(fan_in · mean square of the weight)"
 DEFAULT = 1 / 3
 
 
-@measure(unit=UNIT, needs=("output.rms", "activation.frac_open"))
+@measure(unit=UNIT, needs=("output.rms", "activation.frac_open", "matrix.gain"))
 def weight_gain(case: Case, record: Record) -> Profile | None:
     """Root of fan_in times the mean square of every weight: its gain for a white input.
 
@@ -30,12 +31,13 @@ def weight_gain(case: Case, record: Record) -> Profile | None:
 
     Args:
         case: Its model's weights are read.
-        record: A record with `output.rms` and `activation.frac_open`; tells which modules ran, and what
-            activation followed.
+        record: A record with `output.rms`, `activation.frac_open` and `matrix.gain`; tells which modules ran,
+            what activation followed, and what matrices modules multiply by hand.
 
     Returns:
         One value per weight that ran, in forward order, at its module, or at its parameter's name where the
-        module has several. Labels: the module's type and the activation that follows it, as
+        module has several; a matrix that a module multiplies by hand, whatever its name, comes behind them at
+        the parameter's. Labels: the module's type, or ``matrix``, and the activation that follows it, as
         ``Linear→relu``. Facts: ``default``, sqrt(1/3), and ``like_default``, the fraction within 5 % of it.
         None where no weight ran.
 
@@ -63,6 +65,10 @@ def weight_gain(case: Case, record: Record) -> Profile | None:
             site = Site(path) if len(found) == 1 else Site(f"{path}.{name}" if path else name)
             values[site] = math.sqrt(fan_in) * weight_rms(record, path, name, weight)
             labels.append("→".join(filter(None, (type(modules[path]).__name__, follows.get(path)))))
+    for place in record.of("matrix"):
+        site = matrix_site(place.site, place.type)
+        values[site] = record.values["matrix.gain"][place.site][0]
+        labels.append("→".join(filter(None, ("matrix", follows.get(site.path)))))
     if not values:
         return None
     near = sum(abs(value / math.sqrt(DEFAULT) - 1) < 0.05 for value in values.values())

@@ -1,7 +1,7 @@
 """Which parameters of a module are weights of a linear map, and how many numbers each output sums over."""
 
 import fnmatch
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 from torch import nn
@@ -43,10 +43,11 @@ def find_weights(model: nn.Module, sites: Select = None, only: str = "*") -> Ite
         for name, parameter in module.named_parameters(recurse=False):
             if isinstance(parameter, UninitializedParameter) or parameter.ndim < 2 or id(parameter) in seen:
                 continue
+            whole = f"{path}.{name}" if path else name
             named = any(fnmatch.fnmatchcase(name, pattern) for pattern in LINEAR_MAPS)
-            chosen = selects(sites, path, module) or selects(
-                sites, f"{path}.{name}" if path else name, module
-            )
+            # A matrix of any name is one where that very name is asked for.
+            named = named or (not isinstance(sites, str) and isinstance(sites, Collection) and whole in sites)
+            chosen = selects(sites, path, module) or selects(sites, whole, module)
             if chosen and named and fnmatch.fnmatchcase(name, only):
                 seen.add(id(parameter))
                 yield Weight(path, name, module, parameter, fan_in(module, parameter))

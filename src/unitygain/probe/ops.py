@@ -13,7 +13,7 @@ from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from unitygain._types import Site, Skipped
-from unitygain.probe import dropouts, losses, norms, ranges, reach, recurrent, simplex
+from unitygain.probe import dropouts, losses, matrices, norms, ranges, reach, recurrent, simplex
 from unitygain.probe.activations import AMBIGUOUS, SLOPES, Slope, module_slope, silenced, slope
 from unitygain.probe.leaves import in_backward, observable, unwrap
 from unitygain.probe.ledger import dtype_name
@@ -32,6 +32,7 @@ OPERATIONS: dict[str, tuple[str, ...]] = {
     "reach": reach.STATISTICS,
     "simplex": simplex.STATISTICS,
     "logit_range": ranges.STATISTICS,
+    "matrix": matrices.STATISTICS,
     "dropout": dropouts.STATISTICS,
 }
 _SOFTMAX = frozenset({"_softmax", "_safe_softmax"})
@@ -62,6 +63,7 @@ class Watch(TorchDispatchMode):
         self.skipped: dict[str, str] = {}
         self._innermost = innermost
         self._draws = dropouts.Draws()
+        self._matrices = matrices.Matrices()
         self._follows = ""
         self._paused = False
         self._ended = 0
@@ -113,6 +115,8 @@ class Watch(TorchDispatchMode):
             self._gate(args[0].detach().chunk(2, *(args[1:] or (-1,)))[1].sigmoid())
         elif name in _FOLLOWED:
             self._follow(name, args, out)
+        if name in matrices.OPERATIONS:
+            self._follows = self._matrices.watch(self, call, args) or self._follows
         if name in losses.OPERATIONS:
             losses.watch(self, name, args, kwargs, out)
         if name in ranges.OPERATIONS:
