@@ -1,7 +1,7 @@
 """Which parameters of a module are weights of a linear map, and how many numbers each output sums over."""
 
 import fnmatch
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from torch import nn
@@ -46,7 +46,7 @@ def find_weights(model: nn.Module, sites: Select = None, only: str = "*") -> Ite
             whole = f"{path}.{name}" if path else name
             named = any(fnmatch.fnmatchcase(name, pattern) for pattern in LINEAR_MAPS)
             # A matrix of any name is one where that very name is asked for.
-            named = named or (not isinstance(sites, str) and isinstance(sites, Collection) and whole in sites)
+            named = named or (isinstance(sites, (list, tuple)) and whole in sites)
             chosen = selects(sites, path, module) or selects(sites, whole, module)
             if chosen and named and fnmatch.fnmatchcase(name, only):
                 seen.add(id(parameter))
