@@ -124,6 +124,53 @@ def test_the_limits(row, fires):
     assert len(list(judge({"first_steps": profile, "loss_value": expected}))) == fires
 
 
+@pytest.mark.parametrize(
+    ("row", "fires"),
+    [
+        ((1.62, 2.13, 1.65, 1.623), True),
+        ((1.62, 1.65, 1.623, 1.6203), False),
+        ((1.62, 9.0, 2.0, 1.9), False),
+        ((1.62, 2.13, 1.65, 1.62), False),
+        ((1.62, math.inf, 3.0, 1.7), False),
+    ],
+)
+def test_a_loss_that_rises_in_proportion_to_the_rate_goes_uphill(row, fires):
+    columns = ("before", "after", "at_a_tenth", "at_a_hundredth")
+    steps = Profile("first_steps", "loss", (Site(""),), row[1:2], columns=columns, rows=(row,))
+    found = list(judge({"first_steps": steps}))
+    assert [finding.severity for finding in found] == ["error"] * fires
+    assert all(finding.causes[0].text.startswith("wrong sign") for finding in found)
+
+
+class Reversed(torch.autograd.Function):
+    """Passes its input on, and the gradient back with another sign."""
+
+    @staticmethod
+    def forward(ctx, x):
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return -gradient
+
+
+@pytest.mark.parametrize("kind", ["maximize", "reversed"])
+def test_steps_that_go_uphill_are_told(kind):
+    torch.manual_seed(0)
+    x = torch.randn(64, 8)
+    y = (x @ torch.randn(8, 3)).argmax(1)
+
+    def loss(model, batch):
+        logits = model(batch[0])
+        logits = Reversed.apply(logits) if kind == "reversed" else logits
+        return nn.functional.cross_entropy(logits, batch[1])
+
+    model = nn.Sequential(nn.Linear(8, 32), nn.ReLU(), nn.Linear(32, 3))
+    case = ug.Case(model, loss, [(x, y)], lambda p: torch.optim.Adam(p, 1e-3, maximize=kind == "maximize"))
+    (finding,) = ug.diagnose(case, only=["UG611"]).findings
+    assert (finding.severity, "uphill" in finding.message) == ("error", True)
+
+
 @pytest.mark.parametrize(("highest", "fires"), [(2.9, False), (3.1, True)])
 def test_beside_a_loss_that_jumped_a_smaller_gain_tells(highest, fires):
     columns, row = ("before", "after", "at_a_tenth", "at_a_hundredth"), (2.0, 2.1, 1.85, 1.99)

@@ -5,7 +5,9 @@ What it sees:
     optimizer, precision, clip and schedule, and after as many at a tenth and a hundredth of its learning
     rate. It fires where the case's own steps lower it by less than 2 %, and those at a smaller rate by five
     times as much and by 10 % or more; by 5 % where the loss jumped by half on the way. Where the loss is not
-    known to be that of an untrained model, by a guess's for its kind of loss, it must rise by a fifth.
+    known to be that of an untrained model, by a guess's for its kind of loss, it must rise by a fifth. And it
+    fires where the loss rises at every rate, and the more the larger the rate, by three to thirty times
+    for ten times the rate: then the steps go uphill.
 
 Why it matters:
     A step that is too long overshoots: the loss jumps, ends on a plateau (dead units, saturated outputs) or
@@ -38,6 +40,7 @@ A silent example:
     ([], [])
 """
 
+import itertools
 import math
 from collections.abc import Iterator, Mapping
 
@@ -51,6 +54,9 @@ FALLS, LEARNS, TIMES = 0.02, 0.1, 5.0
 OVERSHOT, LEARNS_BESIDE = 1.5, 0.05
 # A loss that is small against that of a guess, or not known to be large, wanders: there it must jump.
 JUMPS, UNTRAINED = 1.2, 0.5
+# A loss that rises by the rate, to first order, and what is left of that where the rise bends; the least rise
+# is well above rounding.
+RISES, PROPORTIONAL, ROUNDING = 0.05, (3.0, 30.0), 1e-5
 RATES = {"at_a_tenth": 0.1, "at_a_hundredth": 0.01}
 
 
@@ -68,6 +74,9 @@ def judge(profiles: Mapping[str, Profile]) -> Iterator[Finding]:
     before, after = losses["before"], losses["after"]
     tried = [(losses[name], name) for name in RATES if math.isfinite(losses[name])]
     if not tried or not before > 0:
+        return
+    if _uphill(*losses.values()):
+        yield _rising(profile, losses)
         return
     best, name = min(tried)
     gained, won = before - after, before - best
@@ -94,6 +103,39 @@ def judge(profiles: Mapping[str, Profile]) -> Iterator[Finding]:
         causes=tuple(_causes(profiles, rate, best, before)),
         evidence=losses,
         fix=f"lr *= {spell(rate)}  # in the optimizer; or warm up over the first steps",
+    )
+
+
+def _uphill(before: float, after: float, at_a_tenth: float, at_a_hundredth: float) -> bool:
+    """Whether the loss rises by about as much as the rate is large."""
+    rises = [loss - before for loss in (after, at_a_tenth, at_a_hundredth)]
+    if not (all(map(math.isfinite, rises)) and rises[0] >= RISES * before and rises[2] > ROUNDING * before):
+        return False
+    return all(PROPORTIONAL[0] <= more / less <= PROPORTIONAL[1] for more, less in itertools.pairwise(rises))
+
+
+def _rising(profile: Profile, losses: Mapping[str, float]) -> Finding:
+    steps = float(profile.facts.get("steps", math.nan))
+    return Finding(
+        "UG611",
+        "steps-raise-loss",
+        "error",
+        f"{spell(steps)} training steps take the loss from {spell(losses['before'])} up to "
+        f"{spell(losses['after'])}, and at a tenth and a hundredth of the learning rate they raise it too, "
+        "in proportion: they go uphill",
+        profile.sites,
+        "first_steps",
+        losses["after"],
+        profile.unit,
+        losses["before"],
+        causes=(
+            Cause(
+                "wrong sign: the optimizer goes up the gradient (maximize=True, a negative learning rate), or "
+                "the gradient was reversed on its way (a custom backward, a hook)"
+            ),
+        ),
+        evidence=losses,
+        fix="maximize=False in the optimizer; no gradient reversal between this loss and the weights",
     )
 
 
