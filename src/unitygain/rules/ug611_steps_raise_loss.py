@@ -130,8 +130,8 @@ def _rising(profile: Profile, losses: Mapping[str, float]) -> Finding:
         losses["before"],
         causes=(
             Cause(
-                "wrong sign: the optimizer goes up the gradient (maximize=True, a negative learning rate), or "
-                "the gradient was reversed on its way (a custom backward, a hook)"
+                "wrong sign: the optimizer goes up the gradient (maximize=True, a negative learning rate), "
+                "or the gradient was reversed on its way (a custom backward, a hook)"
             ),
         ),
         evidence=losses,
