@@ -423,3 +423,19 @@ def test_a_function_of_steps_is_named_where_no_gradient_passes(function, first):
         dict.fromkeys(gradients, 1.0), gradients, profile("loss_value", {"": 1.0}, facts=facts)
     )
     assert finding.causes[0].text.startswith(first)
+
+
+def test_a_checkpoint_that_is_asked_for_no_gradient_is_the_first_cause():
+    weights = dict.fromkeys(LAYERS, 1.0)
+    facts = {"without_gradient": 4.0, "checkpointed": 4.0, "checkpoint": "body"}
+    ran = profile("act_rms", {name.removesuffix(".weight"): 1.0 for name in LAYERS})
+    (found,) = judged(
+        "UG603",
+        profile("param_trainable", weights, facts=facts),
+        profile("param_grad_rms", {LAYERS[4]: 0.1}),
+        ran,
+    )
+    assert found.severity == "warning"
+    assert found.causes[0].text.startswith("checkpoint: the modules of 4 of them run under a re-entrant")
+    assert " in body," in found.causes[0].text
+    assert "use_reentrant=False" in found.fix

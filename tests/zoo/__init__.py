@@ -4,6 +4,7 @@ Most are fixed; those of the files `drawn_...` are drawn anew by each seed.
 """
 
 from zoo import (
+    checkpoints,
     circuits,
     claims,
     cnn,
@@ -53,12 +54,14 @@ FAMILIES = (
     texts,
     masks,
     cosines,
+    checkpoints,
 )
 DRAWS: tuple[Draw, ...] = (
     *drawn_depth.DRAWS,
     *drawn_time.DRAWS,
     *drawn_training.DRAWS,
     *drawn_fields.DRAWS,
+    *checkpoints.DRAWS,
     *claims.DRAWS,
     *copies.DRAWS,
     *cosines.DRAWS,
