@@ -144,3 +144,28 @@ def test_the_largest_of_the_groups_counts_and_others_are_not_known() -> None:
     assert math.isnan(gather(centered).built_up)
     facts = measured(squares(_net(), 4, 5, optimizer=_sgd), "update_ratio")["update_ratio"].facts
     assert (facts["momentum"], facts["built_up"]) == pytest.approx((0.9, 10.0))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "eps", "facts"),
+    [
+        (torch.float16, 1e-8, {"broken": 1.0, "eps": 1e-8, "mended": 1.0}),
+        (torch.float16, 1e-4, {"broken": 0.0}),
+        (torch.bfloat16, 1e-8, {"broken": 0.0}),
+    ],
+)
+def test_a_step_that_leaves_weights_that_are_not_finite_is_counted_and_tried_with_another_epsilon(
+    dtype, eps, facts
+):
+    model = nn.Linear(4, 1, bias=False).to(dtype)
+    case = Case(
+        model,
+        lambda m, x: (1e-3 * m(x)).float().mean(),
+        [torch.ones(2, 4, dtype=dtype)],
+        lambda parameters: torch.optim.Adam(parameters, 1e-3, eps=eps),
+    )
+    found = measured(case, "update_ratio")["update_ratio"].facts
+    assert {name: found[name] for name in facts} == facts
+    assert ("eps" in found) == (facts["broken"] == 1.0)
+    # An epsilon of next to nothing is zero in float16, and nothing to compare with.
+    assert math.isnan(float(found["damped"])) == (dtype is torch.float16)

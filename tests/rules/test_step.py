@@ -401,3 +401,45 @@ def test_a_small_head_that_learns_is_not_overlooked():
 
     case.optimizer = two_rates(case.model)
     assert judged("UG602", *measured(case, *STEP).values()) == []
+
+
+def named(values: tuple[float, ...]) -> dict[str, float]:
+    return dict(zip(NAMES, values, strict=True))
+
+
+def broken(gradients=(0.1, 0.1, 0.1), label="float16", **facts: float):
+    ratio = profile(
+        "update_ratio",
+        named((math.inf, math.nan, 0.01)),
+        labels=(label,) * 3,
+        facts={"optimizer": "Adam", "broken": 2.0, **facts},
+    )
+    size = profile("param_rms", named((0.1,) * 3))
+    gradient = profile("param_grad_rms", named(gradients))
+    return judged("UG601", ratio, size, gradient)
+
+
+def test_a_step_that_breaks_weights_names_the_epsilon_that_the_dtype_does_not_hold():
+    (found,) = broken(eps=1e-8, mended=1.0)
+    assert (found.severity, found.value) == ("error", 2.0)
+    assert "makes 2 of 3 parameters infinite or NaN" in found.message
+    assert found.causes[0].text.startswith("eps: the weights are float16")
+    assert "float32" in found.fix
+
+
+@pytest.mark.parametrize(
+    ("label", "facts"),
+    [
+        ("bfloat16", {"eps": 1e-8, "mended": 1.0}),
+        ("float16", {"eps": 1e-7, "mended": 1.0}),
+        ("float16", {"eps": 1e-8, "mended": 0.0}),
+        ("float16", {}),
+    ],
+)
+def test_an_epsilon_that_is_held_or_mends_nothing_is_not_named(label, facts):
+    (found,) = broken(label=label, **facts)
+    assert found.causes[0].text.startswith("step: the optimizer divides by zero")
+
+
+def test_a_gradient_that_is_not_finite_breaks_the_step_and_another_rule_says_so():
+    assert broken((math.nan, 0.1, 0.1)) == []

@@ -19,6 +19,7 @@ from zoo import (
     flows,
     games,
     generative,
+    halves,
     masks,
     mixed,
     mlp,
@@ -55,6 +56,7 @@ FAMILIES = (
     masks,
     cosines,
     checkpoints,
+    halves,
 )
 DRAWS: tuple[Draw, ...] = (
     *drawn_depth.DRAWS,
@@ -67,6 +69,7 @@ DRAWS: tuple[Draw, ...] = (
     *cosines.DRAWS,
     *masks.DRAWS,
     *dropouts.DRAWS,
+    *halves.DRAWS,
     *norms.DRAWS,
     *mixed.DRAWS,
     *texts.DRAWS,

@@ -13,6 +13,8 @@ from unitygain.stats import rms
 
 # Next to nothing beside any gradient that float32 holds; zero itself would divide what has no gradient by it.
 NEGLIGIBLE = 1e-30
+# Far above the smallest number of float16, and what is used for weights in it.
+HELD = 1e-4
 HORIZON = 1000
 
 
@@ -33,22 +35,57 @@ def damping(
         before: Its parameters before the step, by name.
 
     Returns:
-        NaN where the optimizer has no epsilon that is a number, or cannot be put back.
+        NaN where the optimizer has no epsilon that is a number, or cannot be put back, and where the weights'
+        dtype does not hold so small a one.
     """
+    taken = length(parameter.detach() - before[name] for name, parameter in model.named_parameters())
+    if not _step_again(optimizer, state, model, before, NEGLIGIBLE):
+        return math.nan
+    whole = length(parameter.detach() - before[name] for name, parameter in model.named_parameters())
+    return taken / whole if whole and math.isfinite(whole) else math.nan
+
+
+def mending(
+    optimizer: torch.optim.Optimizer, state: dict[str, Any], model: nn.Module, before: Mapping[str, Tensor]
+) -> dict[str, float]:
+    """Return the optimizer's ``eps``, and whether the step is finite with one of 1e-4: ``mended``.
+
+    Args:
+        optimizer: Of a copy, which has taken the step; it is put back to `state` and takes another.
+        state: Its state before.
+        model: The copy; its parameters hold the gradients of that step, and are moved.
+        before: Its parameters before the step, by name.
+
+    Returns:
+        Nothing where the optimizer has no epsilon that is a number, or cannot be put back.
+    """
+    epsilons = [group.get("eps") for group in state["param_groups"]]
+    if not _step_again(optimizer, state, model, before, HELD):
+        return {}
+    finite = all(math.isfinite(float(rms(parameter.detach()))) for parameter in model.parameters())
+    return {"eps": float(min(epsilons)), "mended": float(finite)}
+
+
+def _step_again(
+    optimizer: torch.optim.Optimizer,
+    state: dict[str, Any],
+    model: nn.Module,
+    before: Mapping[str, Tensor],
+    epsilon: float,
+) -> bool:
+    """Take the step once more with another epsilon; False where that cannot be."""
     groups = state["param_groups"]
     if not all(isinstance(group.get("eps"), float) for group in groups):
-        return math.nan
-    taken = length(parameter.detach() - before[name] for name, parameter in model.named_parameters())
+        return False
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             parameter.copy_(before[name])
     try:
-        optimizer.load_state_dict({**state, "param_groups": [{**g, "eps": NEGLIGIBLE} for g in groups]})
+        optimizer.load_state_dict({**state, "param_groups": [{**g, "eps": epsilon} for g in groups]})
         optimizer.step()
     except Exception:
-        return math.nan
-    whole = length(parameter.detach() - before[name] for name, parameter in model.named_parameters())
-    return taken / whole if whole else math.nan
+        return False
+    return True
 
 
 def state_before(optimizer: torch.optim.Optimizer) -> dict[str, Any]:

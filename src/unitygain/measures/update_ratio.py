@@ -11,7 +11,7 @@ from torch import Tensor
 from unitygain._case import Case
 from unitygain._registry import measure
 from unitygain._types import Profile, Site
-from unitygain.measures._ahead import Schedule, damping, gather, length, look_ahead, state_before
+from unitygain.measures._ahead import Schedule, damping, gather, length, look_ahead, mending, state_before
 from unitygain.probe.record import Record
 from unitygain.probe.trace import Gap
 from unitygain.stats import frac_zero, rms
@@ -43,17 +43,19 @@ def update_ratio(case: Case, record: Record) -> Profile | None:
 
     Returns:
         One value per parameter that the step moved or could have moved (trainable and in the optimizer),
-        in the model's order; infinite where a parameter of zeros was moved. Labels are dtypes. Facts:
+        in the model's order; infinite or NaN where the step made it so. Labels are dtypes. Facts:
         ``optimizer``, ``learning_rate`` (of the first group), ``median``, ``scheduled`` (1 where a schedule
         chose the rate), ``clipped`` (norm of the gradient after the case's clip over that before it; 1
         without a clip), ``lost`` (of the entries with a gradient, those that the step left as they are),
         ``damped`` (norm of the step over that of one with an epsilon of next to nothing; NaN without one),
-        ``momentum`` and ``built_up`` (of SGD and RMSprop: the largest of the groups, and the step that a
-        gradient which stays comes to with it, over the first one; 1 where the optimizer has state; else NaN)
-        and of the schedule's first thousand rates, NaN where it does not say, ``full_steps`` (how many at
-        the largest they add up to), ``rise`` (the largest over the first) and ``granted`` (the largest over
-        the optimizer's own rate, where it does not come last); the case's own step leaves ``clipped`` and
-        the last four NaN. None where the case declares no optimizer.
+        ``broken`` (how many parameters are not finite after the step, and then the smallest ``eps`` of the
+        groups and ``mended``, 1 where with one of 1e-4 all are), ``momentum`` and ``built_up`` (of SGD and
+        RMSprop: the largest of the groups, and the step that a gradient which stays comes to with it, over
+        the first one; 1 where the optimizer has state; else NaN) and of the schedule's first thousand
+        rates, NaN where it does not say, ``full_steps`` (how many at the largest they add up to), ``rise``
+        (the largest over the first) and ``granted`` (the largest over the optimizer's own rate, where it
+        does not come last); the case's own step leaves ``clipped`` and the last four NaN. None where the
+        case declares no optimizer.
 
     Raises:
         Gap: If the model and its optimizer cannot be copied, or the optimizer's step needs what this
@@ -133,6 +135,8 @@ def _step(case: Case, twin: Case, before: dict[str, Tensor]) -> tuple[torch.opti
     optimizer.step()
     taken = _read(twin, optimizer, before, facts)
     taken.facts["damped"] = damping(optimizer, state, twin.model, before)
+    if taken.facts["broken"]:
+        taken.facts.update(mending(optimizer, state, twin.model, before))
     if schedule is not None:
         taken.facts.update(look_ahead(schedule, optimizer)._asdict())
     clipped = "clipped as the case declares" if case.clip is not None else "no clip is declared"
@@ -154,7 +158,8 @@ def _read(
             moved = (parameter.grad == 0) | (parameter.detach() != before[name])
             asked += parameter.numel() * (1 - float(frac_zero(parameter.grad)))
             stayed += parameter.numel() * float(frac_zero(moved.to(torch.float32)))
-    return _Taken(ratios, {**facts, "lost": stayed / asked if asked else math.nan})
+    broken = sum(not math.isfinite(ratio) for ratio in ratios.values())
+    return _Taken(ratios, {**facts, "lost": stayed / asked if asked else math.nan, "broken": float(broken)})
 
 
 def _gradient_norm(case: Case) -> float:
