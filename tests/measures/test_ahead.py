@@ -78,6 +78,9 @@ def _noam(step: int) -> float:
         (lambda step: (step + 1) / 1e5, 1000.0, math.nan),
         (lambda step: min(step, 10) - step / 200, math.nan, 9.95),
         (lambda _: 0.0, math.nan, math.nan),
+        (lambda step: 0.02 * min(step + 1, 500) / 500, 500.0, 0.02),
+        (lambda step: 0.02 * min(step + 1, 502) / 502, 502.0, math.nan),
+        (lambda step: 0.02 * min(step, 10) / 10, math.nan, 0.02),
     ],
 )
 def test_what_a_schedule_grants_of_the_rate_is_told_where_it_has_passed_its_peak(factor, rise, granted):
@@ -87,6 +90,15 @@ def test_what_a_schedule_grants_of_the_rate_is_told_where_it_has_passed_its_peak
     ].facts
     assert facts["rise"] == pytest.approx(rise, rel=1e-9, nan_ok=True)
     assert facts["granted"] == pytest.approx(granted, rel=1e-9, nan_ok=True)
+
+
+@pytest.mark.parametrize(("most", "squared"), [(0.1, 1.0), (0.0995, 1.0), (0.12, 0.0), (1.0, 0.0)])
+def test_a_factor_that_is_the_rate_squares_it(most, squared):
+    schedule = functools.partial(torch.optim.lr_scheduler.LambdaLR, lr_lambda=lambda s: most * 0.999**s)
+    facts = measured(squares(_net(), 4, 5, optimizer=_sgd, schedule=schedule), "update_ratio")[
+        "update_ratio"
+    ].facts
+    assert (facts["squared"], facts["given"]) == (squared, 0.1)
 
 
 @pytest.mark.parametrize(("rate", "lost"), [(1e-4, 1.0), (0.1, 0.0)])

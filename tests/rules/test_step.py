@@ -278,6 +278,26 @@ def test_a_schedule_that_multiplies_a_rate_and_is_one_by_itself_is_told(granted,
         assert finding.causes[0].parameters["factor"] == pytest.approx(1 / granted)
 
 
+@pytest.mark.parametrize(
+    ("granted", "rise", "rate", "optimizer", "expected"),
+    [
+        (2e-3, 1.0, 2e-3, "Adam", ["warning"]),
+        (2e-3, 1.0, 2e-3, "SGD", ["warning"]),
+        (2e-3, math.nan, 0.0, "Adam", ["warning"]),
+        (2e-3, math.nan, 0.0, "SGD", []),  # what a step would be is not known
+        (0.05, 1.0, 2e-3, "Adam", []),
+        (2e-3, 3e4, 2e-3, "Adam", []),  # the steps are long enough
+    ],
+)
+def test_a_schedule_that_returns_the_rate_is_told(granted, rise, rate, optimizer, expected):
+    known = {"granted": granted, "given": granted, "rise": rise, "learning_rate": rate, "squared": 1.0}
+    found = step("UG602", (2e-7, 3e-7, 5e-6), optimizer=optimizer, scheduled=1.0, full_steps=600.0, **known)
+    assert severities(found) == expected
+    for finding in found:
+        assert "is the learning rate itself" in finding.causes[0].text
+        assert finding.fix.startswith("LambdaLR")
+
+
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
 @pytest.mark.parametrize("lost", [0.5, 0.51, 1.0])
 def test_narrow_weights_of_which_most_stay_are_told_though_some_move(lost, dtype):

@@ -27,6 +27,7 @@ from zoo import (
     optimizers,
     precision,
     recurrent,
+    schedules,
     texts,
     training,
     transformer,
@@ -57,6 +58,7 @@ FAMILIES = (
     cosines,
     checkpoints,
     halves,
+    schedules,
 )
 DRAWS: tuple[Draw, ...] = (
     *drawn_depth.DRAWS,
@@ -71,6 +73,7 @@ DRAWS: tuple[Draw, ...] = (
     *dropouts.DRAWS,
     *halves.DRAWS,
     *norms.DRAWS,
+    *schedules.DRAWS,
     *mixed.DRAWS,
     *texts.DRAWS,
 )

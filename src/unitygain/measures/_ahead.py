@@ -16,6 +16,8 @@ NEGLIGIBLE = 1e-30
 # Far above the smallest number of float16, and what is used for weights in it.
 HELD = 1e-4
 HORIZON = 1000
+# What a warm-up that is followed by a fall lacks of its peak.
+ALIKE = 0.01
 
 
 def length(tensors: Iterable[Tensor]) -> float:
@@ -146,12 +148,16 @@ class Schedule(NamedTuple):
         full_steps: How many steps at the largest of them they add up to.
         rise: The largest of them over the first.
         granted: The largest of them over the rate that the optimizer was given; NaN also where that comes
-            last, so that a later one may be larger.
+            last, so that a later one may be larger, and was not held for the second half of them.
+        given: The rate that the optimizer was given, of the first group.
+        squared: 1 where the largest of every group is the square of what it was given, else 0.
     """
 
     full_steps: float = math.nan
     rise: float = math.nan
     granted: float = math.nan
+    given: float = math.nan
+    squared: float = math.nan
 
 
 def look_ahead(schedule: Any, optimizer: torch.optim.Optimizer) -> Schedule:
@@ -164,11 +170,12 @@ def look_ahead(schedule: Any, optimizer: torch.optim.Optimizer) -> Schedule:
         schedule: A learning-rate scheduler; it is stepped.
         optimizer: Its own; the rates change.
     """
-    rates = []
+    rates, groups = [], []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for _ in range(HORIZON):
             rates.append(_rate(optimizer, "lr"))
+            groups.append([float(group["lr"]) for group in optimizer.param_groups])
             try:
                 schedule.step()
             except Exception:
@@ -176,8 +183,17 @@ def look_ahead(schedule: Any, optimizer: torch.optim.Optimizer) -> Schedule:
     most, given = max(rates), _rate(optimizer, "initial_lr")
     if not most > 0:
         return Schedule()
-    granted = most / given if given > 0 and rates[-1] < most else math.nan
-    return Schedule(math.fsum(rates) / most, most / rates[0] if rates[0] > 0 else math.nan, granted)
+    past = rates[-1] < most or min(rates[HORIZON // 2 :]) == most
+    own = [float(group.get("initial_lr", math.nan)) for group in optimizer.param_groups]
+    largest = [max(of_group) for of_group in zip(*groups, strict=True)]
+    squared = all(abs(high - rate**2) <= ALIKE * rate**2 for high, rate in zip(largest, own, strict=True))
+    return Schedule(
+        full_steps=math.fsum(rates) / most,
+        rise=most / rates[0] if rates[0] > 0 else math.nan,
+        granted=most / given if given > 0 and past else math.nan,
+        given=own[0],
+        squared=float(squared),
+    )
 
 
 def _rate(optimizer: torch.optim.Optimizer, name: str) -> float:

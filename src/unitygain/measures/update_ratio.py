@@ -53,9 +53,10 @@ def update_ratio(case: Case, record: Record) -> Profile | None:
         RMSprop: the largest of the groups, and the step that a gradient which stays comes to with it, over
         the first one; 1 where the optimizer has state; else NaN) and of the schedule's first thousand
         rates, NaN where it does not say, ``full_steps`` (how many at the largest they add up to), ``rise``
-        (the largest over the first) and ``granted`` (the largest over the optimizer's own rate, where it
-        does not come last); the case's own step leaves ``clipped`` and the last four NaN. None where the
-        case declares no optimizer.
+        (the largest over the first), ``granted`` (the largest over the optimizer's own rate, where it does
+        not come last or is held for the second half), ``given`` (that rate) and ``squared`` (1 where the
+        largest is its square, else 0); the case's own step leaves ``clipped`` and those of the schedule
+        NaN. None where the case declares no optimizer.
 
     Raises:
         Gap: If the model and its optimizer cannot be copied, or the optimizer's step needs what this

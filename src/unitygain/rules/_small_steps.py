@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from unitygain._types import Cause, Finding, Profile
 from unitygain.rules._losses import reduction
 from unitygain.rules._numbers import median, power_of_ten, spell
+from unitygain.rules._parameters import is_bias
 from unitygain.rules._updates import Updates, read_fact
 
 # What is left of the step that the learning rate promises, where epsilon is far above the gradient.
@@ -42,16 +43,23 @@ def judge_schedule(updates: Updates, profiles: Mapping[str, Profile]) -> Finding
 
 def _judge_granted(updates: Updates, profiles: Mapping[str, Profile]) -> Finding | None:
     """Say where a schedule never gives more than crumbs of the optimizer's rate, and the steps are short."""
-    granted, rise = read_fact(profiles, "granted"), read_fact(profiles, "rise")
-    most = updates.ratio * rise
-    # A schedule that only falls may have been resumed near its end.
-    if not (
-        rise > 1 and updates.by_sign and 0 < granted < DAMPED and most < USUAL <= most / granted < TOO_LONG
-    ):
+    granted, most = read_fact(profiles, "granted"), _longest(updates, profiles)
+    if not (0 < granted < DAMPED and most < USUAL):
         return None
+    squared = read_fact(profiles, "squared") == 1.0
+    # A schedule that only falls may have been resumed near its end.
+    falls = not (most > updates.ratio)
+    if not squared and (falls or not updates.by_sign or not USUAL <= most / granted < TOO_LONG):
+        return None
+    told = (
+        f"factors, {spell(granted)}, is the learning rate itself: a function that returns the rate is "
+        "multiplied by the rate"
+        if squared
+        else f"rates is {spell(granted)} of the learning rate that it multiplies, as of a schedule that is a "
+        "rate by itself (the first transformer's)"
+    )
     cause = Cause(
-        f"schedule: the largest of its first thousand rates is {spell(granted)} of the learning rate that it "
-        "multiplies, as of a schedule that is a rate by itself (the first transformer's)",
+        f"schedule: the largest of its first thousand {told}",
         "lower_learning_rate",
         {"factor": 1 / granted},
         note="a schedule that is a rate by itself multiplies a learning rate of 1",
@@ -61,7 +69,20 @@ def _judge_granted(updates: Updates, profiles: Mapping[str, Profile]) -> Finding
         f"changes the median weight by {spell(most)} of its own rms"
     )
     fix = "a learning rate of 1 with a schedule that is the rate, or a schedule whose largest factor is 1"
+    if squared:
+        fix = "LambdaLR(optimizer, lambda step: min(1.0, (step + 1) / warm_up))  # a share of the rate"
     return _found(updates, "granted", granted, DAMPED, "of the rate", message, (cause,), fix)
+
+
+def _longest(updates: Updates, profiles: Mapping[str, Profile]) -> float:
+    """Return the ratio at the schedule's largest rate; NaN where it is not known.
+
+    Where the schedule starts from nothing, so does the step: one of one size in every entry is the rate.
+    """
+    if read_fact(profiles, "learning_rate") or not updates.by_sign:
+        return updates.ratio * read_fact(profiles, "rise")
+    sizes = [value for site, value in profiles["param_rms"].finite() if value > 0 and not is_bias(site)]
+    return read_fact(profiles, "granted") * read_fact(profiles, "given") / median(sizes)
 
 
 def judge_rounding(updates: Updates, profiles: Mapping[str, Profile], dtype: str) -> Finding | None:

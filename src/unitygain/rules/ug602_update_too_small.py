@@ -17,9 +17,10 @@ What it sees:
     entries with a gradient stay where they are, while small ones move. An adaptive optimizer's epsilon leaves
     less than a twentieth of the step that it would take without one, and the step is below 1e-3 of the median
     weight. A schedule, stepped after every batch as the case declares it, has a first thousand rates that add
-    up to less than twelve steps at the largest of them. Or they rise to the largest and fall, which is
-    less than a twentieth of the rate that the schedule multiplies, and a step of one size in every entry is
-    below 1e-3 of the median weight there, where at the optimizer's own rate it were 1e-3 to 0.1.
+    up to less than twelve steps at the largest of them. Or they rise to the largest and fall, or stay, which
+    is less than a twentieth of the rate that the schedule multiplies, and a step of one size in every entry
+    is below 1e-3 of the median weight there, where at the optimizer's own rate it were 1e-3 to 0.1; of any
+    other step, and without a rise, this is told where the largest factor is the rate itself.
 
 Why it matters:
     At 1e-6 a weight needs a million steps in one direction to change by its own size. In float32 half a
