@@ -463,3 +463,30 @@ def test_an_epsilon_that_is_held_or_mends_nothing_is_not_named(label, facts):
 
 def test_a_gradient_that_is_not_finite_breaks_the_step_and_another_rule_says_so():
     assert broken((math.nan, 0.1, 0.1)) == []
+
+
+@pytest.mark.parametrize(
+    ("clipped", "carried", "handed", "first"),
+    [
+        (1e-5, 65536.0, 1e-5, "clip: it is given the gradient while that still carries a factor of 65536"),
+        (1e-5, 65536.0, 0.65, "clip: it leaves 1e-05"),  # the factor is taken off nowhere
+        (1e-5, 1.0, 1e-5, "clip: it leaves 1e-05"),
+        (1e-5, math.nan, math.nan, "clip: it leaves 1e-05"),
+        (1.0, 1e-5, 1e-5, "step: its own code hands the optimizer 1e-05"),
+        (1.0, 1.0, 1.0, "learning rate"),
+    ],
+)
+def test_what_becomes_of_the_gradient_before_the_optimizer_is_the_first_cause(
+    clipped, carried, handed, first
+):
+    known = {"clipped": clipped, "carried": carried, "handed": handed}
+    [finding] = step("UG602", (1e-8, 2e-8, 3e-8), optimizer="SGD", **known)
+    assert finding.causes[0].text.startswith(first)
+    assert finding.fix.startswith("scaler.unscale_") == (carried > 1 and handed == clipped)
+
+
+@pytest.mark.parametrize(("clipped", "times"), [(1e-5, "65536 times as long"), (1e-3, "1000 times as long")])
+def test_a_clip_behind_the_unscaling_leaves_no_more_than_the_gradient_itself(clipped, times):
+    known = {"clipped": clipped, "carried": 65536.0, "handed": clipped}
+    [finding] = step("UG602", (1e-8, 2e-8, 3e-8), optimizer="SGD", **known)
+    assert times in finding.causes[0].text

@@ -27,6 +27,7 @@ from zoo import (
     optimizers,
     precision,
     recurrent,
+    scalers,
     schedules,
     texts,
     training,
@@ -59,6 +60,7 @@ FAMILIES = (
     checkpoints,
     halves,
     schedules,
+    scalers,
 )
 DRAWS: tuple[Draw, ...] = (
     *drawn_depth.DRAWS,
@@ -73,6 +75,7 @@ DRAWS: tuple[Draw, ...] = (
     *dropouts.DRAWS,
     *halves.DRAWS,
     *norms.DRAWS,
+    *scalers.DRAWS,
     *schedules.DRAWS,
     *mixed.DRAWS,
     *texts.DRAWS,

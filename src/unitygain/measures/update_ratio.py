@@ -12,6 +12,7 @@ from unitygain._case import Case
 from unitygain._registry import measure
 from unitygain._types import Profile, Site
 from unitygain.measures._ahead import Schedule, damping, gather, length, look_ahead, mending, state_before
+from unitygain.measures._own_step import take_own_step
 from unitygain.probe.record import Record
 from unitygain.probe.trace import Gap
 from unitygain.stats import frac_zero, rms
@@ -55,8 +56,9 @@ def update_ratio(case: Case, record: Record) -> Profile | None:
         rates, NaN where it does not say, ``full_steps`` (how many at the largest they add up to), ``rise``
         (the largest over the first), ``granted`` (the largest over the optimizer's own rate, where it does
         not come last or is held for the second half), ``given`` (that rate) and ``squared`` (1 where the
-        largest is its square, else 0); the case's own step leaves ``clipped`` and those of the schedule
-        NaN. None where the case declares no optimizer.
+        largest is its square, else 0); the case's own step leaves ``damped`` and those of the schedule NaN,
+        and tells ``carried`` and ``handed``: the norm of the gradient before the clip, and at the
+        optimizer's step, over that of the loss's own. None where the case declares no optimizer.
 
     Raises:
         Gap: If the model and its optimizer cannot be copied, or the optimizer's step needs what this
@@ -116,10 +118,11 @@ def _step(case: Case, twin: Case, before: dict[str, Tensor]) -> tuple[torch.opti
     twin.optimizer = optimizer
     schedule = case.schedule(optimizer) if case.schedule is not None else None
     rate = float(optimizer.param_groups[0]["lr"])
-    facts = {"learning_rate": rate, "clipped": math.nan, "damped": math.nan, **Schedule()._asdict()}
+    unknown = dict.fromkeys(("clipped", "carried", "handed", "damped"), math.nan)
+    facts = {"learning_rate": rate, **unknown, **Schedule()._asdict()}
     facts |= gather(optimizer)._asdict()
     if case.step is not None:
-        case.step(twin, twin.batches[0])
+        facts |= take_own_step(case, twin, optimizer)
         return optimizer, f"{ZEROS}; the case's own step was taken", _read(twin, optimizer, before, facts)
     for parameter, original in zip(twin.model.parameters(), case.model.parameters(), strict=True):
         parameter.grad = None if original.grad is None else original.grad.detach().clone()

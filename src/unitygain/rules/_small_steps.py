@@ -1,9 +1,9 @@
 """Why steps lead nowhere though none of them is tiny: a schedule, an epsilon, a rounding."""
 
-import math
 from collections.abc import Iterator, Mapping
 
 from unitygain._types import Cause, Finding, Profile
+from unitygain.rules._clipped_steps import explain_clip
 from unitygain.rules._losses import reduction
 from unitygain.rules._numbers import median, power_of_ten, spell
 from unitygain.rules._parameters import is_bias
@@ -20,9 +20,9 @@ MOSTLY = 0.5
 DOZEN = 12.0
 # A rate that would change a weight by more than this in every step is nobody's choice: the schedule is one.
 TOO_LONG = 0.1
-# What a clip must leave of a gradient, and a division of its mean per row, not to be what makes the steps too
-# small. A loss of several terms may weigh its main one by a hundredth.
-CRUMBS, DIVIDED = 0.01, 1e-3
+# What a division must leave of a loss's mean per row, not to be what makes the steps too small. A loss of
+# several terms may weigh its main one by a hundredth.
+DIVIDED = 1e-3
 NARROW = {"float16", "bfloat16"}
 
 
@@ -113,7 +113,7 @@ def judge_epsilon(updates: Updates, profiles: Mapping[str, Profile]) -> Finding 
         f"median weight by {spell(updates.ratio)} of its own rms"
     )
     fix = "eps=1e-8, or a learning rate as many times larger"
-    causes = (*explain_clip(profiles), *explain_loss(profiles), explain_epsilon(left))
+    causes = (*explain_clip(profiles, updates.ratio), *explain_loss(profiles), explain_epsilon(left))
     return _found(updates, "damped", left, DAMPED, "of the step", message, causes, fix)
 
 
@@ -123,21 +123,6 @@ def explain_rounding(dtype: str, what: str) -> Cause:
         f"rounding: the weights are {dtype}, where {what}",
         note="not tested: it needs weights of another dtype",
     )
-
-
-def left_by_clip(profiles: Mapping[str, Profile]) -> float:
-    """Return what the case's clip leaves of the gradient's norm; 1 where that is not known."""
-    left = read_fact(profiles, "clipped")
-    return 1.0 if math.isnan(left) else left
-
-
-def explain_clip(profiles: Mapping[str, Profile]) -> Iterator[Cause]:
-    """Yield the clip as a cause of small steps, where it leaves crumbs of the gradient."""
-    left = left_by_clip(profiles)
-    if left < CRUMBS:
-        yield Cause(
-            f"clip: it leaves {spell(left)} of the gradient's norm; the limit is far below the gradient"
-        )
 
 
 def explain_loss(profiles: Mapping[str, Profile]) -> Iterator[Cause]:
