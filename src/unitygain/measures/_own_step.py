@@ -43,7 +43,7 @@ class _Clip:
         self._clip, self._watch = clip, watch
 
     def __call__(self, parameters: Any, *args: Any, **kwargs: Any) -> Any:
-        given = [parameters] if isinstance(parameters, Tensor) else list(parameters)
+        given: list[Any] = [parameters] if isinstance(parameters, Tensor) else list(parameters)
         before = self._watch.note("carried", given)
         made = self._clip(given, *args, **kwargs)
         if before and math.isnan(self._watch.facts["clipped"]):
