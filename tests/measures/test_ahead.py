@@ -78,6 +78,9 @@ def _noam(step: int) -> float:
         (lambda step: (step + 1) / 1e5, 1000.0, math.nan),
         (lambda step: min(step, 10) - step / 200, math.nan, 9.95),
         (lambda _: 0.0, math.nan, math.nan),
+        (lambda step: 0.02 * min(step + 1, 500) / 500, 500.0, 0.02),
+        (lambda step: 0.02 * min(step + 1, 502) / 502, 502.0, math.nan),
+        (lambda step: 0.02 * min(step, 10) / 10, math.nan, 0.02),
     ],
 )
 def test_what_a_schedule_grants_of_the_rate_is_told_where_it_has_passed_its_peak(factor, rise, granted):
@@ -87,6 +90,15 @@ def test_what_a_schedule_grants_of_the_rate_is_told_where_it_has_passed_its_peak
     ].facts
     assert facts["rise"] == pytest.approx(rise, rel=1e-9, nan_ok=True)
     assert facts["granted"] == pytest.approx(granted, rel=1e-9, nan_ok=True)
+
+
+@pytest.mark.parametrize(("most", "squared"), [(0.1, 1.0), (0.0995, 1.0), (0.12, 0.0), (1.0, 0.0)])
+def test_a_factor_that_is_the_rate_squares_it(most, squared):
+    schedule = functools.partial(torch.optim.lr_scheduler.LambdaLR, lr_lambda=lambda s: most * 0.999**s)
+    facts = measured(squares(_net(), 4, 5, optimizer=_sgd, schedule=schedule), "update_ratio")[
+        "update_ratio"
+    ].facts
+    assert (facts["squared"], facts["given"]) == (squared, 0.1)
 
 
 @pytest.mark.parametrize(("rate", "lost"), [(1e-4, 1.0), (0.1, 0.0)])
@@ -144,3 +156,28 @@ def test_the_largest_of_the_groups_counts_and_others_are_not_known() -> None:
     assert math.isnan(gather(centered).built_up)
     facts = measured(squares(_net(), 4, 5, optimizer=_sgd), "update_ratio")["update_ratio"].facts
     assert (facts["momentum"], facts["built_up"]) == pytest.approx((0.9, 10.0))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "eps", "facts"),
+    [
+        (torch.float16, 1e-8, {"broken": 1.0, "eps": 1e-8, "mended": 1.0}),
+        (torch.float16, 1e-4, {"broken": 0.0}),
+        (torch.bfloat16, 1e-8, {"broken": 0.0}),
+    ],
+)
+def test_a_step_that_leaves_weights_that_are_not_finite_is_counted_and_tried_with_another_epsilon(
+    dtype, eps, facts
+):
+    model = nn.Linear(4, 1, bias=False).to(dtype)
+    case = Case(
+        model,
+        lambda m, x: (1e-3 * m(x)).float().mean(),
+        [torch.ones(2, 4, dtype=dtype)],
+        lambda parameters: torch.optim.Adam(parameters, 1e-3, eps=eps),
+    )
+    found = measured(case, "update_ratio")["update_ratio"].facts
+    assert {name: found[name] for name in facts} == facts
+    assert ("eps" in found) == (facts["broken"] == 1.0)
+    # An epsilon of next to nothing is zero in float16, and nothing to compare with.
+    assert math.isnan(float(found["damped"])) == (dtype is torch.float16)

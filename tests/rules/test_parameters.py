@@ -423,3 +423,27 @@ def test_a_function_of_steps_is_named_where_no_gradient_passes(function, first):
         dict.fromkeys(gradients, 1.0), gradients, profile("loss_value", {"": 1.0}, facts=facts)
     )
     assert finding.causes[0].text.startswith(first)
+
+
+def test_a_checkpoint_that_is_asked_for_no_gradient_is_the_first_cause():
+    weights = dict.fromkeys(LAYERS, 1.0)
+    facts = {"without_gradient": 4.0, "checkpointed": 4.0, "checkpoint": "body"}
+    ran = profile("act_rms", {name.removesuffix(".weight"): 1.0 for name in LAYERS})
+    (found,) = judged(
+        "UG603",
+        profile("param_trainable", weights, facts=facts),
+        profile("param_grad_rms", {LAYERS[4]: 0.1}),
+        ran,
+    )
+    assert found.severity == "warning"
+    assert found.causes[0].text.startswith("checkpoint: the modules of 4 of them run under a re-entrant")
+    assert " in body," in found.causes[0].text
+    assert "use_reentrant=False" in found.fix
+
+
+def test_a_loss_that_no_parameter_reaches_is_told_of_all_of_them():
+    trainable = profile("param_trainable", {"body.weight": 1.0, "head.weight": 1.0})
+    [finding] = judged("UG603", trainable, profile("act_rms", {"body": 1.0, "head": 1.0}))
+    assert finding.value == 2.0
+    assert "do not reach the loss, or are detached" in finding.causes[0].text
+    assert judged("UG603", profile("param_trainable", {"body.weight": 0.0})) == []

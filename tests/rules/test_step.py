@@ -278,6 +278,26 @@ def test_a_schedule_that_multiplies_a_rate_and_is_one_by_itself_is_told(granted,
         assert finding.causes[0].parameters["factor"] == pytest.approx(1 / granted)
 
 
+@pytest.mark.parametrize(
+    ("granted", "rise", "rate", "optimizer", "expected"),
+    [
+        (2e-3, 1.0, 2e-3, "Adam", ["warning"]),
+        (2e-3, 1.0, 2e-3, "SGD", ["warning"]),
+        (2e-3, math.nan, 0.0, "Adam", ["warning"]),
+        (2e-3, math.nan, 0.0, "SGD", []),  # what a step would be is not known
+        (0.05, 1.0, 2e-3, "Adam", []),
+        (2e-3, 3e4, 2e-3, "Adam", []),  # the steps are long enough
+    ],
+)
+def test_a_schedule_that_returns_the_rate_is_told(granted, rise, rate, optimizer, expected):
+    known = {"granted": granted, "given": granted, "rise": rise, "learning_rate": rate, "squared": 1.0}
+    found = step("UG602", (2e-7, 3e-7, 5e-6), optimizer=optimizer, scheduled=1.0, full_steps=600.0, **known)
+    assert severities(found) == expected
+    for finding in found:
+        assert "is the learning rate itself" in finding.causes[0].text
+        assert finding.fix.startswith("LambdaLR")
+
+
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
 @pytest.mark.parametrize("lost", [0.5, 0.51, 1.0])
 def test_narrow_weights_of_which_most_stay_are_told_though_some_move(lost, dtype):
@@ -401,3 +421,72 @@ def test_a_small_head_that_learns_is_not_overlooked():
 
     case.optimizer = two_rates(case.model)
     assert judged("UG602", *measured(case, *STEP).values()) == []
+
+
+def named(values: tuple[float, ...]) -> dict[str, float]:
+    return dict(zip(NAMES, values, strict=True))
+
+
+def broken(gradients=(0.1, 0.1, 0.1), label="float16", **facts: float):
+    ratio = profile(
+        "update_ratio",
+        named((math.inf, math.nan, 0.01)),
+        labels=(label,) * 3,
+        facts={"optimizer": "Adam", "broken": 2.0, **facts},
+    )
+    size = profile("param_rms", named((0.1,) * 3))
+    gradient = profile("param_grad_rms", named(gradients))
+    return judged("UG601", ratio, size, gradient)
+
+
+def test_a_step_that_breaks_weights_names_the_epsilon_that_the_dtype_does_not_hold():
+    (found,) = broken(eps=1e-8, mended=1.0)
+    assert (found.severity, found.value) == ("error", 2.0)
+    assert "makes 2 of 3 parameters infinite or NaN" in found.message
+    assert found.causes[0].text.startswith("eps: the weights are float16")
+    assert "float32" in found.fix
+
+
+@pytest.mark.parametrize(
+    ("label", "facts"),
+    [
+        ("bfloat16", {"eps": 1e-8, "mended": 1.0}),
+        ("float16", {"eps": 1e-7, "mended": 1.0}),
+        ("float16", {"eps": 1e-8, "mended": 0.0}),
+        ("float16", {}),
+    ],
+)
+def test_an_epsilon_that_is_held_or_mends_nothing_is_not_named(label, facts):
+    (found,) = broken(label=label, **facts)
+    assert found.causes[0].text.startswith("step: the optimizer divides by zero")
+
+
+def test_a_gradient_that_is_not_finite_breaks_the_step_and_another_rule_says_so():
+    assert broken((math.nan, 0.1, 0.1)) == []
+
+
+@pytest.mark.parametrize(
+    ("clipped", "carried", "handed", "first"),
+    [
+        (1e-5, 65536.0, 1e-5, "clip: it is given the gradient while that still carries a factor of 65536"),
+        (1e-5, 65536.0, 0.65, "clip: it leaves 1e-05"),  # the factor is taken off nowhere
+        (1e-5, 1.0, 1e-5, "clip: it leaves 1e-05"),
+        (1e-5, math.nan, math.nan, "clip: it leaves 1e-05"),
+        (1.0, 1e-5, 1e-5, "step: its own code hands the optimizer 1e-05"),
+        (1.0, 1.0, 1.0, "learning rate"),
+    ],
+)
+def test_what_becomes_of_the_gradient_before_the_optimizer_is_the_first_cause(
+    clipped, carried, handed, first
+):
+    known = {"clipped": clipped, "carried": carried, "handed": handed}
+    [finding] = step("UG602", (1e-8, 2e-8, 3e-8), optimizer="SGD", **known)
+    assert finding.causes[0].text.startswith(first)
+    assert finding.fix.startswith("scaler.unscale_") == (carried > 1 and handed == clipped)
+
+
+@pytest.mark.parametrize(("clipped", "times"), [(1e-5, "65536 times as long"), (1e-3, "1000 times as long")])
+def test_a_clip_behind_the_unscaling_leaves_no_more_than_the_gradient_itself(clipped, times):
+    known = {"clipped": clipped, "carried": 65536.0, "handed": clipped}
+    [finding] = step("UG602", (1e-8, 2e-8, 3e-8), optimizer="SGD", **known)
+    assert times in finding.causes[0].text

@@ -51,6 +51,7 @@ class Draw:
         sick: Codes that must be found.
         also: Codes of further findings that are right too.
         near: For a healthy one: codes of the rules that it comes near to.
+        gaps: Measures that it leaves no way to make.
     """
 
     name: str
@@ -59,6 +60,7 @@ class Draw:
     sick: tuple[str, ...] = ()
     also: tuple[str, ...] = ()
     near: tuple[str, ...] = ()
+    gaps: tuple[str, ...] = ()
 
     def patient(self, seed: int) -> Patient:
         """Return the patient that `seed` draws."""
@@ -70,4 +72,5 @@ class Draw:
             self.also,
             self.near,
             drawn=True,
+            gaps=self.gaps,
         )

@@ -21,6 +21,7 @@ class Patient:
         also: Codes of further findings that are right too.
         near: For a healthy model: codes of the rules that it comes near to.
         drawn: Whether its sizes and strengths are drawn by seed.
+        gaps: Measures that it leaves no way to make, as what needs a graph where there is none.
     """
 
     name: str
@@ -30,6 +31,7 @@ class Patient:
     also: tuple[str, ...] = ()
     near: tuple[str, ...] = ()
     drawn: bool = False
+    gaps: tuple[str, ...] = ()
 
     @property
     def healthy(self) -> bool:

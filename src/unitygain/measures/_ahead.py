@@ -13,7 +13,11 @@ from unitygain.stats import rms
 
 # Next to nothing beside any gradient that float32 holds; zero itself would divide what has no gradient by it.
 NEGLIGIBLE = 1e-30
+# Far above the smallest number of float16, and what is used for weights in it.
+HELD = 1e-4
 HORIZON = 1000
+# What a warm-up that is followed by a fall lacks of its peak.
+ALIKE = 0.01
 
 
 def length(tensors: Iterable[Tensor]) -> float:
@@ -33,22 +37,57 @@ def damping(
         before: Its parameters before the step, by name.
 
     Returns:
-        NaN where the optimizer has no epsilon that is a number, or cannot be put back.
+        NaN where the optimizer has no epsilon that is a number, or cannot be put back, and where the weights'
+        dtype does not hold so small a one.
     """
+    taken = length(parameter.detach() - before[name] for name, parameter in model.named_parameters())
+    if not _step_again(optimizer, state, model, before, NEGLIGIBLE):
+        return math.nan
+    whole = length(parameter.detach() - before[name] for name, parameter in model.named_parameters())
+    return taken / whole if whole and math.isfinite(whole) else math.nan
+
+
+def mending(
+    optimizer: torch.optim.Optimizer, state: dict[str, Any], model: nn.Module, before: Mapping[str, Tensor]
+) -> dict[str, float]:
+    """Return the optimizer's ``eps``, and whether the step is finite with one of 1e-4: ``mended``.
+
+    Args:
+        optimizer: Of a copy, which has taken the step; it is put back to `state` and takes another.
+        state: Its state before.
+        model: The copy; its parameters hold the gradients of that step, and are moved.
+        before: Its parameters before the step, by name.
+
+    Returns:
+        Nothing where the optimizer has no epsilon that is a number, or cannot be put back.
+    """
+    epsilons = [group.get("eps") for group in state["param_groups"]]
+    if not _step_again(optimizer, state, model, before, HELD):
+        return {}
+    finite = all(math.isfinite(float(rms(parameter.detach()))) for parameter in model.parameters())
+    return {"eps": float(min(epsilons)), "mended": float(finite)}
+
+
+def _step_again(
+    optimizer: torch.optim.Optimizer,
+    state: dict[str, Any],
+    model: nn.Module,
+    before: Mapping[str, Tensor],
+    epsilon: float,
+) -> bool:
+    """Take the step once more with another epsilon; False where that cannot be."""
     groups = state["param_groups"]
     if not all(isinstance(group.get("eps"), float) for group in groups):
-        return math.nan
-    taken = length(parameter.detach() - before[name] for name, parameter in model.named_parameters())
+        return False
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             parameter.copy_(before[name])
     try:
-        optimizer.load_state_dict({**state, "param_groups": [{**g, "eps": NEGLIGIBLE} for g in groups]})
+        optimizer.load_state_dict({**state, "param_groups": [{**g, "eps": epsilon} for g in groups]})
         optimizer.step()
     except Exception:
-        return math.nan
-    whole = length(parameter.detach() - before[name] for name, parameter in model.named_parameters())
-    return taken / whole if whole else math.nan
+        return False
+    return True
 
 
 def state_before(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
@@ -109,12 +148,16 @@ class Schedule(NamedTuple):
         full_steps: How many steps at the largest of them they add up to.
         rise: The largest of them over the first.
         granted: The largest of them over the rate that the optimizer was given; NaN also where that comes
-            last, so that a later one may be larger.
+            last, so that a later one may be larger, and was not held for the second half of them.
+        given: The rate that the optimizer was given, of the first group.
+        squared: 1 where the largest of every group is the square of what it was given, else 0.
     """
 
     full_steps: float = math.nan
     rise: float = math.nan
     granted: float = math.nan
+    given: float = math.nan
+    squared: float = math.nan
 
 
 def look_ahead(schedule: Any, optimizer: torch.optim.Optimizer) -> Schedule:
@@ -127,11 +170,12 @@ def look_ahead(schedule: Any, optimizer: torch.optim.Optimizer) -> Schedule:
         schedule: A learning-rate scheduler; it is stepped.
         optimizer: Its own; the rates change.
     """
-    rates = []
+    rates, groups = [], []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for _ in range(HORIZON):
             rates.append(_rate(optimizer, "lr"))
+            groups.append([float(group["lr"]) for group in optimizer.param_groups])
             try:
                 schedule.step()
             except Exception:
@@ -139,8 +183,17 @@ def look_ahead(schedule: Any, optimizer: torch.optim.Optimizer) -> Schedule:
     most, given = max(rates), _rate(optimizer, "initial_lr")
     if not most > 0:
         return Schedule()
-    granted = most / given if given > 0 and rates[-1] < most else math.nan
-    return Schedule(math.fsum(rates) / most, most / rates[0] if rates[0] > 0 else math.nan, granted)
+    past = rates[-1] < most or min(rates[HORIZON // 2 :]) == most
+    own = [float(group.get("initial_lr", math.nan)) for group in optimizer.param_groups]
+    largest = [max(of_group) for of_group in zip(*groups, strict=True)]
+    squared = all(abs(high - rate**2) <= ALIKE * rate**2 for high, rate in zip(largest, own, strict=True))
+    return Schedule(
+        full_steps=math.fsum(rates) / most,
+        rise=most / rates[0] if rates[0] > 0 else math.nan,
+        granted=most / given if given > 0 and past else math.nan,
+        given=own[0],
+        squared=float(squared),
+    )
 
 
 def _rate(optimizer: torch.optim.Optimizer, name: str) -> float:

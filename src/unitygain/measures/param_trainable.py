@@ -16,14 +16,15 @@ def param_trainable(case: Case, record: Record) -> Profile | None:
 
     Args:
         case: Its model and optimizer are read.
-        record: Not used.
+        record: Tells which modules ran inside a re-entrant checkpoint.
 
     Returns:
         1 or 0 per parameter, in the model's order; labels: ``in optimizer``, ``not in optimizer``, or
         ``no optimizer`` where the case declares none. Facts: how many are ``frozen``; trainable
-        ``without_gradient`` after the pass; ``trainable_not_held`` and ``frozen_held`` by the optimizer; and
-        how many tensors of the optimizer are not the model's, ``held_elsewhere``. None for a model without
-        parameters.
+        ``without_gradient`` after the pass, and of those ``checkpointed``, whose module runs inside a
+        re-entrant checkpoint or another custom autograd function, called by the module ``checkpoint``;
+        ``trainable_not_held`` and ``frozen_held`` by the optimizer; and how many tensors of the optimizer are
+        not the model's, ``held_elsewhere``. None for a model without parameters.
 
     Example:
         >>> import torch
@@ -43,8 +44,12 @@ def param_trainable(case: Case, record: Record) -> Profile | None:
     inside = {name: id(parameter) in held for name, parameter in named.items()}
     words = {True: "in optimizer", False: "not in optimizer"}
     labels = tuple("no optimizer" if optimizer is None else words[inside[name]] for name in named)
-    lonely = [p for p in named.values() if p.requires_grad and p.grad is None]
+    lonely = [name for name, p in named.items() if p.requires_grad and p.grad is None]
     facts: dict[str, float | str] = {"without_gradient": float(len(lonely))}
+    inner = {site.path for site in record.values.get("call.reentrant", ())}
+    inner_lonely = sum(not inner.isdisjoint(_holders(name)) for name in lonely)
+    if inner_lonely:
+        facts |= {"checkpointed": float(inner_lonely), "checkpoint": record.facts["checkpoint"]}
     facts["frozen"] = float(sum(not parameter.requires_grad for parameter in named.values()))
     if optimizer is not None:
         facts["trainable_not_held"] = float(sum(p.requires_grad and not inside[n] for n, p in named.items()))
@@ -58,3 +63,9 @@ def param_trainable(case: Case, record: Record) -> Profile | None:
         labels=labels,
         facts=facts,
     )
+
+
+def _holders(name: str) -> set[str]:
+    """Return the paths of the modules that hold the parameter, but for the model itself."""
+    parts = name.split(".")
+    return {".".join(parts[:end]) for end in range(1, len(parts))}

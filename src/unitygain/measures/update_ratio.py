@@ -11,7 +11,8 @@ from torch import Tensor
 from unitygain._case import Case
 from unitygain._registry import measure
 from unitygain._types import Profile, Site
-from unitygain.measures._ahead import Schedule, damping, gather, length, look_ahead, state_before
+from unitygain.measures._ahead import Schedule, damping, gather, length, look_ahead, mending, state_before
+from unitygain.measures._own_step import take_own_step
 from unitygain.probe.record import Record
 from unitygain.probe.trace import Gap
 from unitygain.stats import frac_zero, rms
@@ -43,17 +44,21 @@ def update_ratio(case: Case, record: Record) -> Profile | None:
 
     Returns:
         One value per parameter that the step moved or could have moved (trainable and in the optimizer),
-        in the model's order; infinite where a parameter of zeros was moved. Labels are dtypes. Facts:
+        in the model's order; infinite or NaN where the step made it so. Labels are dtypes. Facts:
         ``optimizer``, ``learning_rate`` (of the first group), ``median``, ``scheduled`` (1 where a schedule
         chose the rate), ``clipped`` (norm of the gradient after the case's clip over that before it; 1
         without a clip), ``lost`` (of the entries with a gradient, those that the step left as they are),
         ``damped`` (norm of the step over that of one with an epsilon of next to nothing; NaN without one),
-        ``momentum`` and ``built_up`` (of SGD and RMSprop: the largest of the groups, and the step that a
-        gradient which stays comes to with it, over the first one; 1 where the optimizer has state; else NaN)
-        and of the schedule's first thousand rates, NaN where it does not say, ``full_steps`` (how many at
-        the largest they add up to), ``rise`` (the largest over the first) and ``granted`` (the largest over
-        the optimizer's own rate, where it does not come last); the case's own step leaves ``clipped`` and
-        the last four NaN. None where the case declares no optimizer.
+        ``broken`` (how many parameters are not finite after the step, and then the smallest ``eps`` of the
+        groups and ``mended``, 1 where with one of 1e-4 all are), ``momentum`` and ``built_up`` (of SGD and
+        RMSprop: the largest of the groups, and the step that a gradient which stays comes to with it, over
+        the first one; 1 where the optimizer has state; else NaN) and of the schedule's first thousand
+        rates, NaN where it does not say, ``full_steps`` (how many at the largest they add up to), ``rise``
+        (the largest over the first), ``granted`` (the largest over the optimizer's own rate, where it does
+        not come last or is held for the second half), ``given`` (that rate) and ``squared`` (1 where the
+        largest is its square, else 0); the case's own step leaves ``damped`` and those of the schedule NaN,
+        and tells ``carried`` and ``handed``: the norm of the gradient before the clip, and at the
+        optimizer's step, over that of the loss's own. None where the case declares no optimizer.
 
     Raises:
         Gap: If the model and its optimizer cannot be copied, or the optimizer's step needs what this
@@ -113,10 +118,11 @@ def _step(case: Case, twin: Case, before: dict[str, Tensor]) -> tuple[torch.opti
     twin.optimizer = optimizer
     schedule = case.schedule(optimizer) if case.schedule is not None else None
     rate = float(optimizer.param_groups[0]["lr"])
-    facts = {"learning_rate": rate, "clipped": math.nan, "damped": math.nan, **Schedule()._asdict()}
+    unknown = dict.fromkeys(("clipped", "carried", "handed", "damped"), math.nan)
+    facts = {"learning_rate": rate, **unknown, **Schedule()._asdict()}
     facts |= gather(optimizer)._asdict()
     if case.step is not None:
-        case.step(twin, twin.batches[0])
+        facts |= take_own_step(case, twin, optimizer)
         return optimizer, f"{ZEROS}; the case's own step was taken", _read(twin, optimizer, before, facts)
     for parameter, original in zip(twin.model.parameters(), case.model.parameters(), strict=True):
         parameter.grad = None if original.grad is None else original.grad.detach().clone()
@@ -133,6 +139,8 @@ def _step(case: Case, twin: Case, before: dict[str, Tensor]) -> tuple[torch.opti
     optimizer.step()
     taken = _read(twin, optimizer, before, facts)
     taken.facts["damped"] = damping(optimizer, state, twin.model, before)
+    if taken.facts["broken"]:
+        taken.facts.update(mending(optimizer, state, twin.model, before))
     if schedule is not None:
         taken.facts.update(look_ahead(schedule, optimizer)._asdict())
     clipped = "clipped as the case declares" if case.clip is not None else "no clip is declared"
@@ -154,7 +162,8 @@ def _read(
             moved = (parameter.grad == 0) | (parameter.detach() != before[name])
             asked += parameter.numel() * (1 - float(frac_zero(parameter.grad)))
             stayed += parameter.numel() * float(frac_zero(moved.to(torch.float32)))
-    return _Taken(ratios, {**facts, "lost": stayed / asked if asked else math.nan})
+    broken = sum(not math.isfinite(ratio) for ratio in ratios.values())
+    return _Taken(ratios, {**facts, "lost": stayed / asked if asked else math.nan, "broken": float(broken)})
 
 
 def _gradient_norm(case: Case) -> float:

@@ -14,6 +14,7 @@ from unitygain.probe.flow import STATISTICS as FLOW
 from unitygain.probe.ledger import UNSEEN, Ledger, dtype_name, reduce
 from unitygain.probe.ops import OPERATIONS
 from unitygain.probe.record import Numbers, Place, Record
+from unitygain.probe.reentrant import inside_function
 from unitygain.probe.sites import Call, Select, Trunk, find_trunk, name_calls, selects
 from unitygain.stats import STATISTICS
 
@@ -48,6 +49,17 @@ class Sighting:
     rows: dict[str, dict[Key, int]] = field(default_factory=lambda: defaultdict(dict))
     skipped: dict[str, str] = field(default_factory=dict)
     facts: dict[str, float | str] = field(default_factory=dict)
+    reentrant: dict[Call, None] = field(default_factory=dict)
+    lifted: bool = False
+
+    def began(self, call: Call) -> None:
+        """Note a call that begins, and whether it runs inside a custom autograd function."""
+        self.calls.append(call)
+        if call.parent in self.reentrant:
+            self.reentrant[call] = None
+        elif inside_function():
+            self.reentrant[call] = None
+            self.facts.setdefault("checkpoint", (call.parent and call.parent.path) or "(model)")
 
     def comes_once(self, ledger: Ledger) -> Callable[[Call], bool]:
         """Return whether a call's input gets its gradient, and not by a derivative of a derivative."""
@@ -84,6 +96,7 @@ def assemble(model: nn.Module, sighting: Sighting, ledger: Ledger, wanted: Wante
             if call in chosen or signal in {"input", "logits"}:
                 record.add(signal, call, dataclasses.replace(sites[call], leaf=leaf), ledger, row)
     record.values["entry.goes_past"] = {sites[call]: (1.0,) for call in going_past(trunk, sighting.calls)}
+    record.values["call.reentrant"] = {sites[call]: (float(sighting.lifted),) for call in sighting.reentrant}
     record.add_parameters(model)
     if not trunk.blocks:
         record.skipped["gain over depth"] = (

@@ -170,14 +170,14 @@ class Probe:
             given = [observable(t) and t.is_leaf for t in pytree.tree_leaves((args, kwargs))]
             if outermost and self._inputs and torch.is_grad_enabled():
                 args, kwargs = replaced = lifted(args, kwargs)
+                self._sighting.lifted |= any(given)
             call = self._begin(path, module)
             leaves = pytree.tree_leaves((args, kwargs))
             tensors = [t for t in leaves if observable(t)]
             call.inputs = tuple(self._ledger.serial(t) for t in tensors)
             call.turn = self._passes.enter(path, tensors)
-            for index, tensor in enumerate(
-                t for t, raw in zip(leaves, given, strict=True) if outermost and raw
-            ):
+            raw = (t for t, own in zip(leaves, given, strict=True) if outermost and own)
+            for index, tensor in enumerate(raw):
                 self._see("input", call, f"(input {index})", tensor)
                 if tensor.ndim == 3 and not self._recurrent:
                     self._see("sequence", call, f"(input {index})", tensor, _second_axis_first)
@@ -196,7 +196,7 @@ class Probe:
         call = Call(path, module, parent, len(self._by_path[path]) + 1)
         self._by_path[path].append(call)
         self._stack.append(call)
-        self._sighting.calls.append(call)
+        self._sighting.began(call)
         return call
 
     def _after(self, path: str) -> Callable[..., None]:

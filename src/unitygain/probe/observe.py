@@ -1,6 +1,8 @@
 """One forward and backward pass of a Case under a Probe."""
 
-from collections.abc import Iterable
+import functools
+import warnings
+from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 
 from torch.utils._python_dispatch import _disable_current_modes
@@ -13,6 +15,10 @@ from unitygain.probe.sites import Select
 from unitygain.probe.terms import Terms
 
 
+class NoGradient(CaseFailure):
+    """The loss depends on nothing that requires a gradient."""
+
+
 def observe(
     case: Case,
     collect: Iterable[str],
@@ -23,6 +29,9 @@ def observe(
     seed: int = 0,
 ) -> Record:
     """Run one forward and backward pass on a batch of `case` and return its Record.
+
+    The model's floating inputs are made to require a gradient, so that the gradient there is seen. Where that
+    alone lets a re-entrant checkpoint pass one to parameters, a second pass leaves them as they are.
 
     Args:
         case: The case; the gradients of its model's parameters are set to those of this pass alone.
@@ -39,9 +48,42 @@ def observe(
     Side effects:
         Gradients and buffers of the case's model; work on an isolated case.
     """
+    once = functools.partial(_pass, case, tuple(collect), sites, batch, probes, seed)
+    record = once(inputs=True)
+    if (1.0,) in record.values["call.reentrant"].values():
+        return _without_lift(case, record, lambda: once(inputs=False))
+    return record
+
+
+def _without_lift(case: Case, lifted: Record, again: Callable[[], Record]) -> Record:
+    """Return the record of the pass without inputs that require a gradient, where parameters lose theirs.
+
+    A re-entrant checkpoint that is handed the data alone is asked for no gradient by the training. Where
+    nothing would get one, backward itself says so, and the first record is kept.
+    """
+    parameters = list(case.model.parameters())
+    gradients = [parameter.grad for parameter in parameters]
+    try:
+        with warnings.catch_warnings():
+            # It is told by a finding.
+            warnings.filterwarnings("ignore", "None of the inputs have requires_grad")
+            plain = again()
+    except NoGradient:
+        plain = lifted
+    if all(p.grad is not None or g is None for p, g in zip(parameters, gradients, strict=True)):
+        plain = lifted
+    if plain is lifted:
+        for parameter, gradient in zip(parameters, gradients, strict=True):
+            parameter.grad = gradient
+    return plain
+
+
+def _pass(
+    case: Case, collect: tuple[str, ...], sites: Select, batch: int, probes: int, seed: int, *, inputs: bool
+) -> Record:
+    """Run the pass; `inputs` makes those of the model require a gradient."""
     case.model.zero_grad(set_to_none=True)
-    collect = tuple(collect)
-    watch = Probe(case.model, collect, sites=sites, inputs=True)
+    watch = Probe(case.model, collect, sites=sites, inputs=inputs)
     terms = Terms() if any(name.startswith("loss.") for name in collect) else None
     with random_states(), watch as probe:
         reseed(seed)
@@ -54,8 +96,8 @@ def observe(
             raise CaseFailure.during(error, probe.innermost, batch) from error
         if not loss.requires_grad:
             if probe.cut:
-                raise CaseFailure(f"the model's output of {probe.cut}; give the loss what it was made from")
-            raise CaseFailure(
+                raise NoGradient(f"the model's output of {probe.cut}; give the loss what it was made from")
+            raise NoGradient(
                 "the loss has no gradient: it does not depend on any parameter that requires one; "
                 "check for detach(), no_grad() or .item() in the model or the loss"
             )

@@ -73,6 +73,8 @@ def _severity(finding: Finding) -> int:
 def _follows(finding: Finding) -> bool:
     """Whether a finding is what a growing signal or gradient makes of the loss or of a step."""
     by_sign = finding.evidence.get("step") == "has one size in every entry"
+    if finding.fact == "broken":
+        return False
     return finding.code == "UG605" or (finding.code == "UG601" and not by_sign)
 
 

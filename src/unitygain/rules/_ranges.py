@@ -1,4 +1,4 @@
-"""Where the dtypes end below: the smallest number with full precision."""
+"""Where the dtypes end below: the smallest number with full precision, and the smallest of all."""
 
 SMALLEST_NORMAL = {
     "float16": 2.0**-14,
@@ -7,4 +7,10 @@ SMALLEST_NORMAL = {
     "float8_e5m2": 2.0**-14,
     "float32": 2.0**-126,
     "float64": 2.0**-1022,
+}
+SMALLEST = {
+    "float16": 2.0**-24,
+    "bfloat16": 2.0**-133,
+    "float32": 2.0**-149,
+    "float64": 2.0**-1074,
 }

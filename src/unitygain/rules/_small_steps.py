@@ -1,11 +1,12 @@
 """Why steps lead nowhere though none of them is tiny: a schedule, an epsilon, a rounding."""
 
-import math
 from collections.abc import Iterator, Mapping
 
 from unitygain._types import Cause, Finding, Profile
+from unitygain.rules._clipped_steps import explain_clip
 from unitygain.rules._losses import reduction
 from unitygain.rules._numbers import median, power_of_ten, spell
+from unitygain.rules._parameters import is_bias
 from unitygain.rules._updates import Updates, read_fact
 
 # What is left of the step that the learning rate promises, where epsilon is far above the gradient.
@@ -19,9 +20,9 @@ MOSTLY = 0.5
 DOZEN = 12.0
 # A rate that would change a weight by more than this in every step is nobody's choice: the schedule is one.
 TOO_LONG = 0.1
-# What a clip must leave of a gradient, and a division of its mean per row, not to be what makes the steps too
-# small. A loss of several terms may weigh its main one by a hundredth.
-CRUMBS, DIVIDED = 0.01, 1e-3
+# What a division must leave of a loss's mean per row, not to be what makes the steps too small. A loss of
+# several terms may weigh its main one by a hundredth.
+DIVIDED = 1e-3
 NARROW = {"float16", "bfloat16"}
 
 
@@ -42,16 +43,23 @@ def judge_schedule(updates: Updates, profiles: Mapping[str, Profile]) -> Finding
 
 def _judge_granted(updates: Updates, profiles: Mapping[str, Profile]) -> Finding | None:
     """Say where a schedule never gives more than crumbs of the optimizer's rate, and the steps are short."""
-    granted, rise = read_fact(profiles, "granted"), read_fact(profiles, "rise")
-    most = updates.ratio * rise
-    # A schedule that only falls may have been resumed near its end.
-    if not (
-        rise > 1 and updates.by_sign and 0 < granted < DAMPED and most < USUAL <= most / granted < TOO_LONG
-    ):
+    granted, most = read_fact(profiles, "granted"), _longest(updates, profiles)
+    if not (0 < granted < DAMPED and most < USUAL):
         return None
+    squared = read_fact(profiles, "squared") == 1.0
+    # A schedule that only falls may have been resumed near its end.
+    falls = not (most > updates.ratio)
+    if not squared and (falls or not updates.by_sign or not USUAL <= most / granted < TOO_LONG):
+        return None
+    told = (
+        f"factors, {spell(granted)}, is the learning rate itself: a function that returns the rate is "
+        "multiplied by the rate"
+        if squared
+        else f"rates is {spell(granted)} of the learning rate that it multiplies, as of a schedule that is a "
+        "rate by itself (the first transformer's)"
+    )
     cause = Cause(
-        f"schedule: the largest of its first thousand rates is {spell(granted)} of the learning rate that it "
-        "multiplies, as of a schedule that is a rate by itself (the first transformer's)",
+        f"schedule: the largest of its first thousand {told}",
         "lower_learning_rate",
         {"factor": 1 / granted},
         note="a schedule that is a rate by itself multiplies a learning rate of 1",
@@ -61,7 +69,20 @@ def _judge_granted(updates: Updates, profiles: Mapping[str, Profile]) -> Finding
         f"changes the median weight by {spell(most)} of its own rms"
     )
     fix = "a learning rate of 1 with a schedule that is the rate, or a schedule whose largest factor is 1"
+    if squared:
+        fix = "LambdaLR(optimizer, lambda step: min(1.0, (step + 1) / warm_up))  # a share of the rate"
     return _found(updates, "granted", granted, DAMPED, "of the rate", message, (cause,), fix)
+
+
+def _longest(updates: Updates, profiles: Mapping[str, Profile]) -> float:
+    """Return the ratio at the schedule's largest rate; NaN where it is not known.
+
+    Where the schedule starts from nothing, so does the step: one of one size in every entry is the rate.
+    """
+    if read_fact(profiles, "learning_rate") or not updates.by_sign:
+        return updates.ratio * read_fact(profiles, "rise")
+    sizes = [value for site, value in profiles["param_rms"].finite() if value > 0 and not is_bias(site)]
+    return read_fact(profiles, "granted") * read_fact(profiles, "given") / median(sizes)
 
 
 def judge_rounding(updates: Updates, profiles: Mapping[str, Profile], dtype: str) -> Finding | None:
@@ -92,7 +113,7 @@ def judge_epsilon(updates: Updates, profiles: Mapping[str, Profile]) -> Finding 
         f"median weight by {spell(updates.ratio)} of its own rms"
     )
     fix = "eps=1e-8, or a learning rate as many times larger"
-    causes = (*explain_clip(profiles), *explain_loss(profiles), explain_epsilon(left))
+    causes = (*explain_clip(profiles, updates.ratio), *explain_loss(profiles), explain_epsilon(left))
     return _found(updates, "damped", left, DAMPED, "of the step", message, causes, fix)
 
 
@@ -102,21 +123,6 @@ def explain_rounding(dtype: str, what: str) -> Cause:
         f"rounding: the weights are {dtype}, where {what}",
         note="not tested: it needs weights of another dtype",
     )
-
-
-def left_by_clip(profiles: Mapping[str, Profile]) -> float:
-    """Return what the case's clip leaves of the gradient's norm; 1 where that is not known."""
-    left = read_fact(profiles, "clipped")
-    return 1.0 if math.isnan(left) else left
-
-
-def explain_clip(profiles: Mapping[str, Profile]) -> Iterator[Cause]:
-    """Yield the clip as a cause of small steps, where it leaves crumbs of the gradient."""
-    left = left_by_clip(profiles)
-    if left < CRUMBS:
-        yield Cause(
-            f"clip: it leaves {spell(left)} of the gradient's norm; the limit is far below the gradient"
-        )
 
 
 def explain_loss(profiles: Mapping[str, Profile]) -> Iterator[Cause]:

@@ -18,8 +18,10 @@ def find_spare(sites: Sequence[Site], leaves: Sequence[Site], profiles: Mapping[
     Args:
         sites: The trainable parameters without a gradient.
         leaves: The modules that ran, in the order in which they first did.
-        profiles: With `param_grad_rms`: those that get one.
+        profiles: With `param_grad_rms`: those that get one; without it none does.
     """
+    if "param_grad_rms" not in profiles:
+        return []
     gets = [site for site, value in profiles["param_grad_rms"].items() if value > 0]
     weighed = {owner(site) for site in gets if not is_bias(site)}
     last = set(_ends_of_series({owner(site) for site in sites}, {owner(site) for site in gets}, leaves))

@@ -10,7 +10,8 @@ What it sees:
     what was measured to make the gradient large is named before the rate: inputs, a loss that is a sum,
     targets of a squared error. Where momentum is above 0.95, the step that it builds up of a gradient that
     stays, first step/(1 - momentum), is judged too: at ten times these limits, which is what a momentum of
-    0.9 makes of a first step at the limit.
+    0.9 makes of a first step at the limit. And a first step that leaves parameters infinite or NaN, of finite
+    weights and a finite gradient, whatever the others do.
 
 Why it matters:
     A step that is a large part of the weight throws away what the initialisation or the training before it
@@ -22,7 +23,8 @@ When it is a false alarm:
     meant to be replaced at once, such as a linear probe from tiny weights, can live with a ratio above 1.
 
 Remedies:
-    lower_learning_rate; a warm-up; a mean instead of a sum in the loss; inputs of unit scale (UG607).
+    lower_learning_rate; a warm-up; weights in float32, or an eps that their dtype holds; a mean instead of
+    a sum in the loss; inputs of unit scale (UG607).
 
 References:
     Kingma and Ba, "Adam" (arXiv:1412.6980), section 2.1, on the bound of the step by the learning rate.
@@ -54,6 +56,7 @@ from collections.abc import Iterator, Mapping
 
 from unitygain._registry import rule
 from unitygain._types import Cause, Finding, Profile
+from unitygain.rules._broken_step import judge_broken
 from unitygain.rules._numbers import spell
 from unitygain.rules._updates import Updates, behind_the_gradient, read_fact, read_updates
 
@@ -73,10 +76,14 @@ BUILT_UP = 10.0
     name="update-too-large",
     severity="error",
     needs=("update_ratio", "param_rms"),
-    wants=("input_rms", "loss_value"),
+    wants=("input_rms", "loss_value", "param_grad_rms"),
 )
 def judge(profiles: Mapping[str, Profile]) -> Iterator[Finding]:
     """Judge the median ratio of the first update to the weight."""
+    broken = judge_broken(profiles)
+    if broken:
+        yield broken
+        return
     updates = read_updates(profiles)
     if updates is None:
         return

@@ -17,9 +17,10 @@ What it sees:
     entries with a gradient stay where they are, while small ones move. An adaptive optimizer's epsilon leaves
     less than a twentieth of the step that it would take without one, and the step is below 1e-3 of the median
     weight. A schedule, stepped after every batch as the case declares it, has a first thousand rates that add
-    up to less than twelve steps at the largest of them. Or they rise to the largest and fall, which is
-    less than a twentieth of the rate that the schedule multiplies, and a step of one size in every entry is
-    below 1e-3 of the median weight there, where at the optimizer's own rate it were 1e-3 to 0.1.
+    up to less than twelve steps at the largest of them. Or they rise to the largest and fall, or stay, which
+    is less than a twentieth of the rate that the schedule multiplies, and a step of one size in every entry
+    is below 1e-3 of the median weight there, where at the optimizer's own rate it were 1e-3 to 0.1; of any
+    other step, and without a rise, this is told where the largest factor is the rate itself.
 
 Why it matters:
     At 1e-6 a weight needs a million steps in one direction to change by its own size. In float32 half a
@@ -34,10 +35,10 @@ When it is a false alarm:
     model may be this slow; fine-tuning is not, at 1e-5 on weights of 0.1 or less.
 
 Remedies:
-    lower_learning_rate with a factor above 1; eps of 1e-8; a schedule that counts in batches; a learning rate
-    of 1 with a schedule that is a rate by itself; weights in
-    float32 beside a bfloat16 model; an optimizer that does not depend on the gradient's scale (Adam) where
-    the loss is small by construction.
+    lower_learning_rate with a factor above 1; a clip behind scaler.unscale_; eps of 1e-8; a schedule that
+    counts in batches; a learning rate of 1 with a schedule that is a rate by itself; weights in float32
+    beside a bfloat16 model; an optimizer that does not depend on the gradient's scale (Adam) where the loss
+    is small by construction.
 
 References:
     Micikevicius et al., "Mixed Precision Training" (arXiv:1710.03740), section 3.1, on updates that are
@@ -62,23 +63,28 @@ from collections.abc import Iterator, Mapping
 
 from unitygain._registry import rule
 from unitygain._types import Cause, Finding, Profile
+from unitygain.rules._clipped_steps import (
+    CRUMBS,
+    UNSCALE,
+    clips_scaled,
+    explain_clip,
+    explain_own_step,
+    left_by_clip,
+)
 from unitygain.rules._kept_statistics import blame_unset
 from unitygain.rules._losses import reduction
 from unitygain.rules._numbers import power_of_ten, spell
 from unitygain.rules._parameters import is_bias
 from unitygain.rules._small_steps import (
-    CRUMBS,
     DAMPED,
     DIVIDED,
     NARROW,
-    explain_clip,
     explain_epsilon,
     explain_loss,
     explain_rounding,
     judge_epsilon,
     judge_rounding,
     judge_schedule,
-    left_by_clip,
 )
 from unitygain.rules._updates import Updates, read_fact, read_updates
 
@@ -142,7 +148,9 @@ def judge(profiles: Mapping[str, Profile]) -> Iterator[Finding]:
             "largest ratio to a draw": updates.most,
             "read": updates.coverage,
         },
-        fix="raise lr until the ratio of update to weight is about 1e-3",
+        fix=UNSCALE
+        if clips_scaled(profiles)
+        else "raise lr until the ratio of update to weight is about 1e-3",
     )
 
 
@@ -173,7 +181,8 @@ def _causes(updates: Updates, profiles: Mapping[str, Profile]) -> Iterator[Cause
     narrow = dtype in NARROW
     if narrow:
         yield explain_rounding(dtype, f"an update below {spell(half)} of a weight is lost")
-    yield from explain_clip(profiles)
+    yield from explain_clip(profiles, updates.ratio)
+    yield from explain_own_step(profiles)
     if not updates.by_sign:
         yield from blame_unset(profiles, updates.count)
     left = read_fact(profiles, "damped")

@@ -1,7 +1,8 @@
 """UG603: parameters that should learn and get no gradient, or are frozen where their neighbours train.
 
 What it sees:
-    Five things, told apart. Trainable parameters whose gradient is None: the loss does not depend on them.
+    Five things, told apart. Trainable parameters whose gradient is None: the loss does not depend on them,
+    or a re-entrant checkpoint that runs them is handed nothing that requires a gradient.
     Trainable parameters whose gradient is exactly zero in every entry; where that is so for all of them, a
     loss of zero, or below half of a guess's cross-entropy, says that nothing is left to learn. Weights of
     zeros that get none before two others or more, one behind the other, have moved: a warning where the
@@ -33,7 +34,7 @@ When it is a false alarm:
 
 Remedies:
     unfreeze; activation_init where weights start at zero in a row; call the module in forward; take
-    detach() and no_grad() out of the path; delete what is not used.
+    detach() and no_grad() out of the path; checkpoint with use_reentrant=False; delete what is not used.
 
 References:
     Zhang, Dauphin and Ma, "Fixup Initialization" (arXiv:1901.09321), section 3, and Hu et al., "LoRA"
@@ -59,6 +60,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from unitygain._registry import rule
 from unitygain._types import Cause, Finding, Profile, Severity, Site
+from unitygain.rules._checkpoints import FIX, blame_checkpoint
 from unitygain.rules._cut import judge_cut
 from unitygain.rules._fixes import suggest
 from unitygain.rules._frozen import judge_frozen
@@ -74,8 +76,9 @@ from unitygain.rules._zeros import blank_weights, judge_series, started_at_zero
     code="UG603",
     name="parameter-not-learning",
     severity="warning",
-    needs=("param_trainable", "param_grad_rms"),
+    needs=("param_trainable",),
     wants=(
+        "param_grad_rms",
         "backward_gain",
         "param_rms",
         "param_grad_delay",
@@ -93,6 +96,10 @@ from unitygain.rules._zeros import blank_weights, judge_series, started_at_zero
 def judge(profiles: Mapping[str, Profile]) -> Iterator[Finding]:
     """Yield a finding each for unused, zero-gradient, short-sighted and frozen parameters."""
     trainable = [site for site, value in profiles["param_trainable"].items() if value]
+    if "param_grad_rms" not in profiles:
+        if trainable:
+            yield _unused(trainable, len(trainable), profiles)
+        return
     gradients = dict(profiles["param_grad_rms"].items())
     unused = [site for site in trainable if site not in gradients]
     zero = [] if _matters_not(profiles) else [site for site in trainable if gradients.get(site) == 0]
@@ -124,14 +131,15 @@ def _unused(sites: list[Site], count: int, profiles: Mapping[str, Profile]) -> F
     called = {path for leaf in leaves for path in enclosing(leaf.path)}
     ran = [site for site in sites if owner(site) in called]
     asleep = len(sites) - len(ran)
-    causes = []
+    causes = blame_checkpoint(profiles)
+    spare = [] if causes else find_spare(sites, leaves, profiles)
+    fix = FIX if causes else "call these modules in forward, or delete them; look for detach() and no_grad()"
     if asleep:
         causes.append(Cause(f"the modules of {asleep} of them are not called in the forward pass"))
     if ran:
         causes.append(
             Cause(f"the outputs of {list_owners(ran)} do not reach the loss, or are detached on the way")
         )
-    spare = find_spare(sites, leaves, profiles)
     routed = all("expert" in site.path for site in sites)
     severity: Severity = "info" if routed or spare else "warning"
     gets = "gets" if len(sites) == 1 else "get"
@@ -149,7 +157,7 @@ def _unused(sites: list[Site], count: int, profiles: Mapping[str, Profile]) -> F
         fact="without_gradient",
         causes=tuple(spare or causes),
         evidence={"without gradient": len(sites), "trainable": count},
-        fix="call these modules in forward, or delete them; look for detach() and no_grad()",
+        fix=fix,
     )
 
 
