@@ -442,7 +442,9 @@ def test_a_checkpoint_that_is_asked_for_no_gradient_is_the_first_cause():
 
 
 def test_a_loss_that_no_parameter_reaches_is_told_of_all_of_them():
-    trainable = profile("param_trainable", {"body.weight": 1.0, "head.weight": 1.0})
+    trainable = profile(
+        "param_trainable", {"body.weight": 1.0, "head.weight": 1.0}, facts={"without_gradient": 2.0}
+    )
     [finding] = judged("UG603", trainable, profile("act_rms", {"body": 1.0, "head": 1.0}))
     assert finding.value == 2.0
     assert "do not reach the loss, or are detached" in finding.causes[0].text
