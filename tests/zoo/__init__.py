@@ -25,6 +25,7 @@ from zoo import (
     optimizers,
     precision,
     recurrent,
+    states,
     texts,
     training,
     transformer,
@@ -53,6 +54,7 @@ FAMILIES = (
     texts,
     masks,
     cosines,
+    states,
 )
 DRAWS: tuple[Draw, ...] = (
     *drawn_depth.DRAWS,
@@ -67,6 +69,7 @@ DRAWS: tuple[Draw, ...] = (
     *norms.DRAWS,
     *mixed.DRAWS,
     *texts.DRAWS,
+    *states.DRAWS,
 )
 DRAWN: tuple[Patient, ...] = tuple(draw.patient(SEED) for draw in DRAWS)
 PATIENTS: tuple[Patient, ...] = (
