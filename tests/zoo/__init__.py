@@ -23,6 +23,7 @@ from zoo import (
     mlp,
     norms,
     optimizers,
+    parts,
     precision,
     recurrent,
     states,
@@ -55,6 +56,7 @@ FAMILIES = (
     masks,
     cosines,
     states,
+    parts,
 )
 DRAWS: tuple[Draw, ...] = (
     *drawn_depth.DRAWS,
@@ -70,6 +72,7 @@ DRAWS: tuple[Draw, ...] = (
     *mixed.DRAWS,
     *texts.DRAWS,
     *states.DRAWS,
+    *parts.DRAWS,
 )
 DRAWN: tuple[Patient, ...] = tuple(draw.patient(SEED) for draw in DRAWS)
 PATIENTS: tuple[Patient, ...] = (
