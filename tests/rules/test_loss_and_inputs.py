@@ -151,7 +151,7 @@ def test_an_input_of_a_part_is_judged_by_the_layers_of_that_part(first, kind, se
 def test_sources_of_one_part_that_their_size_tells_apart_are_told():
     [finding] = of_parts(60.0)
     assert finding.causes[1].text.startswith("two sources: judge#2(input 0) has 0.4, so that size alone")
-    [finding] = of_parts(60.0, other=20.0)
+    finding, _ = of_parts(60.0, other=20.0)
     assert [cause.remedy for cause in finding.causes] == ["unit_inputs"]
 
 

@@ -26,6 +26,7 @@ from zoo import (
     parts,
     precision,
     recurrent,
+    reversals,
     states,
     texts,
     training,
@@ -57,6 +58,7 @@ FAMILIES = (
     cosines,
     states,
     parts,
+    reversals,
 )
 DRAWS: tuple[Draw, ...] = (
     *drawn_depth.DRAWS,
@@ -73,6 +75,7 @@ DRAWS: tuple[Draw, ...] = (
     *texts.DRAWS,
     *states.DRAWS,
     *parts.DRAWS,
+    *reversals.DRAWS,
 )
 DRAWN: tuple[Patient, ...] = tuple(draw.patient(SEED) for draw in DRAWS)
 PATIENTS: tuple[Patient, ...] = (
