@@ -1,6 +1,6 @@
 """Custom autograd functions that turn the gradient round, and what lies behind them alone."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -16,8 +16,9 @@ from unitygain.probe.passes import leading_to
 from unitygain.probe.record import Record
 from unitygain.probe.trace import buffers_kept, running
 from unitygain.stats import norm
+from unitygain.stats.pairs import cosine
 
-# The rms of what is left when a multiple is taken away, over the rms of the whole.
+# How far from 1 the cosine of a tensor and a multiple of it may be: bfloat16 rounds by 4e-3, so by 1e-5 here.
 SAME = 1e-4
 # Steps along the gradient over the size of the parameters, and the least change of the loss over its own.
 STEPS, LEAST = (1e-3, 1e-2), 1e-5
@@ -144,32 +145,37 @@ def _turning(
     if any(node.name().startswith(REENTRANT) for node in nodes):
         return turning, {}
 
-    def watch(node: Any) -> Callable[..., None]:
-        def see(after: Iterable[Tensor | None], before: Iterable[Tensor | None]) -> None:
-            factor = _factor(list(before), [one for one in after if one is not None])
+    def watch(node: Any) -> None:
+        taken = [index for index, (below, _) in enumerate(node.next_functions) if below is not None]
+        if len(taken) != 1:
+            return
+        given: list[Tensor | None] = []
+
+        def see(handed: Tensor | None) -> None:
+            factor = _factor(given[-1], handed)
             if factor < 0:
                 turning[node] = factor
 
-        return see
+        hooks.on_arrival(node, 0, given.append)
+        hooks.on_passing(node, taken[0], see)
 
-    handles = [node.register_hook(watch(node)) for node in nodes]
+    hooks = Hooks()
     try:
+        for node in nodes:
+            watch(node)
         found = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
     finally:
-        for handle in handles:
-            handle.remove()
+        hooks.remove()
     pairs = zip(parameters.items(), found, strict=True)
     return turning, {name: (p, g.detach()) for (name, p), g in pairs if g is not None}
 
 
-def _factor(before: list[Tensor | None], after: list[Tensor]) -> float:
-    """Return c where one gradient is handed on as c times itself; else 0."""
-    if len(before) != 1 or len(after) != 1 or before[0] is None or before[0].shape != after[0].shape:
+def _factor(given: Tensor | None, handed: Tensor | None) -> float:
+    """Return c where a gradient is handed on as c times itself; else 0."""
+    if given is None or handed is None or given.shape != handed.shape or not float(norm(given)):
         return 0.0
-    given, handed = before[0].double(), after[0].double()
-    size = float(norm(given)) ** 2
-    factor = float((given * handed).sum()) / size if size else 0.0
-    return factor if float(norm(handed - factor * given)) <= SAME * float(norm(handed)) else 0.0
+    one = cosine(given, handed)
+    return float(one * norm(handed) / norm(given)) if 1 - abs(float(one)) <= SAME else 0.0
 
 
 def _ways(loss: Tensor, turning: Mapping[Any, float]) -> dict[int, set[int]]:

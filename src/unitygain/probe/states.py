@@ -8,8 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from unitygain._case import Case, reseed
+from unitygain.probe.hooks import Hooks
 from unitygain.probe.junctions import first_floating
 from unitygain.stats import norm
+from unitygain.stats.moments import row_lengths
 
 # The fewest states of one size that count, and how far from 1 the square of their length may be.
 STATES, NEAR = 2, 1e-3
@@ -44,8 +46,10 @@ def are_states(made: Tensor, qubits: int) -> bool:
     """
     if not made.numel() or made.numel() % 2**qubits:
         return False
-    squares = made.detach().reshape(-1, 2**qubits).abs().square().sum(1)
-    return bool(((squares - 1).abs() < NEAR).all())
+    rows = made.detach().reshape(-1, 2**qubits)
+    plain = torch.view_as_real(rows.resolve_conj()).flatten(1) if rows.is_complex() else rows
+    mean_square = float(norm(plain)) ** 2 / len(plain)
+    return abs(mean_square - 1) < NEAR and bool(((row_lengths(plain) - 1).abs() < NEAR).all())
 
 
 def loss_of_one(case: Case, module: nn.Module, made: Tensor, qubits: int, seed: int) -> Callable[[], Tensor]:
@@ -65,7 +69,7 @@ def loss_of_one(case: Case, module: nn.Module, made: Tensor, qubits: int, seed: 
     def call() -> Tensor:
         calls = 0
 
-        def swap(_: nn.Module, args: Any, output: Any) -> Any:
+        def swap(_: nn.Module, args: Any, kwargs: Any, output: Any) -> Any:
             nonlocal calls
             calls += 1
             if calls > 1 or not isinstance(output, Tensor) or output.shape != made.shape:
@@ -73,10 +77,11 @@ def loss_of_one(case: Case, module: nn.Module, made: Tensor, qubits: int, seed: 
             return torch.cat([output.reshape(rows.shape)[:1], rows[1:]]).reshape(made.shape)
 
         reseed(seed)
-        hook = module.register_forward_hook(swap)
+        hooks = Hooks()
+        hooks.change_output(module, swap)
         try:
             return case.compute_loss(case.batches[0])
         finally:
-            hook.remove()
+            hooks.remove()
 
     return call
