@@ -5,6 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from zoo.reversals import Turn
 
 from unitygain._case import Case
 
@@ -318,8 +319,13 @@ def padded() -> Case:
     return _case(Padded(), text.masked_fill(torch.arange(7) > 1 + torch.arange(BATCH)[:, None], 0))
 
 
+def turned() -> Case:
+    """A perceptron whose gradient is turned round in front of its head."""
+    return _case(nn.Sequential(nn.Linear(8, 8), Turn(1.0, -1.0), nn.Linear(8, 5)), torch.randn(BATCH, 8))
+
+
 HEALTHY: dict[str, Callable[[], Case]] = {
     make.__name__: make for make in (mlp, cnn, rnn, lstm, attention, residual, flow, game, denoiser)
 }
-APART = (broken, narrow, zeroed, unlisted, frozen, circuit, looks, stepped, resting, routed, padded)
+APART = (broken, narrow, zeroed, unlisted, frozen, circuit, looks, stepped, resting, routed, padded, turned)
 EVERY: dict[str, Callable[[], Case]] = HEALTHY | {make.__name__: make for make in APART}

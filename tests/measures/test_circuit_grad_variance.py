@@ -7,11 +7,12 @@ import pytest
 import torch
 from measures.reading import measured
 from torch import Tensor, nn
-from zoo import circuits
+from zoo import circuits, states
 
 from unitygain._case import Case
 from unitygain._types import Profile
 from unitygain.probe.circuit import find_circuits
+from unitygain.rules.ug706_barren_plateau import judge
 from unitygain.theory import two_design_variance
 
 NAME = "circuit_grad_variance"
@@ -101,6 +102,49 @@ def test_the_state_tells_the_qubits_where_only_the_name_says_what_it_is():
     assert (profile.labels, seen["qubits"], seen["layers"]) == (("its name, and its state",), 6.0, 2.0)
 
 
+def test_a_circuit_that_gives_states_is_observed_by_the_loss():
+    """The loss as a function of the first state alone: its slopes are one sample's over the number of all."""
+    torch.manual_seed(3)
+    model = states.Turns(4, 2)
+    case = states.case(model, states.parity)
+    profile, seen = read(case)
+    assert (profile.facts["observed"], profile.facts["angles"]) == ("loss", "weights")
+    # One of four samples: a Pauli observable's ±1 becomes ±1/4, and the swing is known to about a third.
+    assert seen["swing"] == pytest.approx(0.25, rel=0.35)
+    case.model.zero_grad()
+    states.parity(model, (case.batches[0][0][:1], None)).backward()
+    slopes = model.weights.grad.double().numpy().ravel() / 4
+    felt = round(seen["felt"] * slopes.size)
+    expected = np.square(slopes).sum() / felt / (two_design_variance(4) * seen["swing"] ** 2)
+    assert profile.values[0] == pytest.approx(expected, rel=1e-3)
+
+
+def test_a_cost_that_is_flat_above_has_the_swing_of_its_valley():
+    _, seen = read(states.taught(6, 8, 1.0))
+    assert seen["swing"] == pytest.approx(0.25, rel=0.1)
+
+
+def test_a_search_that_has_ended_lies_on_no_plateau():
+    torch.manual_seed(3)
+    profile, seen = read(states.case(states.Turns(6, 8, 0.3), states.infidelity))
+    assert profile.values[0] < 1e-9 < seen["redrawn_least"]
+    assert seen["nearby"] > 2 * seen["redrawn_most"]
+    assert not list(judge({NAME: profile}))
+
+
+def test_a_single_state_of_an_axis_for_each_qubit_is_no_batch():
+    class Alone(states.Turns):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x[:1]).reshape((2,) * self.n_qubits)
+
+    def up(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
+        return model(batch[0])[0].square().sum()
+
+    torch.manual_seed(3)
+    _, seen = read(states.case(Alone(4, 2), up))
+    assert seen["swing"] == pytest.approx(0.5, rel=0.35)
+
+
 class Named(nn.Module):
     """What calls itself a circuit of six qubits, and is none."""
 
@@ -138,7 +182,17 @@ class Twice(Named):
         return self.weight.cos() + 0.01 * (2 * self.weight).sin()
 
 
-@pytest.mark.parametrize("model", [Rotary(), Spectral(), Plain(), Twice()], ids=lambda m: type(m).__name__)
+class Unit(Named):
+    """Rows of 2^6 numbers and of length one."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.normalize(self.weight.repeat(8) * x[:, :1], dim=1)
+
+
+MODELS = [Rotary(), Spectral(), Plain(), Twice(), Unit()]
+
+
+@pytest.mark.parametrize("model", MODELS, ids=lambda m: type(m).__name__)
 def test_a_name_alone_makes_no_circuit(model):
     assert find_circuits(model) == {"": (6, "n_qubits")}
     assert look(Case(model, lambda m, x: m(x).square().mean(), [torch.randn(5, 16)])) is None

@@ -56,3 +56,29 @@ def test_what_the_shapes_do_not_tell_is_not_tested(layers):
     cause = find(1.0, layers=layers)[0].causes[0]
     assert (cause.remedy, cause.predicted) == (None, None)
     assert "is not told by the shapes" in cause.note
+
+
+def test_a_cost_of_all_qubits_is_told():
+    texts = [cause.text for cause in find(0.02, redrawn=0.02)[0].causes]
+    assert "global cost" in texts[1]
+    assert len(texts) == 3
+    assert len(find(1.0)[0].causes) == 2
+
+
+@pytest.mark.parametrize(("nearby", "count"), [(1.0, 1), (0.2, 0), (9.0, 0)])
+def test_a_point_without_slope_is_judged_by_what_lies_around_it(nearby, count):
+    profile = find_profile(1e-4, nearby)
+    assert len(list(judge({profile.name: profile}))) == count
+
+
+def find_profile(own: float, nearby: float) -> Profile:
+    row = (6.0, 0.0077, 1.0, 0.1, 0.6, 1.6, 1.0, 90.0, 1.0, 15.0, 0.0, nearby)
+    return Profile(
+        "circuit_grad_variance",
+        "ratio",
+        (Site("circuit"),),
+        (own,),
+        columns=(*COLUMNS, "nearby"),
+        rows=(row,),
+        facts={"angles": "circuit.angles"},
+    )

@@ -6,6 +6,7 @@ import pytest
 from rules.profiles import judged, profile, severities
 
 import unitygain.rules  # noqa: F401 (fills the table)
+from unitygain._types import Profile, Site
 
 LN10 = math.log(10)
 
@@ -126,6 +127,32 @@ def scale(size: float, first: float = 1.0, kind: str = "Linear", mean: float = 0
 )
 def test_input_scale_has_two_limits(size, first, expected):
     assert severities(scale(size, first)) == expected
+
+
+def of_parts(first: float, kind: str = "Linear", other: float = 0.4):
+    """A discriminator that is shown pictures, and then what a generator has made."""
+    judge, fake = Site("judge", 1, "(input 0)"), Site("judge", 2, "(input 0)")
+    inputs = Profile("input_rms", "rms", (Site("maker", leaf="(input 0)"), judge, fake), (1.0, 130.0, other))
+    places = (Site("maker.0"), Site("maker.1"), Site("judge.0", 1), Site("judge.1", 1), Site("judge.0", 2))
+    values, kinds = (0.6, 0.4, first, first / 2, 0.1), ("Linear", "Tanh", kind, "ReLU", kind)
+    return judged("UG607", inputs, Profile("act_rms", "rms", places, values, labels=kinds))
+
+
+@pytest.mark.parametrize(
+    ("first", "kind", "severity"),
+    [(60.0, "Linear", "warning"), (9.0, "Linear", "info"), (60.0, "BatchNorm1d", "info")],
+)
+def test_an_input_of_a_part_is_judged_by_the_layers_of_that_part(first, kind, severity):
+    [finding] = of_parts(first, kind)
+    assert finding.severity == severity
+    assert finding.message.startswith("judge#1(input 0) has an rms of 130")
+
+
+def test_sources_of_one_part_that_their_size_tells_apart_are_told():
+    [finding] = of_parts(60.0)
+    assert finding.causes[1].text.startswith("two sources: judge#2(input 0) has 0.4, so that size alone")
+    finding, _ = of_parts(60.0, other=20.0)
+    assert [cause.remedy for cause in finding.causes] == ["unit_inputs"]
 
 
 @pytest.mark.parametrize("size", [150.0, 1e-5])

@@ -26,10 +26,13 @@ from zoo import (
     mlp,
     norms,
     optimizers,
+    parts,
     precision,
     recurrent,
+    reversals,
     scalers,
     schedules,
+    states,
     texts,
     training,
     transformer,
@@ -63,6 +66,9 @@ FAMILIES = (
     halves,
     schedules,
     scalers,
+    states,
+    parts,
+    reversals,
 )
 DRAWS: tuple[Draw, ...] = (
     *drawn_depth.DRAWS,
@@ -82,6 +88,9 @@ DRAWS: tuple[Draw, ...] = (
     *schedules.DRAWS,
     *mixed.DRAWS,
     *texts.DRAWS,
+    *states.DRAWS,
+    *parts.DRAWS,
+    *reversals.DRAWS,
 )
 DRAWN: tuple[Patient, ...] = tuple(draw.patient(SEED) for draw in DRAWS)
 PATIENTS: tuple[Patient, ...] = (

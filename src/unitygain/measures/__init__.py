@@ -34,6 +34,7 @@ from unitygain.measures.grad_frac_underflow import grad_frac_underflow as grad_f
 from unitygain.measures.grad_rescaled import grad_rescaled as grad_rescaled
 from unitygain.measures.grad_rms import grad_rms as grad_rms
 from unitygain.measures.grad_steps import grad_steps as grad_steps
+from unitygain.measures.gradient_reversed import gradient_reversed as gradient_reversed
 from unitygain.measures.input_grad_rms import input_grad_rms as input_grad_rms
 from unitygain.measures.input_mean import input_mean as input_mean
 from unitygain.measures.input_rms import input_rms as input_rms

@@ -28,16 +28,20 @@ COLUMNS = (
     "felt",
     "layers",
     "axis",
+    "nearby",
 )
 # Uniform redraws of all angles, angles that are turned by half a turn, steps up to where the output is large.
 DRAWS, FLIPS, STEPS = 12, 16, 20
+# Draws around the own angles, each angle by up to so much: far enough to leave a point without slope.
+AROUND, TURN = 8, 0.5
 
 
 @dataclass(frozen=True)
 class _Output:
-    """One output: mean square over the law at the own and redrawn angles, swing, fraction of angles felt."""
+    """One output: mean square over the law at own, nearby and redrawn angles, swing, share of angles felt."""
 
     own: float
+    nearby: float
     redrawn: Array
     swing: float
     felt: float
@@ -51,14 +55,16 @@ def circuit_grad_variance(case: Case, record: Record) -> Profile | None:
     (PennyLane's TorchLayer); or an attribute names its qubits (n_qubits, num_qubits, qubits, n_wires, ...);
     or its name or class does (circuit, quantum, qnn, vqc, ansatz, qlayer) and tensors of 2^n numbers and
     length 1 run through it. Behaves: its output is a + b·cos θ + c·sin θ, so bounded and periodic, in
-    entries of a parameter, which is fitted at five angles and checked at two more.
+    entries of a parameter, which is fitted at five angles and checked at two more. Where the output is states
+    (rows of 2^n numbers, each of length 1), their observable stands outside: then the loss is the output that
+    must be such, as a function of the first state alone.
 
     The first and the last output count, each by the angles that it feels. The law is for an observable of
-    two values, ±1; an output's scale is its swing: by how much it falls (rms) from where it is large when one
-    angle makes half a turn, at most by half of its range. So a weight of the output cancels, and a mean of
-    many local terms is not taken for a flat one.
+    two values, ±1; an output's scale is its swing: by how much it changes (rms) from where it is large, or
+    from where it is small, when one angle makes half a turn, at most by half of its range. So a weight of
+    the output cancels, and a mean of many local terms is not taken for a flat one.
 
-    Cost: one forward pass, about 80 forward and 35 backward passes of the module. No side effects.
+    Cost: one forward pass, about 100 forward and 60 backward passes of the module. No side effects.
 
     Args:
         case: An isolated case.
@@ -68,9 +74,10 @@ def circuit_grad_variance(case: Case, record: Record) -> Profile | None:
         One value per circuit, at its own angles. Columns: ``qubits``, ``law`` (2-design variance), the same
         ratio over uniform redraws of all angles as ``redrawn`` (with ``_error``, ``_least`` and ``_most`` of
         the draws), ``swing``, ``angles`` (their number), ``felt`` (fraction that the output feels),
-        ``layers`` and ``axis`` (of a single tensor of layers × qubits; 0 layers where it is none). Labels:
-        what told the qubits. Facts: ``angles``, their names, circuits apart by ``; ``. None where there is
-        no circuit.
+        ``layers`` and ``axis`` (of a single tensor of layers × qubits; 0 layers where it is none), and the
+        ratio ``nearby``, over draws within half a radian of the own angles. Labels:
+        what told the qubits. Facts: ``angles``, their names, and ``observed``, ``output`` or ``loss``,
+        circuits apart by ``; ``. None where there is no circuit.
 
     Example:
         >>> import torch
@@ -111,7 +118,10 @@ def circuit_grad_variance(case: Case, record: Record) -> Profile | None:
         columns=COLUMNS,
         rows=tuple(row for _, _, row in kept),
         labels=tuple(circuit.sign for circuit, _, _ in kept),
-        facts={"angles": "; ".join(", ".join(circuit.angles) for circuit, _, _ in kept)},
+        facts={
+            "angles": "; ".join(", ".join(circuit.angles) for circuit, _, _ in kept),
+            "observed": "; ".join(circuit.observed for circuit, _, _ in kept),
+        },
         note="at the inputs of the module's first call",
     )
 
@@ -120,6 +130,7 @@ def _outputs(circuit: Circuit, seed: int) -> list[_Output]:
     """Measure the first and the last output that feel an angle."""
     source, own = np.random.default_rng(seed), circuit.own
     draws = source.uniform(0, 2 * math.pi, (DRAWS, len(own)))
+    turns = source.uniform(-TURN, TURN, (AROUND, len(own)))
     seen: list[_Output] = []
     for entry in sorted({0, len(circuit.outputs(own)) - 1}):
         values, slopes = zip(*(circuit.slope(theta, entry) for theta in draws), strict=True)
@@ -132,9 +143,11 @@ def _outputs(circuit: Circuit, seed: int) -> list[_Output]:
         swing = _swing(circuit, entry, draws, levels, chosen)
         unit = two_design_variance(circuit.qubits) * swing**2
         here = np.square(circuit.slope(own, entry)[1])
+        around = [np.square(circuit.slope(own + turn, entry)[1][felt]) for turn in turns]
         seen.append(
             _Output(
                 float(np.mean(here[felt])) / unit,
+                float(np.mean(around)) / unit,
                 np.mean(squares[:, felt], axis=1) / unit,
                 swing,
                 float(np.mean(felt)),
@@ -144,21 +157,28 @@ def _outputs(circuit: Circuit, seed: int) -> list[_Output]:
 
 
 def _swing(circuit: Circuit, entry: int, draws: Array, levels: Array, chosen: NDArray[np.intp]) -> float:
-    """Return the rms fall of an output from a large value under half a turn of one of the chosen angles."""
-    size = float(np.max(np.abs(levels)))
+    """Return how far half a turn takes an output from where it is large, or from where it is small."""
+    return max(_fall(circuit, entry, draws, levels, chosen, sign) for sign in (1.0, -1.0))
+
+
+def _fall(
+    circuit: Circuit, entry: int, draws: Array, levels: Array, chosen: NDArray[np.intp], sign: float
+) -> float:
+    """Return the rms fall of sign times the output from a large value, half a turn of an angle each time."""
+    signed, spread = sign * levels, float(np.std(levels)) or float(np.max(np.abs(levels)))
 
     def lower(theta: Array) -> tuple[float, Array]:
         value, slope = circuit.slope(theta, entry)
-        return -value / size, -slope / size
+        return -sign * value / spread, -sign * slope / spread
 
-    start = draws[int(np.argmax(levels))]
+    start = draws[int(np.argmax(signed))]
     best = minimize(lower, start, jac=True, method="L-BFGS-B", options={"maxfun": STEPS})
-    top, falls = -float(best.fun) * size, []
+    top, falls = -float(best.fun) * spread, []
     for index in chosen:
         theta = best.x.copy()
         theta[index] += math.pi
-        falls.append(top - circuit.outputs(theta)[entry])
-    return min(math.sqrt(float(np.mean(np.square(falls)))), top - float(np.mean(levels)))
+        falls.append(top - sign * circuit.outputs(theta)[entry])
+    return min(math.sqrt(float(np.mean(np.square(falls)))), top - float(np.mean(signed)))
 
 
 def _row(circuit: Circuit, seen: list[_Output]) -> tuple[float, ...]:
@@ -174,6 +194,7 @@ def _row(circuit: Circuit, seen: list[_Output]) -> tuple[float, ...]:
         float(len(circuit.own)),
         float(np.mean([one.felt for one in seen])),
         *layers_of([tuple(angle.shape) for angle in circuit.angles.values()], circuit.qubits),
+        float(np.mean([one.nearby for one in seen])),
     )
 
 

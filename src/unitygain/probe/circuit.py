@@ -1,8 +1,7 @@
 """Variational quantum circuits inside a model: found by two signs, and run at other angles than their own."""
 
 import math
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -18,15 +17,15 @@ from unitygain.probe.hooks import Hooks
 from unitygain.probe.junctions import first_floating
 from unitygain.probe.leaves import in_backward, unwrap
 from unitygain.probe.record import Record
+from unitygain.probe.states import are_states, loss_of_one, qubits_of_state
 from unitygain.probe.trace import buffers_kept, glance
-from unitygain.stats import norm
 
 Array = NDArray[np.float64]
 WORDS = ("circuit", "quantum", "qnn", "vqc", "ansatz", "qlayer")
 COUNTS = ("n_qubits", "num_qubits", "nqubits", "qubits", "n_wires", "num_wires", "wires")
 MOST_QUBITS = 40
-# Tensors of parameters that are tried, entries of each, and the fewest states of one size that count.
-TENSORS, ENTRIES, STATES = 16, 3, 2
+# Tensors of parameters that are tried, and entries of each.
+TENSORS, ENTRIES = 16, 3
 # Five points fix a + b·cos + c·sin with two to spare; the others lie outside of the first turn, too.
 FITTED = np.arange(5) * (2 * math.pi / 5)
 FURTHER = np.array([1.0, 9.1])
@@ -36,16 +35,20 @@ FURTHER = np.array([1.0, 9.1])
 class Circuit:
     """A module whose output is a + b·cos θ + c·sin θ in each of its angles, at the inputs of its first call.
 
+    Of a module that gives states the output is the loss, as a function of the first state.
+
     Args:
         path: The module.
         qubits: How many it has.
         sign: What told so.
+        observed: What is its output: ``output``, or ``loss`` where the module gives states.
         angles: Its angles, by the name that they have in the model.
     """
 
     path: str
     qubits: int
     sign: str
+    observed: str
     angles: dict[str, nn.Parameter]
     _call: Callable[[], Tensor]
 
@@ -129,7 +132,8 @@ def circuits(case: Case, record: Record) -> Iterator[list[Circuit]]:
     Side effects:
         Hooks during one forward pass; the angles are written while the context is open.
 
-    Cost: one forward pass, and 7 of the module per entry that is tried, 48 entries at most.
+    Cost: one forward pass, and 7 of the module per entry that is tried, 48 entries at most; of the whole loss
+    where the module gives states.
     """
     modules, calls = dict(case.model.named_modules()), {}
     told = find_circuits(case.model)
@@ -144,7 +148,7 @@ def circuits(case: Case, record: Record) -> Iterator[list[Circuit]]:
     with random_states(), torch.enable_grad(), buffers_kept(case.model), parameters_kept(case.model):
         for path in filter(calls.__contains__, told):
             inside = any(circuit.path.startswith(f"{path}." if path else "") for circuit in found)
-            made = None if inside else _recognise(case.model, path, told[path], calls[path], record)
+            made = None if inside else _recognise(case, path, told[path], calls[path], record)
             found += [made] if made else []
         yield found
 
@@ -169,32 +173,51 @@ def _keep(calls: dict[str, Any], path: str) -> Callable[..., None]:
     return enter
 
 
-def _recognise(
-    model: nn.Module, path: str, told: tuple[int, str], given: Any, record: Record
-) -> Circuit | None:
-    module, seed = model.get_submodule(path), int(record.facts.get("seed", 0))
+def _recognise(case: Case, path: str, told: tuple[int, str], given: Any, record: Record) -> Circuit | None:
+    module, seed = case.model.get_submodule(path), int(record.facts.get("seed", 0))
 
-    def call() -> Tensor:
+    def run() -> Tensor:
         reseed(seed)
         made = first_floating(unwrap(module(*given[0], **given[1])))
-        return torch.empty(0) if made is None or made.is_complex() else made
+        return torch.empty(0) if made is None else made
 
-    made = call()
-    if not made.numel() or not made.requires_grad or not np.isfinite(_numbers(made)).all():
+    qubits, made = told[0] or qubits_of_state(run, given), run()
+    if not qubits or not made.numel() or not made.requires_grad:
         return None
     angles = {
         f"{path}.{name}" if path else name: parameter
         for name, parameter in module.named_parameters()
         if parameter.requires_grad and parameter.is_floating_point() and parameter.numel()
     }
+    states = all(are_states(each, qubits) for each in (made, _elsewhere(run, angles.values())))
+    call = loss_of_one(case, module, made.detach(), qubits, seed) if states else run
+    if not _readable(call()):
+        return None
     tried = list(angles)[:: max(1, math.ceil(len(angles) / TENSORS))]
     turning = [name for name in tried if _turns(call, angles[name])]
     if not turning:
         return None
     # Where every tensor that was tried is one of angles, those between them are taken for such.
     chosen = list(angles) if turning == tried else turning
-    qubits = told[0] or _qubits_of_state(call, given)
-    return Circuit(path, qubits, told[1], {name: angles[name] for name in chosen}, call) if qubits else None
+    observed = "loss" if states else "output"
+    held = {name: angles[name] for name in chosen}
+    return Circuit(path, qubits, told[1], observed, held, call)
+
+
+def _readable(made: Tensor) -> bool:
+    return not made.is_complex() and bool(np.isfinite(_numbers(made)).all())
+
+
+def _elsewhere(run: Callable[[], Tensor], angles: Iterable[nn.Parameter]) -> Tensor:
+    """Return what the module gives at other angles: probabilities are of length one where one is 1."""
+    before = [(angle, angle.detach().clone()) for angle in angles]
+    with torch.no_grad():
+        for angle, value in before:
+            angle.copy_(value + 1)
+        made = run()
+        for angle, value in before:
+            angle.copy_(value)
+    return made
 
 
 def _turns(call: Callable[[], Tensor], angle: nn.Parameter) -> bool:
@@ -233,26 +256,6 @@ def _harmonic(call: Callable[[], Tensor], angle: nn.Parameter, entry: int) -> tu
     basis = np.stack([np.ones_like(turns), np.cos(turns), np.sin(turns)], 1)
     fit = np.linalg.lstsq(basis[: len(FITTED)], seen[: len(FITTED)], rcond=None)[0]
     return float(np.max(np.hypot(fit[1], fit[2]))), _most(seen - basis @ fit), _most(seen)
-
-
-def _qubits_of_state(call: Callable[[], Tensor], given: Any) -> int:
-    """Return n where tensors of 2^n numbers and of length 1 run through the module; 0 where none do."""
-    first = first_floating(given)
-    samples = {1} if first is None or not first.ndim else {1, first.shape[0]}
-    sizes: Counter[int] = Counter()
-
-    def see(tensor: Tensor) -> Tensor:
-        for count in samples if tensor.is_floating_point() or tensor.is_complex() else ():
-            size = tensor.numel() // count
-            plain = torch.view_as_real(tensor.detach().resolve_conj()) if tensor.is_complex() else tensor
-            if size * count == tensor.numel() and size >= 4 and not size & (size - 1):
-                sizes[size] += abs(float(norm(plain)) ** 2 / count - 1) < 1e-3
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(see, lambda tensor: tensor):
-        call()
-    often = [(number, size) for size, number in sizes.items() if number >= STATES]
-    return max(often)[1].bit_length() - 1 if often else 0
 
 
 def _most(values: Array) -> float:

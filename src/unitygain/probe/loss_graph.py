@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable
 from typing import Any
 
 from torch import Tensor
+from torch.autograd.function import BackwardCFunction
 
 from unitygain.probe.passes import leading_to
 from unitygain.stats import absmax, frac_zero
@@ -36,6 +37,7 @@ def read_graph(loss: Tensor, output: int | None) -> dict[str, float | str]:
         of steps, whose slope is zero, that the loss goes through, or empty. ``flat_activation`` and
         ``flat_products``: the piecewise linear activation whose slope a loss differentiates, and the number
         of products with the zeros of that derivative; empty and 0 where none is differentiated twice.
+        ``custom_functions``: how many calls of autograd functions written in Python there are.
     """
     nodes = [] if loss.grad_fn is None else list(leading_to([loss.grad_fn], 0))
     activation, flat = _flat_products(nodes)
@@ -45,6 +47,7 @@ def read_graph(loss: Tensor, output: int | None) -> dict[str, float | str]:
         "step_function": _step_function(nodes),
         "flat_activation": activation,
         "flat_products": float(flat),
+        "custom_functions": float(sum(isinstance(node, BackwardCFunction) for node in nodes)),
     }
 
 

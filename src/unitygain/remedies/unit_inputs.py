@@ -33,6 +33,7 @@ from torch.utils import _pytree as pytree
 from unitygain._case import Batch, Case, fresh, random_states
 from unitygain._registry import remedy
 from unitygain.probe.hooks import Hooks
+from unitygain.probe.trace import buffers_kept
 from unitygain.remedies._snapshot import Undo
 from unitygain.stats import mean, rms
 
@@ -57,7 +58,8 @@ def unit_inputs(case: Case) -> Undo:
         ValueError: If no floating tensor of the first batch enters the model as it is, or one is constant.
 
     Side effects:
-        ``case.batches``. The loss function is called once, up to the point where it calls the model.
+        ``case.batches``. The loss function is called once, up to the point where it calls the model; to its
+    end where it calls parts of the model alone.
 
     Example:
         >>> import torch
@@ -97,24 +99,31 @@ def _standardise(batch: Batch, scales: dict[int, tuple[Tensor, Tensor]]) -> Batc
 
 
 def _entering(case: Case, batch: Batch) -> list[int]:
-    """Return the positions of those floating leaves of the batch whose memory the model's inputs show."""
-    entered: set[int] = set()
+    """Return the positions of those floating leaves of the batch whose memory the model's inputs show.
+
+    Where the loss calls parts of the model and never the model itself, those are the inputs of the parts.
+    """
+    model: set[int] = set()
+    parts: set[int] = set()
     # A copy, in which no two tensors share memory as parts of one series do, and that the loss may write to.
     batch = fresh(batch)
     leaves = pytree.tree_leaves(batch)
 
-    def stop(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def enter(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         tensors = [t for t in pytree.tree_leaves((args, kwargs)) if isinstance(t, Tensor)]
-        entered.update(t.untyped_storage().data_ptr() for t in tensors)
-        raise _Entered
+        whole = module is case.model
+        (model if whole else parts).update(t.untyped_storage().data_ptr() for t in tensors)
+        if whole:
+            raise _Entered
 
     hooks = Hooks()
-    hooks.on_call(case.model, stop, lambda *_: None)
+    for module in case.model.modules():
+        hooks.on_call(module, enter, lambda *_: None)
     try:
-        with random_states(), torch.no_grad():
+        with random_states(), buffers_kept(case.model), torch.no_grad():
             case.loss(case.model, batch)
     except _Entered:
-        pass
+        parts.clear()
     finally:
         hooks.remove()
     return [
@@ -122,5 +131,5 @@ def _entering(case: Case, batch: Batch) -> list[int]:
         for place, leaf in enumerate(leaves)
         if isinstance(leaf, Tensor)
         and leaf.is_floating_point()
-        and leaf.untyped_storage().data_ptr() in entered
+        and leaf.untyped_storage().data_ptr() in model | parts
     ]

@@ -7,6 +7,8 @@ What it sees:
     that is extreme but expected is not seen here: that is UG101 to UG104, where the design is to be changed.
     A hook on the tensor between two blocks shows at both. A block that runs over its own weights again, as a
     recurrence does that stands between two layers, is not predicted.
+    The sign, too: a custom autograd function that hands on minus the gradient stands on every way from the
+    loss to the inputs, and small steps of what lies before it raise the loss (`gradient_reversed`).
     Blocks with half of their units dead are left to UG203. It is a warning where something contradicts: the
     trunk's weights still are a random draw, or other blocks of the same name, two or more and most of them,
     are as expected. Else it is a note: training alone may have aligned the weights.
@@ -18,7 +20,8 @@ Why it matters:
 When it is a false alarm:
     A trained block whose weights have grown together: two maps of one branch that are aligned with each
     other, or a bias for each unit that keeps most of them open or shut; a discriminator that has won passes
-    far more than its weights would at random. A gradient that is scaled or stopped on purpose.
+    far more than its weights would at random. A gradient that is scaled or stopped on purpose. A reversal is
+    right where an encoder has an adversary and no other task.
 
 Remedies:
     Where the forward gain is as expected and the backward gain is not: look for a custom autograd function
@@ -55,6 +58,7 @@ from unitygain.rules._design import Block, read_blocks
 from unitygain.rules._layers import SATURATING, value_at, within
 from unitygain.rules._numbers import from_db, median, spell, to_db
 from unitygain.rules._parameters import pattern
+from unitygain.rules._reversed import turned_round
 
 FAR_DB = 10.0
 LEAST_DEVIATIONS = 5.0
@@ -71,10 +75,19 @@ SIBLINGS = 2
     name="not-what-it-claims",
     severity="warning",
     needs=("predicted_gain", "rms_gain"),
-    wants=("forward_gain", "backward_gain", "act_frac_dead", "act_frac_saturated", "act_rms"),
+    wants=(
+        "forward_gain",
+        "backward_gain",
+        "act_frac_dead",
+        "act_frac_saturated",
+        "act_rms",
+        "gradient_reversed",
+    ),
 )
 def judge(profiles: Mapping[str, Profile]) -> Iterable[Finding]:
-    """Yield one finding for the blocks whose gain deviates from theory, the farthest first."""
+    """Yield one finding for a reversed gradient, and one for the blocks whose gain deviates from theory."""
+    if "gradient_reversed" in profiles:
+        yield turned_round(profiles["gradient_reversed"])
     blocks = read_blocks(profiles)
     far = [
         block

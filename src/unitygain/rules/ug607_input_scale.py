@@ -3,8 +3,9 @@
 What it sees:
     The rms of every floating input of the model, above 10 or below 1e-3. Token ids are integers and are not
     judged. It is information where the model itself deals with it: the first layer's output has a unit
-    scale again (10 or less) or the first layer is a norm layer; not so above 2^24, where float32 does not
-    hold every whole number any more, such as times in seconds since 1970.
+    scale again (10 or less) or the first layer is a norm layer. Where the loss calls parts of the model one
+    by one, as the two players of a game, these are the first layers of the part. Not so above 2^24, where
+    float32 does not hold every whole number any more, such as times in seconds since 1970.
 
 Why it matters:
     Initialisations are made for inputs of about unit size. Images in 0..255 start every unit of the first
@@ -42,7 +43,8 @@ import math
 from collections.abc import Iterator, Mapping
 
 from unitygain._registry import rule
-from unitygain._types import Cause, Finding, Profile, Severity
+from unitygain._types import Cause, Finding, Profile, Severity, Site
+from unitygain.rules._layers import within
 from unitygain.rules._numbers import spell
 
 LARGE = 10.0
@@ -52,6 +54,8 @@ WHOLE = 2.0**24
 BOUNDED = ("RNN", "LSTM", "GRU", "Tanh", "Sigmoid")
 UNBOUNDED = ("Tanhshrink",)
 SMALL = 1e-3
+# Two sources of one module that lie this far apart are told apart by their size.
+APART = 10.0
 NORMS = ("BatchNorm", "LayerNorm", "GroupNorm", "InstanceNorm", "RMSNorm", "SyncBatchNorm")
 
 
@@ -70,14 +74,14 @@ def judge(profiles: Mapping[str, Profile]) -> Iterator[Finding]:
         if SMALL <= size <= LARGE or size == 0:
             continue
         coarse = size > WHOLE and dtypes.get(site, "float32") == "float32"
-        handled = "" if coarse else _handled(profiles, size)
+        handled = "" if coarse else _handled(profiles, site, size)
         severity: Severity = "info" if handled else "warning"
         limit = LARGE if size > LARGE else SMALL
         yield Finding(
             "UG607",
             "input-scale",
             severity,
-            f"{site.leaf.strip('()') or 'the input'} has an rms of {spell(size)}, "
+            f"{_spelled(site)} has an rms of {spell(size)}, "
             f"{'above' if size > LARGE else 'below'} {spell(limit)}" + (f"; {handled}" if handled else ""),
             (site,),
             "input_rms",
@@ -85,7 +89,7 @@ def judge(profiles: Mapping[str, Profile]) -> Iterator[Finding]:
             profiles["input_rms"].unit,
             limit,
             expected=1.0,
-            causes=tuple(_causes(size, coarse=coarse)),
+            causes=(*_causes(size, coarse=coarse), *_beside(profiles, site, size)),
             evidence=_evidence(profiles),
             fix="x = (x - mean) / std  # of the training data, before the model",
         )
@@ -108,22 +112,61 @@ def _causes(size: float, *, coarse: bool) -> Iterator[Cause]:
     )
 
 
-def _handled(profiles: Mapping[str, Profile], size: float) -> str:
-    """Say what brings the input to unit scale inside the model, if anything does."""
-    outputs = profiles.get("act_rms")
-    if outputs is None or not len(outputs):
+def _handled(profiles: Mapping[str, Profile], site: Site, size: float) -> str:
+    """Say what brings the input to unit scale inside the module that it enters, if anything does."""
+    early = _first_outputs(profiles, site)
+    if not early:
         return ""
-    if outputs.labels and outputs.labels[0].startswith(NORMS):
-        return f"the {outputs.labels[0]} at {outputs.sites[0]} normalises it"
-    early = outputs.values[: len(profiles["input_rms"]) + 1]
-    first = outputs.labels[0] if outputs.labels else ""
-    if first.startswith(BOUNDED) and not first.startswith(UNBOUNDED):
+    place, kind, _ = early[0]
+    if kind.startswith(NORMS):
+        return f"the {kind} at {place} normalises it"
+    if kind.startswith(BOUNDED) and not kind.startswith(UNBOUNDED):
         return ""
-    if size > LARGE and all(value <= LARGE for value in early):
-        return f"the model's first outputs have an rms of {spell(max(early))}"
+    largest = max(value for _, _, value in early)
+    if size > LARGE and largest <= LARGE:
+        return f"the {'module' if site.path else 'model'}'s first outputs have an rms of {spell(largest)}"
     return ""
+
+
+def _first_outputs(profiles: Mapping[str, Profile], site: Site) -> list[tuple[Site, str, float]]:
+    """Place, kind and size of the first outputs behind an input: one for each that enters, and one more.
+
+    A loss may call parts of the model one by one; then these are the outputs of that part, in that call.
+    """
+    outputs, inputs = profiles.get("act_rms"), profiles["input_rms"].sites
+    if outputs is None:
+        return []
+    kinds = outputs.labels or ("",) * len(outputs)
+    rows = [(place, kind, value) for (place, value), kind in zip(outputs.items(), kinds, strict=True)]
+    if not site.path:
+        return rows[: len(inputs) + 1]
+    inside = [row for row in rows if within(row[0].path, site.path)]
+    same = [row for row in inside if row[0].call == site.call] or inside
+    entered = sum((other.path, other.call) == (site.path, site.call) for other in inputs)
+    return same[: entered + 1]
+
+
+def _beside(profiles: Mapping[str, Profile], site: Site, size: float) -> Iterator[Cause]:
+    """Name what else enters the same module at another scale, such as what a generator made."""
+    others = [
+        (value, other)
+        for other, value in profiles["input_rms"].finite()
+        if (other.path, other.leaf) == (site.path, site.leaf) and other.call != site.call and value > 0
+    ]
+    if not others:
+        return
+    value, other = min(others)
+    if value * APART <= size:
+        yield Cause(
+            f"two sources: {_spelled(other)} has {spell(value)}, so that size alone tells the two apart; "
+            "bring the data to the range of what is made, -1..1 where that ends in Tanh"
+        )
+
+
+def _spelled(site: Site) -> str:
+    return str(site) if site.path else site.leaf.strip("()") or "the input"
 
 
 def _evidence(profiles: Mapping[str, Profile]) -> dict[str, float | str]:
     means = profiles.get("input_mean")
-    return {f"mean of {site.leaf.strip('()')}": value for site, value in means.items()} if means else {}
+    return {f"mean of {_spelled(site)}": value for site, value in means.items()} if means else {}

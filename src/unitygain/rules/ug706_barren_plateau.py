@@ -1,10 +1,11 @@
 """UG706: a quantum circuit starts on a barren plateau: its gradient is that of a random circuit.
 
 What it sees:
-    The mean square of d(output)/d(angle) of a circuit of six qubits or more, over the variance that a random
-    circuit of so many qubits has (the 2-design law, about 2^-(qubits + 1)). It fires where uniform redraws of
-    the angles give at most four times the law, and the circuit's own angles lie among the redraws: from half
-    of the least to one and a half times the most.
+    The mean square of d(output)/d(angle) of a circuit of six qubits or more, or of d(loss)/d(angle) where the
+    module gives states that the loss observes, over the variance that a random circuit of so many qubits has
+    (the 2-design law, about 2^-(qubits + 1)). It fires where uniform redraws of the angles give at most four
+    times the law, and the circuit's own angles lie among the redraws: from half of the least to one and a
+    half times the most. Where they lie lower, as at a minimum, the angles around them must lie among these.
 
 Why it matters:
     Every further qubit halves the variance. What an angle does to the output is then lost in the noise of
@@ -54,6 +55,8 @@ QUBITS = 6
 FACTOR = 4.0
 # How far from the redraws the circuit's own angles may lie.
 BELOW, ABOVE = 0.5, 1.5
+# Observables of ±1 settle at 1 or 2. A projection on one state of 2^n lies 2^n below: 1/64 at six qubits.
+BELOW_LAW = 0.1
 FIX = "undo = unitygain.remedies.identity_block_init(case, names='circuit.angles', axis=0, size=3)"
 
 
@@ -62,18 +65,20 @@ def judge(profiles: Mapping[str, Profile]) -> Iterable[Finding]:
     """Yield one finding per circuit whose own and redrawn gradients are those of a random circuit."""
     profile = profiles["circuit_grad_variance"]
     names = str(profile.facts.get("angles", "")).split("; ")
-    for (site, own), row, angles in zip(profile.items(), profile.rows, names, strict=True):
+    observed = str(profile.facts.get("observed", "; ".join(["output"] * len(names)))).split("; ")
+    places = zip(profile.items(), profile.rows, names, observed, strict=True)
+    for (site, own), row, angles, what in places:
         seen = dict(zip(profile.columns, row, strict=True))
         highest = ABOVE * seen["redrawn_most"]
         if seen["qubits"] < QUBITS or not seen["redrawn"] <= FACTOR:
             continue
-        if not BELOW * seen["redrawn_least"] <= own <= highest:
+        if not _among(own, seen, highest):
             continue
         yield Finding(
             "UG706",
             "barren-plateau",
             "warning",
-            f"the mean square of d(output)/d(angle) at {site} is {spell(own)} of the law of random circuits "
+            f"the mean square of d({what})/d(angle) at {site} is {spell(own)} of the law of random circuits "
             f"on {int(seen['qubits'])} qubits ({spell(seen['law'])}), and {spell(seen['redrawn'])} "
             f"± {spell(seen['redrawn_error'])} of it at uniform angles",
             (site,),
@@ -88,8 +93,16 @@ def judge(profiles: Mapping[str, Profile]) -> Iterable[Finding]:
         )
 
 
+def _among(own: float, seen: Mapping[str, float], highest: float) -> bool:
+    """Whether the own angles lie among the redraws; at a point without slope those around it tell."""
+    lowest = BELOW * seen["redrawn_least"]
+    if own < lowest:
+        own = seen.get("nearby", own)
+    return lowest <= own <= highest
+
+
 def explain(seen: Mapping[str, float], angles: str, highest: float) -> Iterable[Cause]:
-    """Yield the start, with blocks that undo themselves where the layers are known; then the circuit."""
+    """Yield the start, with blocks that undo themselves where the layers are known; the cost; the circuit."""
     text = f"start: the {int(seen['angles'])} angles of {angles} lie as a uniform draw does"
     layers = int(seen["layers"])
     size = next((size for size in range(3, layers + 1, 2) if layers % size == 0), 0)
@@ -102,6 +115,11 @@ def explain(seen: Mapping[str, float], angles: str, highest: float) -> Iterable[
             "shapes: identity_block_init(case, names=..., axis=..., size=...)"
         )
         yield Cause(text, note=note)
+    if seen["redrawn"] <= BELOW_LAW:
+        yield Cause(
+            f"cost: uniform angles give {spell(seen['redrawn'])} of the law, as little as one state among "
+            "all does (a global cost); a mean of terms of a few qubits each (a local cost) keeps the gradient"
+        )
     yield Cause(
         f"circuit: it mixes all {int(seen['qubits'])} qubits ({spell(100 * seen['felt'])} % of the angles "
         "reach the output); fewer layers, or a local observable, keep the gradient"
