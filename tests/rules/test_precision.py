@@ -163,7 +163,7 @@ LOSS = profile("loss_value", {"": math.nan})
         ("div", "forward", "division: the divisor is 0"),
         ("SqrtBackward0 (div)", "backward", "root: its slope is infinite at 0"),
         ("LinalgVectorNormBackward0 (div)", "backward", "root: its slope is infinite at 0"),
-        ("exp", "forward", "exp: its argument is above 88"),
+        ("exp", "forward", "exp: its exponent is above 88"),
         ("_softmax", "forward", "softmax: every entry of a row is minus infinity"),
         ("input", "forward", "data: a sample"),
         ("parameter", "forward", "parameter: an earlier step"),

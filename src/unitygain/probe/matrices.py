@@ -6,6 +6,7 @@ from weakref import WeakKeyDictionary
 
 from torch import Tensor, nn
 
+from unitygain.probe.hooks import Hooks
 from unitygain.probe.leaves import observable
 from unitygain.probe.sites import Call
 from unitygain.probe.trail import Seen, key
@@ -55,7 +56,7 @@ def _note_signal(seen: Seen, entering: Any) -> None:
         seen.numbers["arriving"] = norm(gradient)
 
     if entering.requires_grad:
-        entering.register_hook(arrived)
+        Hooks().change_gradient(entering, arrived)
 
 
 def _own(module: nn.Module) -> dict[int, str]:

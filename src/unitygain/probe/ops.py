@@ -19,6 +19,7 @@ from unitygain.probe.leaves import in_backward, observable, unwrap
 from unitygain.probe.ledger import dtype_name
 from unitygain.probe.record import Place, Record
 from unitygain.probe.sites import Call, Select, holds_weight, selects
+from unitygain.probe.titles import name_operations
 from unitygain.probe.trail import Memory, Origin, Seen, Trail, is_at, key, refer
 from unitygain.stats import frac_dead, mean
 from unitygain.stats.operations import frac_closed, shown_by_mask, slopes, softmax_logits
@@ -269,7 +270,7 @@ class Watch(TorchDispatchMode):
     def complete(self, record: Record, sites: Mapping[Call, Site], select: Select) -> Record:
         """Return the record with the watched operations added, in the order in which they ran."""
         chosen = [s for s in self.seen if self._counts_as_model(s, select)]
-        names = _name([seen for seen in chosen if self.wanted.get(seen.signal)], sites)
+        names = name_operations([seen for seen in chosen if self.wanted.get(seen.signal)], sites)
         places = tuple(
             Place(site, seen.signal, seen.kind or seen.operation, *seen.like, seen.follows, seen.arguments)
             for seen, site in names.items()
@@ -292,22 +293,3 @@ class Watch(TorchDispatchMode):
         if seen.call is None:
             return seen.signal != "activation" or seen.calls_before < self._ended
         return selects(select, seen.call.path, seen.call.module)
-
-
-def _name(seen: list[Seen], sites: Mapping[Call, Site]) -> dict[Seen, Site]:
-    """Name operations: the module call for one that stands for it, else ``path.(operation)``, numbered."""
-
-    def title(one: Seen) -> tuple[str, str, str]:
-        return one.signal, one.call.path if one.call else "", one.operation
-
-    total = Counter(title(one) for one in seen if not one.whole)
-    count: Counter[tuple[str, str, str]] = Counter()
-    names: dict[Seen, Site] = {}
-    for one in seen:
-        if one.whole and one.call is not None:
-            names[one] = sites[one.call]
-            continue
-        count[title(one)] += 1
-        number = count[title(one)] if total[title(one)] > 1 else 0
-        names[one] = Site(title(one)[1], number, f".({one.operation})")
-    return names

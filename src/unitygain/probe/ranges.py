@@ -9,6 +9,7 @@ from torch.linalg import vector_norm
 
 from unitygain.probe.leaves import observable
 from unitygain.probe.reach import ARRANGES
+from unitygain.stats.operations import ends
 
 if TYPE_CHECKING:
     from unitygain.probe.ops import Watch
@@ -126,7 +127,7 @@ def _length(node: Any, index: int, saved: str, dim: int) -> float | None:
 
 
 def _common(lengths: Tensor) -> float | None:
-    least, most = (float(value) for value in lengths.aminmax())
+    least, most = ends(lengths).tolist()
     return most if 0 < most * (1 - _ALIKE) <= least else None
 
 

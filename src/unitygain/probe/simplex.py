@@ -3,11 +3,11 @@
 import math
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor
 
 from unitygain.probe.leaves import observable
 from unitygain.probe.trail import Origin
+from unitygain.stats.operations import ends, farthest_log_sum
 
 if TYPE_CHECKING:
     from unitygain.probe.ops import Watch
@@ -42,8 +42,7 @@ def watch(into: "Watch", name: str, args: tuple[Any, ...], *, inside: bool) -> N
     if name in _CLASSES:
         _note_sums(into, name, args[0])
     if name in _BINARY and args[1].numel():
-        ends = args[1].detach().double().aminmax()
-        into.add("simplex", name, args[0]).numbers |= dict(zip(TARGETS, ends, strict=True))
+        into.add("simplex", name, args[0]).numbers |= dict(zip(TARGETS, ends(args[1]).unbind(), strict=True))
 
 
 def _is_single(origin: Origin | None) -> bool:
@@ -54,15 +53,9 @@ def _is_single(origin: Origin | None) -> bool:
 def _note_sums(into: "Watch", name: str, log_probabilities: Tensor) -> None:
     given = log_probabilities.detach()
     along = min(_CLASSES[name], given.ndim - 1)
-    sums = [_farthest(given, dim) for dim in range(given.ndim)]
+    sums = [float(farthest_log_sum(given, dim)) for dim in range(given.ndim)]
     ones = [dim for dim, value in enumerate(sums) if dim != along and abs(value) < _ONE]
     seen = into.add("simplex", name.strip("_").removesuffix("_forward").replace("loss2d", "loss"), given)
     seen.numbers["log_sum"] = sums[along]
     seen.numbers["classes_along"] = float(along)
     seen.numbers["ones_along"] = float(ones[0]) if ones else math.nan
-
-
-def _farthest(log_probabilities: Tensor, dim: int) -> float:
-    """Return the ln(sum) along a dimension that is farthest from 0; NaN for an empty tensor."""
-    sums = torch.logsumexp(log_probabilities.double(), dim).flatten()
-    return float(sums[sums.abs().argmax()]) if sums.numel() else math.nan

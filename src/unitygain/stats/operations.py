@@ -94,6 +94,34 @@ def _masked(logits: Tensor, probabilities: Tensor, dim: int) -> Tensor:
     return masked | (logits.amax(dim, keepdim=True) < _MASKED) if logits.numel() else masked
 
 
+def ends(values: Float[Tensor, "*any"]) -> Float64[Tensor, "2"]:
+    """Smallest and largest entry; NaN for an empty tensor. One pass.
+
+    Example:
+        >>> import torch
+        >>> ends(torch.tensor([[1.0, -2.0], [0.5, 3.0]])).tolist()
+        [-2.0, 3.0]
+    """
+    with torch.no_grad():
+        values = dense(values)
+        if not values.numel():
+            return values.new_full((2,), math.nan, dtype=torch.float64)
+        return torch.stack(torch.aminmax(values)).double()
+
+
+def farthest_log_sum(log_probabilities: Float[Tensor, "*rows"], dim: int) -> Float64[Tensor, ""]:
+    """The ln(sum of exponentials) along `dim` that is farthest from 0; NaN for an empty tensor. Three passes.
+
+    Example:
+        >>> import torch
+        >>> round(float(farthest_log_sum(torch.tensor([[0.3, 0.2], [0.5, 0.5]]).log(), 1)), 4)
+        -0.6931
+    """
+    with torch.no_grad():
+        sums = torch.logsumexp(dense(log_probabilities).double(), dim).flatten()
+        return sums[sums.abs().argmax()] if sums.numel() else sums.new_tensor(math.nan)
+
+
 def slopes(slope: Float[Tensor, "*any"], steepest: float) -> Float64[Tensor, "3"]:
     """Fraction of saturated entries, root mean square slope, and fraction of open entries of an activation.
 

@@ -1,4 +1,4 @@
-"""Kept aside: generators, agents, graphs, recommenders, fields and other set-ups of their own shape."""
+"""Kept aside: generators, players, graphs, recommenders, fields and other set-ups of their own shape."""
 
 import copy
 import itertools
@@ -577,8 +577,8 @@ def unseen_pixels(model: nn.Module, batch: tuple[Tensor, ...]) -> float:
     return float(F.mse_loss(model(batch[2]), batch[3]))
 
 
-class Sessions(nn.Module):
-    """A session recommender: a plain recurrent layer over clicked items, logits over the next."""
+class Visits(nn.Module):
+    """A visit recommender: a plain recurrent layer over clicked items, logits over the next."""
 
     def __init__(self, items: int, width: int, *, at_the_end: bool) -> None:
         super().__init__()
@@ -594,8 +594,8 @@ class Sessions(nn.Module):
         return self.next(states[torch.arange(len(states)), lengths - 1])
 
 
-def padded_sessions(dice: Dice, sick: bool) -> Case:
-    """A session recommender that reads its state after dozens of padding items."""
+def padded_visits(dice: Dice, sick: bool) -> Case:
+    """A visit recommender that reads its state after dozens of padding items."""
     items, longest, width = dice.whole(14, 20), dice.whole(36, 48), dice.one_of(32, 48)
     rate = dice.power(-2.4, -2.1)
     clicks = 1 + chain(384, 9, items)
@@ -609,7 +609,7 @@ def padded_sessions(dice: Dice, sick: bool) -> Case:
         return F.cross_entropy(model(clicks, lengths), target)
 
     data = quarters(padded, lengths, target)
-    return Case(lambda: Sessions(items, width, at_the_end=sick), loss, data, adam(rate))
+    return Case(lambda: Visits(items, width, at_the_end=sick), loss, data, adam(rate))
 
 
 class MixtureDensity(nn.Module):
@@ -1103,9 +1103,9 @@ SICK: tuple[Program, ...] = (
         unseen_pixels,
     ),
     Program(
-        "shaped-sessions-padded",
+        "shaped-visits-padded",
         "recommender",
-        padded_sessions,
+        padded_visits,
         Truth(
             "padding",
             ("UG707", "UG401", "UG404"),
