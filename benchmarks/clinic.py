@@ -106,9 +106,11 @@ def summarise() -> None:
             continue
         for chosen in SETS:
             of_set = [row for row in rows if row["set"] == chosen]
-            if not of_set:
-                continue
             whole = results.setdefault(chosen, {})
+            if not of_set:
+                # A set that was not run again keeps what it has, and says of which state.
+                whole |= {**before.get(chosen, {}), **whole}
+                continue
             if part == "diagnose":
                 whole |= table(of_set)
             elif part == "peers":
