@@ -72,6 +72,33 @@ def test_gains_run_from_what_enters_one_to_what_enters_the_next(kind):
     assert [str(site) for site in profiles["forward_gain"].sites] == SITES[kind][: len(rms) - 1]
 
 
+class Kernels(nn.Module):
+    """Convolutions whose kernels are parameters."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kernels = nn.ParameterList(0.3 * torch.randn(4, 4 if i else 1, 3, 3) for i in range(5))
+
+    def forward(self, x: Tensor) -> Tensor:
+        for kernel in self.kernels:
+            x = torch.relu(nn.functional.conv2d(x, kernel, padding=1))
+        return x
+
+
+def test_kernels_count_as_matrices():
+    torch.manual_seed(0)
+    model = Kernels()
+    subject = Case(model, lambda m, x: m(x).square().mean(), [torch.randn(3, 1, 6, 6)])
+    profiles = measured(subject, "weight_gain", "forward_gain")
+    expected = [
+        math.sqrt(kernel[0].numel()) * float(kernel.detach().double().square().mean().sqrt())
+        for kernel in model.kernels
+    ]
+    assert profiles["weight_gain"].values == pytest.approx(expected, rel=1e-6)
+    assert set(profiles["weight_gain"].labels) == {"matrix→relu"}
+    assert [str(site) for site in profiles["forward_gain"].sites] == [f"kernels.{i}" for i in range(4)]
+
+
 def test_blocks_that_repeat_are_the_trunk():
     profile = measured(case("own"), "forward_gain")["forward_gain"]
     assert [str(site) for site in profile.sites] == [f"layers.{i}" for i in range(5)]

@@ -1,4 +1,4 @@
-"""Matrices that a module holds by itself, as parameters of any name, and multiplies by hand."""
+"""Matrices and kernels that a module holds by itself, as parameters of any name, and multiplies by hand."""
 
 import math
 from typing import TYPE_CHECKING, Any
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from unitygain.probe.ops import Watch
 
 STATISTICS = ("gain", "entering", "arriving")
-OPERATIONS = frozenset({"mm", "addmm", "bmm", "baddbmm"})
+OPERATIONS = frozenset({"mm", "addmm", "bmm", "baddbmm", "convolution"})
 _LISTS = (nn.ParameterList, nn.ParameterDict)
 
 
@@ -27,23 +27,33 @@ class Matrices:
         self._names: WeakKeyDictionary[nn.Module, dict[int, str]] = WeakKeyDictionary()
         self._seen: set[tuple[int, int]] = set()
 
-    def watch(self, into: "Watch", call: Call | None, args: tuple[Any, ...]) -> str:
+    def watch(self, into: "Watch", call: Call | None, name: str, args: tuple[Any, ...]) -> str:
         """Note a product with a matrix of the running module in the watch, and return the matrix's path."""
         if call is None or type(call.module).__module__.startswith("torch.nn."):
             return ""
         names = self._names.setdefault(call.module, _own(call.module))
-        for tensor, summed in zip(args[-2:], (-1, -2), strict=True):
-            name = names.get(key(tensor), "") if observable(tensor) else ""
-            if not name:
+        for tensor, summed, entering in _operands(name, args):
+            held = names.get(key(tensor), "") if observable(tensor) else ""
+            if not held:
                 continue
             place = key(tensor), tensor.storage_offset()
             if into.wanted.get("matrix") and place not in self._seen:
                 self._seen.add(place)
-                seen = into.add("matrix", name, tensor)
-                seen.numbers["gain"] = math.sqrt(tensor.shape[summed]) * rms(tensor)
-                _note_signal(seen, args[-2 if summed == -2 else -1])
-            return f"{call.path}.{name}" if call.path else name
+                seen = into.add("matrix", held, tensor)
+                fan_in = math.prod(tensor.shape[dim] for dim in summed)
+                seen.numbers["gain"] = math.sqrt(fan_in) * rms(tensor)
+                _note_signal(seen, entering)
+            return f"{call.path}.{held}" if call.path else held
         return ""
+
+
+def _operands(name: str, args: tuple[Any, ...]) -> list[tuple[Any, tuple[int, ...], Any]]:
+    """Return what may be a matrix, the dimensions that a product sums over, and what it multiplies."""
+    if name == "convolution":
+        kernel = args[1]
+        # Of a transposed one, how much overlaps is a matter of the stride.
+        return [] if args[6] else [(kernel, tuple(range(1, kernel.ndim)), args[0])]
+    return [(args[-2], (-1,), args[-1]), (args[-1], (-2,), args[-2])]
 
 
 def _note_signal(seen: Seen, entering: Any) -> None:

@@ -117,7 +117,7 @@ class Watch(TorchDispatchMode):
         elif name in _FOLLOWED:
             self._follow(name, args, out)
         if name in matrices.OPERATIONS:
-            self._follows = self._matrices.watch(self, call, args) or self._follows
+            self._follows = self._matrices.watch(self, call, name, args) or self._follows
         if name in losses.OPERATIONS:
             losses.watch(self, name, args, kwargs, out)
         if name in ranges.OPERATIONS:
