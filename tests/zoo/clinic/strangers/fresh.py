@@ -463,7 +463,7 @@ SICK: tuple[Program, ...] = (
         flipped_mask,
         Truth(
             "mask",
-            (*DEAF, "UG701", "UG702"),
+            (*DEAF, "UG701", "UG702", "UG708"),
             r"(?i)mask|causal|\bhid(es|den)|attends? (only|to nothing)|not depend|itself|last token|future",
             (),
             (),
