@@ -100,7 +100,7 @@ def assemble(model: nn.Module, sighting: Sighting, ledger: Ledger, wanted: Wante
     record.add_parameters(model)
     if not trunk.blocks:
         record.skipped["gain over depth"] = (
-            "no module that repeats was found; bare parameters are not followed"
+            "no module that repeats was found; of bare parameters a list of matrices is followed"
         )
     notes = tuple(Skipped(what, reason) for what, reason in record.skipped.items())
     return Record(

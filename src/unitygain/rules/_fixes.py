@@ -1,6 +1,6 @@
 """Code to paste, for the cause that is likeliest."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from unitygain._types import Cause
 from unitygain.rules._numbers import spell
@@ -8,6 +8,8 @@ from unitygain.rules._numbers import spell
 WEIGHTS = """for module in model.modules():  # weights with standard deviation gain / sqrt(fan_in)
     if isinstance(module, (nn.Linear, nn.Conv2d)):
         nn.init.normal_(module.weight, std={gain} / module.weight[0].numel() ** 0.5)"""
+BY_HAND = """for weight in ({weights}):  # standard deviation gain / sqrt(fan_in)
+    nn.init.normal_(weight, std={gain} / weight.shape[0] ** 0.5)  # of x @ weight; shape[1] of weight @ x"""
 RECURRENT = """for name, weight in model.get_submodule({path!r}).named_parameters():
     if name.startswith("weight_hh"):
         nn.init.orthogonal_(weight)  # gain 1"""
@@ -26,16 +28,22 @@ ACTIVATION = "nn.{to}()  # in the place of nn.{of}()"
 INPUTS = "inputs = (inputs - inputs.mean()) / inputs.std()  # mean and spread of the training data"
 
 
-def suggest(causes: Sequence[Cause]) -> str:
-    """Return code that takes the first cause away in the source, empty where it has no remedy."""
+def suggest(causes: Sequence[Cause], by_hand: Collection[str] = ()) -> str:
+    """Return code that takes the first cause away in the source, empty where it has no remedy.
+
+    Args:
+        causes: The likeliest first.
+        by_hand: Names of parameters that are multiplied by hand, which no module's code would find.
+    """
     first = next(iter(causes), None)
     if first is None or first.remedy is None:
         return ""
     given = first.parameters
-    path = next(iter(given.get("sites", ())), "")
+    sites = tuple(given.get("sites", ()))
+    path = next(iter(sites), "")
     recurrent = str(given.get("only", "")).startswith("weight_hh")
     texts = {
-        "rescale_weights": RECURRENT if recurrent else WEIGHTS,
+        "rescale_weights": RECURRENT if recurrent else BY_HAND if path in by_hand else WEIGHTS,
         "open_gates": GATES,
         "scale_branch": BRANCHES,
         "zero_biases": BIASES,
@@ -48,4 +56,5 @@ def suggest(causes: Sequence[Cause]) -> str:
     }
     numbers = {name: spell(value) for name, value in given.items() if isinstance(value, float)}
     words = {name: value for name, value in given.items() if isinstance(value, str)}
-    return texts.get(first.remedy, "").format(**{**words, **numbers, "path": path})
+    some = ", ".join(f"model.get_parameter({site!r})" for site in sites[:2]) + ", ..." * (len(sites) > 2)
+    return texts.get(first.remedy, "").format(**{**words, **numbers, "path": path, "weights": some})

@@ -65,6 +65,13 @@ def read_layers(profiles: Mapping[str, Profile], inside: Iterable[Site] = ()) ->
     return [Layer(site, value, name, needs[name]) for site, value, name in chosen]
 
 
+def by_hand(profiles: Mapping[str, Profile]) -> Set[str]:
+    """Return the names of the matrices that modules multiply by hand."""
+    profile = profiles.get("weight_gain")
+    pairs = zip(profile.sites, profile.labels, strict=True) if profile and profile.labels else ()
+    return {site.path for site, label in pairs if label.startswith("matrix")}
+
+
 def activation_of(label: str) -> str:
     """Return the activation that a label such as ``Linear→relu`` names, ``identity`` where it names none."""
     _, _, name = label.partition("→")

@@ -59,6 +59,7 @@ from unitygain._types import Finding, Profile
 from unitygain.rules._design import describe_design
 from unitygain.rules._fixes import suggest
 from unitygain.rules._foretold import foretell
+from unitygain.rules._layers import by_hand
 from unitygain.rules._trend import by_cause, explain_trend, outermost, read_trend, rises
 
 
@@ -106,6 +107,6 @@ def judge(profiles: Mapping[str, Profile]) -> Iterable[Finding]:
         expected=trend.expected,
         p_value=trend.p_value,
         causes=causes,
-        fix=suggest(causes),
+        fix=suggest(causes, by_hand(profiles)),
         evidence={**trend.evidence(), **describe_design(profiles)},
     )

@@ -49,6 +49,7 @@ from collections.abc import Iterable, Mapping
 from unitygain._registry import rule
 from unitygain._types import Finding, Profile
 from unitygain.rules._fixes import suggest
+from unitygain.rules._layers import by_hand
 from unitygain.rules._trend import by_cause, explain_trend, outermost, read_trend, rises
 
 
@@ -90,6 +91,6 @@ def judge(profiles: Mapping[str, Profile]) -> Iterable[Finding]:
         expected=trend.expected,
         p_value=trend.p_value,
         causes=causes,
-        fix=suggest(causes),
+        fix=suggest(causes, by_hand(profiles)),
         evidence=trend.evidence(),
     )

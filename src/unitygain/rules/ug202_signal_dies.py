@@ -46,6 +46,7 @@ from collections.abc import Iterable, Mapping
 from unitygain._registry import rule
 from unitygain._types import Finding, Profile
 from unitygain.rules._fixes import suggest
+from unitygain.rules._layers import by_hand
 from unitygain.rules._trend import explain_trend, falls, outermost, read_trend
 
 
@@ -86,6 +87,6 @@ def judge(profiles: Mapping[str, Profile]) -> Iterable[Finding]:
         expected=trend.expected,
         p_value=trend.p_value,
         causes=causes,
-        fix=suggest(causes),
+        fix=suggest(causes, by_hand(profiles)),
         evidence=trend.evidence(),
     )

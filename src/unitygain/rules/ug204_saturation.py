@@ -40,7 +40,16 @@ from collections.abc import Iterable, Mapping
 from unitygain._registry import rule
 from unitygain._types import Cause, Finding, Profile, Severity, Site
 from unitygain.rules._fixes import suggest
-from unitygain.rules._layers import SATURATING, Layer, fed_by, parameter_rms, read_layers, value_at, within
+from unitygain.rules._layers import (
+    SATURATING,
+    Layer,
+    by_hand,
+    fed_by,
+    parameter_rms,
+    read_layers,
+    value_at,
+    within,
+)
 from unitygain.rules._numbers import spell
 from unitygain.rules._parameters import owner
 
@@ -84,7 +93,7 @@ def judge(profiles: Mapping[str, Profile]) -> Iterable[Finding]:
         "fraction of entries",
         MANY,
         causes=likely,
-        fix=suggest(likely),
+        fix=suggest(likely, by_hand(profiles)),
         evidence={str(site): value for site, value in found[:8]},
     )
 
