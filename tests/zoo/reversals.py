@@ -127,7 +127,7 @@ def sick() -> list[Patient]:
         "classifier": lambda: labelled("rows", 32, Turn(1.0, -1.0)),
     }
     return [
-        Patient(f"reversed-for-all-{name}", "reversals", seeded(make), ("UG105",))
+        Patient(f"reversed-for-all-{name}", "reversals", seeded(make), ("UG105",), ("UG611",))
         for name, make in build.items()
     ]
 
@@ -162,6 +162,6 @@ def for_one(dice: Dice) -> Case:
 
 
 DRAWS = (
-    Draw("reversed-for-all", "reversals", for_all, ("UG105",)),
+    Draw("reversed-for-all", "reversals", for_all, ("UG105",), ("UG611",)),
     Draw("reversed-for-one", "reversals", for_one, near=("UG105",)),
 )

@@ -119,7 +119,7 @@ def _rising(profile: Profile, losses: Mapping[str, float]) -> Finding:
     return Finding(
         "UG611",
         "steps-raise-loss",
-        "error",
+        "warning",
         f"{spell(steps)} training steps take the loss from {spell(losses['before'])} up to "
         f"{spell(losses['after'])}, and at a tenth and a hundredth of the learning rate they raise it too, "
         "in proportion: they go uphill",
