@@ -1,5 +1,6 @@
 """Why steps lead nowhere though none of them is tiny: a schedule, an epsilon, a rounding."""
 
+import math
 from collections.abc import Iterator, Mapping
 
 from unitygain._types import Cause, Finding, Profile
@@ -81,8 +82,11 @@ def _longest(updates: Updates, profiles: Mapping[str, Profile]) -> float:
     """
     if read_fact(profiles, "learning_rate") or not updates.by_sign:
         return updates.ratio * read_fact(profiles, "rise")
-    sizes = [value for site, value in profiles["param_rms"].finite() if value > 0 and not is_bias(site)]
-    return read_fact(profiles, "granted") * read_fact(profiles, "given") / median(sizes)
+    known = profiles["param_rms"].finite() if "param_rms" in profiles else ()
+    sizes = [value for site, value in known if value > 0 and not is_bias(site)]
+    return (
+        read_fact(profiles, "granted") * read_fact(profiles, "given") / median(sizes) if sizes else math.nan
+    )
 
 
 def judge_rounding(updates: Updates, profiles: Mapping[str, Profile], dtype: str) -> Finding | None:
