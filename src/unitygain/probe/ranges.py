@@ -5,10 +5,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
-from torch.linalg import vector_norm
 
 from unitygain.probe.leaves import observable
 from unitygain.probe.reach import ARRANGES
+from unitygain.stats import norm
+from unitygain.stats.moments import row_lengths
 from unitygain.stats.operations import ends
 
 if TYPE_CHECKING:
@@ -114,7 +115,7 @@ def _length(node: Any, index: int, saved: str, dim: int) -> float | None:
     behind, factor = node.next_functions[index][0], 1.0
     if behind is None:
         value = getattr(node, saved, None)
-        return None if not isinstance(value, Tensor) else _common(vector_norm(value.double(), dim=dim))
+        return _common(value.movedim(dim, -1).flatten(0, -2)) if isinstance(value, Tensor) else None
     while behind is not None:
         if (by := _constant(behind)) is not None:
             factor *= by
@@ -126,9 +127,10 @@ def _length(node: Any, index: int, saved: str, dim: int) -> float | None:
     return None
 
 
-def _common(lengths: Tensor) -> float | None:
-    least, most = ends(lengths).tolist()
-    return most if 0 < most * (1 - _ALIKE) <= least else None
+def _common(rows: Tensor) -> float | None:
+    """Return the length of all rows; None where they are not alike."""
+    least, most = ends(row_lengths(rows)).tolist()
+    return float(norm(rows)) / len(rows) ** 0.5 if 0 < most * (1 - 2 * _ALIKE) <= least else None
 
 
 def _constant(node: Any) -> float | None:
