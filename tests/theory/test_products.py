@@ -1,5 +1,7 @@
 """Spectra of products against arithmetic with 300 digits, closed forms, and what is refused."""
 
+import weakref
+
 import mpmath
 import numpy as np
 import pytest
@@ -122,3 +124,18 @@ def test_what_is_no_chain_is_refused():
         log_singular_values([np.eye(2), np.eye(3)])
     with pytest.raises(ValueError, match="factor 1 holds NaN"):
         log_singular_values([np.eye(2), np.full((2, 2), np.nan)])
+
+
+def test_factors_are_taken_one_by_one_and_not_kept():
+    alive: list[weakref.ref[np.ndarray]] = []
+
+    def make():
+        for seed in range(6):
+            held = sum(reference() is not None for reference in alive)
+            assert held <= 1, f"{held} factors are held when number {seed} is made"
+            factor = gaussian_chain(seed, 1)[0]
+            alive.append(weakref.ref(factor))
+            yield factor
+
+    given = [gaussian_chain(seed, 1)[0] for seed in range(6)]
+    np.testing.assert_array_equal(log_singular_values(make()).logs, log_singular_values(given).logs)

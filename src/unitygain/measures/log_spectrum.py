@@ -1,7 +1,7 @@
 """log_spectrum: all singular values of the trunk's Jacobian in logarithms, and its condition number."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -10,7 +10,7 @@ from unitygain._case import Case
 from unitygain._registry import measure
 from unitygain._types import Profile, Site
 from unitygain.probe.chain import chain_of
-from unitygain.probe.columns import apply_columns, factor_of_sample
+from unitygain.probe.columns import Matrix, apply_columns, factor_of_sample
 from unitygain.probe.few import trace_few
 from unitygain.probe.operators import JacobianOperator
 from unitygain.probe.record import Record
@@ -39,8 +39,9 @@ def log_spectrum(case: Case, record: Record) -> Profile | None:
     directions of the batch are followed (of its first samples where it is large and they do not mix), and
     there is no condition number. With a coupled batch the whole batch is one sample.
 
-    Cost: one forward pass and as many batched backward passes as a sample has numbers; otherwise 8 J·v,
-    8 Jᵀ·u of the trunk and 2 to test. No side effects.
+    Cost: one forward pass and as many batched backward passes as a sample has numbers, and memory for one
+    float64 matrix of a sample's size per block; otherwise 8 J·v, 8 Jᵀ·u of the trunk and 2 to test. No side
+    effects.
 
     Args:
         case: An isolated case.
@@ -116,16 +117,29 @@ def _spectrum(parts: Sequence[JacobianOperator], seed: int) -> tuple[ProductSpec
     sides = [side // samples for part in parts for side in part.shape]
     who = parts[0].batch_note if coupled else f"first of {samples} samples"
     if max(sides) <= DENSE_SIDE:
-        factors = [factor_of_sample(part, None if coupled else 0) for part in parts]
-        if not all(np.isfinite(factor).all() for factor in factors):
-            return ProductSpectrum(np.full(1, np.nan), 0, math.nan, 0), min(sides), ""
-        sweeps = int(np.clip(WORK / (5 * len(factors) * float(max(sides)) ** 3), FEWEST, MOST))
+        sweeps = int(np.clip(WORK / (5 * len(parts) * float(max(sides)) ** 3), FEWEST, MOST))
         precision = max(torch.finfo(part.dtype).eps for part in parts)
-        found = log_singular_values(factors, sweeps=sweeps, precision=precision)
+        factors = _finite_factors(parts, None if coupled else 0)
+        try:
+            found = log_singular_values(factors, sweeps=sweeps, precision=precision)
+        except _NotFinite:
+            return ProductSpectrum(np.full(1, np.nan), 0, math.nan, 0), min(sides), ""
         return found, min(sides), f"complete, {who}"
     dimension = min(side for part in parts for side in part.shape)
     found, how = _leading(parts, seed)
     return found, dimension, f"NaN as condition number: a sample has up to {max(sides)} numbers; {how}"
+
+
+class _NotFinite(Exception):
+    pass
+
+
+def _finite_factors(parts: Sequence[JacobianOperator], sample: int | None) -> Iterator[Matrix]:
+    for part in parts:
+        factor = factor_of_sample(part, sample)
+        if not np.isfinite(factor).all():
+            raise _NotFinite
+        yield factor
 
 
 def _leading(parts: Sequence[JacobianOperator], seed: int) -> tuple[ProductSpectrum, str]:

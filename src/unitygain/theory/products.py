@@ -1,7 +1,6 @@
 """Singular values of long matrix products, in logarithms, without ever forming the product."""
 
-import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,7 +32,7 @@ class ProductSpectrum:
 
 
 def log_singular_values(
-    factors: Sequence[Matrix], *, sweeps: int = 32, tolerance: float = 1e-6, precision: float | None = None
+    factors: Iterable[Matrix], *, sweeps: int = 32, tolerance: float = 1e-6, precision: float | None = None
 ) -> ProductSpectrum:
     """Compute all singular values of factors[-1] ··· factors[0] by repeated QR sweeps over the factors.
 
@@ -45,7 +44,8 @@ def log_singular_values(
     A singular value decomposition of the product itself is wrong wherever the spread exceeds 1e16.
 
     Args:
-        factors: Matrices in the order in which they are applied, shapes (n₁, n₀), (n₂, n₁), ...
+        factors: Matrices in the order in which they are applied, shapes (n₁, n₀), (n₂, n₁), ... They are
+            taken one by one and not kept: what makes them need not hold them all.
         sweeps: At most this many.
         tolerance: Stop when no logarithm changes by more (nat, over the whole product).
         precision: Relative precision of the factors' entries (eps of the dtype in which they were
@@ -58,7 +58,7 @@ def log_singular_values(
     Raises:
         ValueError: If there is no factor, neighbours do not fit, or a number is not finite.
 
-    Cost: about 5·n³ flops per factor and sweep.
+    Cost: about 5·n³ flops per factor and sweep, and n² numbers of float64 per factor in memory.
 
     Example:
         >>> import numpy as np
@@ -72,18 +72,16 @@ def log_singular_values(
         structure: G. W. Stewart, Electron. Trans. Numer. Anal. 3 (1995). The limit of the sums per
         factor: V. Oseledets, Trans. Moscow Math. Soc. 19 (1968).
     """
-    matrices = _chain(factors)
     eps = float(np.finfo(np.float64).eps) if precision is None else require_variance("precision", precision)
     require_finite("tolerance", tolerance)
     require_count("sweeps", sweeps)
-    dimension = min(min(matrix.shape) for matrix in matrices)
-    reduced, rank = _compressed(matrices, eps)
+    reduced, rank, dimension = _compressed(_checked(factors), eps)
     logs = np.full(dimension, -np.inf)
     if rank == 0:
         return ProductSpectrum(logs, 0, 0.0, 1)
     current, change, done = _log_diagonals(reduced), np.inf, 2
     while done < sweeps and change > tolerance:
-        reduced = _sweep([factor.T for factor in reversed(reduced)])
+        reduced = _turned(reduced)
         previous, current, done = current, _log_diagonals(reduced), done + 1
         change = float(np.max(np.abs(np.sort(current) - np.sort(previous))))
     logs[:rank] = np.sort(current)[::-1]
@@ -128,11 +126,10 @@ def leading_log_singular_values(
     return ProductSpectrum(current, int(np.isfinite(current).sum()), change, count)
 
 
-def _chain(factors: Sequence[Matrix]) -> list[Matrix]:
-    if not len(factors):
-        raise ValueError("there are 0 factors; give at least 1")
-    matrices = [np.asarray(factor) for factor in factors]
-    for index, factor in enumerate(matrices):
+def _checked(factors: Iterable[Matrix]) -> Iterator[Matrix]:
+    """Yield the factors as float64, each after it was found to fit the one before."""
+    rows = 0
+    for index, factor in enumerate(map(np.asarray, factors)):
         if factor.ndim != 2 or not factor.size or factor.dtype.kind not in "fiu":
             raise ValueError(
                 f"factor {index} has shape {factor.shape} and dtype {factor.dtype}; give real matrices with "
@@ -140,20 +137,27 @@ def _chain(factors: Sequence[Matrix]) -> list[Matrix]:
             )
         if not np.all(np.isfinite(factor)):
             raise ValueError(f"factor {index} holds NaN or infinity; its product has no singular values")
-    for index, (first, second) in enumerate(itertools.pairwise(matrices)):
-        if second.shape[1] != first.shape[0]:
+        if index and factor.shape[1] != rows:
             raise ValueError(
-                f"factor {index + 1} has {second.shape[1]} columns and factor {index} has {first.shape[0]} "
-                "rows; they must agree"
+                f"factor {index} has {factor.shape[1]} columns and factor {index - 1} has {rows} rows; they "
+                "must agree"
             )
-    return [matrix.astype(np.float64, copy=False) for matrix in matrices]
+        rows = factor.shape[0]
+        yield factor.astype(np.float64, copy=False)
+    if not rows:
+        raise ValueError("there are 0 factors; give at least 1")
 
 
-def _compressed(factors: list[Matrix], eps: float) -> tuple[list[Matrix], int]:
-    """Return square factors of full rank with the same singular values, zeros apart, and that rank."""
+def _compressed(factors: Iterable[Matrix], eps: float) -> tuple[list[Matrix], int, int]:
+    """Return square factors with the same singular values, zeros apart; their rank; the smallest side."""
     smaller: list[Matrix] = []
-    basis = np.eye(factors[0].shape[1])
+    basis: Matrix | None = None
+    sides: set[int] = set()
     for factor in factors:
+        sides.update(factor.shape)
+        basis = np.eye(factor.shape[1]) if basis is None else basis
+        if basis.shape[1] == 0:
+            continue
         peak = float(np.max(np.abs(factor))) or 1.0
         floor = eps * max(factor.shape) ** 0.5 * peak * float(np.linalg.norm(factor / peak))
         decomposed: Any = qr(factor @ basis, mode="economic", pivoting=True)
@@ -163,17 +167,16 @@ def _compressed(factors: list[Matrix], eps: float) -> tuple[list[Matrix], int]:
         unpivoted[:, order] = triangle[:rank]
         smaller.append(unpivoted)
         basis = columns[:, :rank]
-        if rank == 0:
-            return [], 0
-    return _sweep([factor.T for factor in reversed(smaller)]), smaller[-1].shape[0]
+    rank = smaller[-1].shape[0]
+    return (_turned(smaller) if rank else []), rank, min(sides)
 
 
-def _sweep(factors: Sequence[Matrix]) -> list[Matrix]:
-    """Return the triangular factors of one sweep."""
+def _turned(factors: list[Matrix]) -> list[Matrix]:
+    """Return the triangular factors of one sweep through the transposed product; the list is used up."""
     triangles = []
-    basis = np.eye(factors[0].shape[1])
-    for factor in factors:
-        basis, triangle = np.linalg.qr(factor @ basis)
+    basis = np.eye(factors[-1].shape[0])
+    while factors:
+        basis, triangle = np.linalg.qr(factors.pop().T @ basis)
         triangles.append(triangle)
     return triangles
 
