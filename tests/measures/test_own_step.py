@@ -6,6 +6,7 @@ import pytest
 import torch
 from measures.reading import measured
 from torch import nn
+from zoo import piled
 from zoo.scalers import by_hand, by_scaler, clip
 
 from unitygain._case import Case
@@ -84,3 +85,27 @@ def test_what_a_clip_holds_is_there_for_the_step_and_the_first_call_counts():
     found = measured(case, "update_ratio")["update_ratio"].facts
     assert 0 < float(found["clipped"]) < 0.1
     assert found["carried"] == pytest.approx(1.0)
+
+
+def test_what_lies_in_the_gradient_is_kept_where_nothing_clears_it():
+    shares = {step: facts(step)["kept"] for step in (piled.never, piled.before, piled.afterwards)}
+    assert shares[piled.never] == pytest.approx(1.0, abs=0.02)
+    assert shares[piled.before] == pytest.approx(0.01, abs=0.01)
+    assert math.isnan(float(shares[piled.afterwards]))
+    # What shrinks it keeps that share, and a clip of the case's own is looked at before it hides the sum.
+    assert facts(piled.shrunk(0.9))["kept"] == pytest.approx(0.9, abs=0.02)
+    assert facts(piled.never_but_clipped)["kept"] == pytest.approx(1.0, abs=0.02)
+
+
+def test_a_step_that_adds_up_batches_is_taken_until_its_optimizer_steps():
+    alone, several = facts(piled.before, 1.0), facts(piled.of_several(4), 1.0)
+    assert several["median"] == pytest.approx(alone["median"], rel=1e-5)
+    assert several["handed"] == pytest.approx(1.0, rel=1e-5)
+    calls = []
+
+    def nothing(case, batch):
+        calls.append(batch)
+        return case.compute_loss(batch).detach()
+
+    assert facts(nothing)["median"] == 0.0
+    assert len(calls) == 64

@@ -1,5 +1,6 @@
 """A case's own step, watched: what its clip is given and leaves, and what gradient reaches the optimizer."""
 
+import itertools
 import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -7,8 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from unitygain._case import Case
+from unitygain._case import Case, fresh
 from unitygain.measures._ahead import length
+
+# What is left lying there is so much larger than a gradient that it shows whatever the step adds to it.
+MARK = 100.0
+# Batches that a step may add up before its optimizer moves.
+MOST_BATCHES = 64
 
 
 class _Watch:
@@ -19,6 +25,7 @@ class _Watch:
 
     def __init__(self, own: Mapping[int, Tensor | None]) -> None:
         self.facts = {"clipped": math.nan, "carried": math.nan, "handed": math.nan}
+        self.stepped = False
         self._own = own
 
     def note(self, name: str, parameters: Iterable[nn.Parameter]) -> float:
@@ -33,6 +40,7 @@ class _Watch:
 
     def on_step(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
         """Note what reaches the optimizer."""
+        self.stepped = True
         self.note("handed", (p for group in optimizer.param_groups for p in group["params"]))
 
 
@@ -54,8 +62,34 @@ class _Clip:
         return getattr(self._clip, name)
 
 
+def _step(case: Case, twin: Case, optimizer: torch.optim.Optimizer, watch: _Watch) -> None:
+    """Take the case's own step on the copy, until its optimizer does: some add up several batches first."""
+    assert case.step is not None
+    if twin.clip is not None:
+        twin.clip = _Clip(twin.clip, watch)
+    hook = getattr(optimizer, "register_step_pre_hook", None)
+    handle = hook(watch.on_step) if hook is not None else None
+    try:
+        for batch in itertools.islice(itertools.cycle(twin.batches), MOST_BATCHES if hook is not None else 1):
+            case.step(twin, fresh(batch))
+            if watch.stepped or _moved(case, twin):
+                break
+    finally:
+        twin.clip = case.clip
+        if handle is not None:
+            handle.remove()
+
+
+def _moved(case: Case, twin: Case) -> bool:
+    """Whether a parameter of the copy is no more what it was."""
+    pairs = zip(case.model.parameters(), twin.model.parameters(), strict=True)
+    return any(not torch.equal(original, parameter) for original, parameter in pairs)
+
+
 def take_own_step(case: Case, twin: Case, optimizer: torch.optim.Optimizer) -> dict[str, float]:
     """Take the case's own step on the copy, and say what became of the gradient on the way.
+
+    A step that adds up the gradients of several batches is taken until its optimizer steps, 64 times at most.
 
     Args:
         case: Its model holds the gradients of the loss itself.
@@ -69,15 +103,39 @@ def take_own_step(case: Case, twin: Case, optimizer: torch.optim.Optimizer) -> d
     """
     pairs = zip(twin.model.parameters(), case.model.parameters(), strict=True)
     watch = _Watch({id(parameter): original.grad for parameter, original in pairs})
-    if twin.clip is not None:
-        twin.clip = _Clip(twin.clip, watch)
-    hook = getattr(optimizer, "register_step_pre_hook", None)
-    handle = hook(watch.on_step) if hook is not None else None
-    try:
-        assert case.step is not None
-        case.step(twin, twin.batches[0])
-    finally:
-        twin.clip = case.clip
-        if handle is not None:
-            handle.remove()
+    _step(case, twin, optimizer, watch)
     return watch.facts
+
+
+def share_kept(case: Case, twin: Case, optimizer: torch.optim.Optimizer, taken: Mapping[str, float]) -> float:
+    """Take the own step once more over a gradient that lies there, and say how much of that it keeps.
+
+    It is the gradient that the first step has left, made a hundred times as large as what a step adds.
+
+    Args:
+        case: What the copy was made from.
+        twin: The copy, which has taken its own step; it is of no use afterwards.
+        optimizer: The copy's.
+        taken: What `take_own_step` said of that step.
+
+    Returns:
+        The norm of what the case's clip, or else the optimizer, is given, over that of what lay there: 1
+        where nothing clears the gradient, next to 0 where the step does. NaN where it was cleared after the
+        step before, where no step of that optimizer is called, or where it cannot be taken again.
+    """
+    left = [p for p in twin.model.parameters() if p.grad is not None and not p.grad.is_sparse]
+    size = length(parameter.grad for parameter in left if parameter.grad is not None)
+    if not (size > 0 and math.isfinite(size)):
+        return math.nan
+    own = length(p.grad for p in case.model.parameters() if p.grad is not None and not p.grad.is_sparse)
+    adds = own * max((taken[name] for name in ("carried", "handed") if taken[name] > 1), default=1.0)
+    factor = MARK * max(1.0, adds / size)
+    watch = _Watch({id(parameter): parameter.grad for parameter in left})
+    for parameter in left:
+        parameter.grad = factor * parameter.grad
+    try:
+        _step(case, twin, optimizer, watch)
+    except Exception:
+        return math.nan
+    carried, handed = watch.facts["carried"], watch.facts["handed"]
+    return (handed if math.isnan(carried) else carried) / factor

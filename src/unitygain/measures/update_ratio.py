@@ -12,7 +12,7 @@ from unitygain._case import Case
 from unitygain._registry import measure
 from unitygain._types import Profile, Site
 from unitygain.measures._ahead import Schedule, damping, gather, length, look_ahead, mending, state_before
-from unitygain.measures._own_step import take_own_step
+from unitygain.measures._own_step import share_kept, take_own_step
 from unitygain.probe.record import Record
 from unitygain.probe.trace import Gap
 from unitygain.stats import frac_zero, rms
@@ -22,21 +22,23 @@ ZEROS = "parameters that are all zero have no ratio and are left out"
 
 
 @measure(
-    unit=UNIT, needs=("parameter.rms", "parameter_grad.rms"), passes="0; the case's own step where it has one"
+    unit=UNIT,
+    needs=("parameter.rms", "parameter_grad.rms"),
+    passes="0; the case's own step twice where it has one",
 )
 def update_ratio(case: Case, record: Record) -> Profile | None:
     """Root mean square of one optimizer step over that of the parameter, from the optimizer itself.
 
     The step is taken on a copy with the gradient of the pass: clipped by the case's clip, at the learning
-    rate that the case's schedule starts with; a case with its own step takes that. An optimizer that was
-    handed over with state continues from it; a new one takes its first step, in which Adam moves every
-    entry by the learning rate.
+    rate that the case's schedule starts with. A case with its own step takes that, again until its optimizer
+    steps where it adds up several batches. An optimizer that was handed over with state continues from it; a
+    new one takes its first step, in which Adam moves every entry by the learning rate.
 
     Where the optimizer has an epsilon the step is taken once more without it, and a schedule is stepped a
     thousand times ahead, on its own.
 
-    Cost: two optimizer steps, and memory for two copies of the parameters, one of the gradients, two of the
-    optimizer's state. No side effects on the case.
+    Cost: two optimizer steps, or two of the case's own, and memory for two copies of the parameters, one of
+    the gradients, two of the optimizer's state. No side effects on the case.
 
     Args:
         case: Its model holds the gradients of the pass.
@@ -58,7 +60,8 @@ def update_ratio(case: Case, record: Record) -> Profile | None:
         not come last or is held for the second half), ``given`` (that rate) and ``squared`` (1 where the
         largest is its square, else 0); the case's own step leaves ``damped`` and those of the schedule NaN,
         and tells ``carried`` and ``handed``: the norm of the gradient before the clip, and at the
-        optimizer's step, over that of the loss's own. None where the case declares no optimizer.
+        optimizer's step, over that of the loss's own, and ``kept``: the share of what the step before left in
+        the gradient that a second one adds its own to. None where the case declares no optimizer.
 
     Raises:
         Gap: If the model and its optimizer cannot be copied, or the optimizer's step needs what this
@@ -118,12 +121,14 @@ def _step(case: Case, twin: Case, before: dict[str, Tensor]) -> tuple[torch.opti
     twin.optimizer = optimizer
     schedule = case.schedule(optimizer) if case.schedule is not None else None
     rate = float(optimizer.param_groups[0]["lr"])
-    unknown = dict.fromkeys(("clipped", "carried", "handed", "damped"), math.nan)
+    unknown = dict.fromkeys(("clipped", "carried", "handed", "kept", "damped"), math.nan)
     facts = {"learning_rate": rate, **unknown, **Schedule()._asdict()}
     facts |= gather(optimizer)._asdict()
     if case.step is not None:
         facts |= take_own_step(case, twin, optimizer)
-        return optimizer, f"{ZEROS}; the case's own step was taken", _read(twin, optimizer, before, facts)
+        taken = _read(twin, optimizer, before, facts)
+        taken.facts["kept"] = share_kept(case, twin, optimizer, facts)
+        return optimizer, f"{ZEROS}; the case's own step was taken", taken
     for parameter, original in zip(twin.model.parameters(), case.model.parameters(), strict=True):
         parameter.grad = None if original.grad is None else original.grad.detach().clone()
     whole = _gradient_norm(twin)

@@ -11,20 +11,21 @@ What it sees:
     targets of a squared error. Where momentum is above 0.95, the step that it builds up of a gradient that
     stays, first step/(1 - momentum), is judged too: at ten times these limits, which is what a momentum of
     0.9 makes of a first step at the limit. And a first step that leaves parameters infinite or NaN, of finite
-    weights and a finite gradient, whatever the others do.
+    weights and a finite gradient, whatever the others do. And a step of the case's own that adds its gradient
+    to those of all steps before, whatever their sizes.
 
 Why it matters:
     A step that is a large part of the weight throws away what the initialisation or the training before it
     gave, and overshoots wherever the loss is curved. The loss then jumps, oscillates or becomes NaN within
-    a few steps.
+    a few steps. A gradient that nothing clears grows with every step, as with a momentum of 1.
 
 When it is a false alarm:
     With a warm-up that the case does not declare, the first real step is smaller. A model whose weights are
     meant to be replaced at once, such as a linear probe from tiny weights, can live with a ratio above 1.
 
 Remedies:
-    lower_learning_rate; a warm-up; weights in float32, or an eps that their dtype holds; a mean instead of
-    a sum in the loss; inputs of unit scale (UG607).
+    lower_learning_rate; a warm-up; optimizer.zero_grad(); weights in float32, or an eps that their dtype
+    holds; a mean instead of a sum in the loss; inputs of unit scale (UG607).
 
 References:
     Kingma and Ba, "Adam" (arXiv:1412.6980), section 2.1, on the bound of the step by the learning rate.
@@ -58,6 +59,7 @@ from unitygain._registry import rule
 from unitygain._types import Cause, Finding, Profile
 from unitygain.rules._broken_step import judge_broken
 from unitygain.rules._numbers import spell
+from unitygain.rules._piled_up import judge_piled_up
 from unitygain.rules._updates import Updates, behind_the_gradient, read_fact, read_updates
 
 LIMIT_PROPORTIONAL = 0.2
@@ -84,6 +86,9 @@ def judge(profiles: Mapping[str, Profile]) -> Iterator[Finding]:
     if broken:
         yield broken
         return
+    piled_up = judge_piled_up(profiles)
+    if piled_up:
+        yield piled_up
     updates = read_updates(profiles)
     if updates is None:
         return
