@@ -132,7 +132,7 @@ def share_kept(case: Case, twin: Case, optimizer: torch.optim.Optimizer, taken: 
     factor = MARK * max(1.0, adds / size)
     watch = _Watch({id(parameter): parameter.grad for parameter in left})
     for parameter in left:
-        parameter.grad = factor * parameter.grad
+        parameter.grad = factor * torch.as_tensor(parameter.grad)
     try:
         _step(case, twin, optimizer, watch)
     except Exception:
