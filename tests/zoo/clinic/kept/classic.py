@@ -916,7 +916,7 @@ SICK: tuple[Program, ...] = (
         Truth(
             "noise-weights",
             ("UG705",),
-            r"(?i)noise levels?|high.noise|\bsnr\b|weight(ing|s)? of the loss|loss weight|few (noise )?levels|noisiest",
+            r"(?i)noise levels?|high.noise|\bsnr\b|weight(ing|s)? of the loss|few levels|noisiest",
             ("min_snr", "swap_loss"),
         ),
         160,
