@@ -78,6 +78,45 @@ class Stacked(nn.Module):
         return self.out(x)
 
 
+class Normed(nn.Module):
+    """Matrices in a list, each before a batch norm and a ReLU, added to a stream or not."""
+
+    def __init__(self, depth: int, width: int = 32, *, add: bool) -> None:
+        super().__init__()
+        self.into, self.out = nn.Linear(FEATURES, width), nn.Linear(width, CLASSES)
+        self.weights = nn.ParameterList(
+            torch.randn(width, width) * math.sqrt(2 / width) for _ in range(depth)
+        )
+        self.share = 1 / math.sqrt(depth) if add else 1.0
+        self.add = add
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.into(x)
+        for weight in self.weights:
+            new = self.share * F.relu(F.batch_norm(F.linear(x, weight), None, None, training=True))
+            x = x + new if self.add else new
+        return self.out(x)
+
+
+class Dense(nn.Module):
+    """Layers that read the sum, or the mean, of all outputs before."""
+
+    def __init__(self, depth: int, width: int = WIDTH, *, mean: bool) -> None:
+        super().__init__()
+        self.into, self.out = nn.Linear(FEATURES, width), nn.Linear(width, CLASSES)
+        self.layers = nn.ModuleList(nn.Linear(width, width) for _ in range(depth))
+        for layer in self.layers:
+            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+        self.mean = mean
+
+    def forward(self, x: Tensor) -> Tensor:
+        seen = [F.relu(self.into(x))]
+        for layer in self.layers:
+            whole = torch.stack(seen).sum(0)
+            seen.append(F.relu(layer(whole / len(seen) if self.mean else whole)))
+        return self.out(seen[-1])
+
+
 KINDS: dict[str, Callable[..., nn.Module]] = {"own": Owned, "list": Listed, "stack": Stacked}
 
 
@@ -116,12 +155,22 @@ def sick() -> list[Patient]:
     ]
     loud = seeded(lambda: make("list", 8, 8.0, torch.tanh))
     flat = Patient("by-hand-list-saturated", "mlp", loud, ("UG204",), ("UG605", "UG102"))
-    return [*found, *grows, flat]
+    normed = seeded(lambda: Case(Normed(60, add=False), classify, data()))
+    sums = seeded(lambda: Case(Dense(20, mean=False), classify, data()))
+    return [
+        *found,
+        *grows,
+        flat,
+        Patient("by-hand-batch-norms", "mlp", normed, ("UG102",), ("UG205",)),
+        Patient("by-hand-dense-sums", "mlp", sums, ("UG201",), ("UG102", "UG605")),
+    ]
 
 
 def healthy() -> list[Patient]:
-    """Return the same at the gain that their activation needs."""
-    return [
+    """Return the same at the gain that their activation needs, beside a stream, and by means."""
+    beside = seeded(lambda: Case(Normed(60, add=True), classify, data()))
+    means = seeded(lambda: Case(Dense(20, mean=True), classify, data()))
+    plain = [
         Patient(
             f"by-hand-{kind}-{name}",
             "mlp",
@@ -130,6 +179,11 @@ def healthy() -> list[Patient]:
         )
         for kind in KINDS
         for name, gain, act in (("relu", math.sqrt(2), torch.relu), ("tanh", 1.05, torch.tanh))
+    ]
+    return [
+        *plain,
+        Patient("by-hand-batch-norms-beside", "mlp", beside, near=("UG102",)),
+        Patient("by-hand-dense-means", "mlp", means, near=("UG201",)),
     ]
 
 

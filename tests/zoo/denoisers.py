@@ -46,6 +46,13 @@ class Rows(nn.Module):
         return self.last(self.layers(rows) + self.times((t * 50).long().clamp(max=49)))
 
 
+class Unnamed(Rows):
+    """The same, told how much is left of the signal under a name of its own."""
+
+    def forward(self, rows: Tensor, kept: Tensor) -> Tensor:
+        return super().forward(rows, kept)
+
+
 def one(snr: Tensor, beta: Tensor) -> Tensor:
     """Return the weight of the simple loss."""
     return torch.ones_like(snr)
@@ -108,6 +115,7 @@ def sick() -> list[Patient]:
             Denoiser(), "sample", ratio, min_snr=error("sample", bounded), plain=error("sample", one)
         ),
         "pixels-noise-by-the-bound": lambda: case(Pixels(), "noise", bound, (32, 1, 6, 6)),
+        "rows-of-another-name": lambda: case(Unnamed(), "noise", bound, (32, 5)),
         "rows-v-unbounded": lambda: case(Rows(), "v", ratio, (32, 5), plain=error("v", one)),
     }
     return [
@@ -124,5 +132,6 @@ def healthy() -> list[Patient]:
         "points-v": lambda: case(Denoiser(), "v", one),
         "pixels-noise": lambda: case(Pixels(), "noise", one, (32, 1, 6, 6)),
         "rows-sample": lambda: case(Rows(), "sample", one, (32, 5)),
+        "rows-of-another-name-even": lambda: case(Unnamed(), "noise", one, (32, 5)),
     }
     return [Patient(f"denoiser-{name}", "denoisers", seeded(make)) for name, make in build.items()]

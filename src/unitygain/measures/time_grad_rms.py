@@ -23,9 +23,9 @@ def time_grad_rms(case: Case, record: Record) -> Profile | None:
 
     For an `nn.RNN`, `nn.LSTM` or `nn.GRU` it is the gradient with respect to x_t. For a cell or layer that
     the model itself calls eight times or more, and that is no block of a trunk, it is the gradient at the
-    output of the t-th call. In a model without either it is the gradient with respect to a floating input
-    of three dimensions, whose second is taken for time. Parameter gradients hide what this shows: they sum
-    over the steps.
+    output of the t-th call. In a model without the former it is also the gradient with respect to a floating
+    input of three dimensions, whose second is taken for time: a recurrence may be written without modules.
+    Parameter gradients hide what this shows: they sum over the steps.
 
     Cost: one reduction per sequence. No side effects.
 
@@ -55,9 +55,10 @@ def time_grad_rms(case: Case, record: Record) -> Profile | None:
         >>> str(profile.sites[0]), round(profile.facts["slope_db_per_step"], 4)
         ('(model)@0', -6.0206)
     """
-    # A recurrence of bare parameters shows at the model's input alone; where modules show it, they tell more.
-    modules = [line for line in (*_sequences(record), *_calls(record)) if line]
-    lines = modules or [line for line in _inputs(record) if len(line) >= CALLS]
+    # A recurrence of bare parameters shows at the model's input alone: what it calls at every step may be a
+    # head, whose gradient tells nothing of it.
+    inputs = (line for line in _inputs(record) if len(line) >= CALLS)
+    lines = _sequences(record) or [*_calls(record), *inputs]
     if not lines:
         return None
     smallest = {p.site: _smallest(p.dtype) for p in (*record.of("sequence"), *record.of("output"))}

@@ -10,7 +10,7 @@ from torch import Tensor
 from unitygain._case import Case
 from unitygain._registry import measure
 from unitygain._types import Profile, Site
-from unitygain.probe.clock import Timed, find_clocks, timed
+from unitygain.probe.clock import Timed, find_clocks, may_be_told, timed
 from unitygain.probe.record import Record
 from unitygain.stats import norm
 
@@ -29,7 +29,8 @@ def timestep_grad_share(case: Case, record: Record) -> Profile | None:
     weights of the loss, what the network is asked to predict and any scaling of its output all count.
 
     The time is an argument of forward that is called so (t, time, timestep, sigma, noise_level, log_snr),
-    with one number for every sample.
+    with one number for every sample; without such a name, one number for every sample beside a tensor whose
+    shape the output has.
 
     Cost: one forward pass, and a backward pass per group. No side effects.
 
@@ -60,7 +61,7 @@ def timestep_grad_share(case: Case, record: Record) -> Profile | None:
     References:
         T. Hang et al., "Efficient diffusion training via min-SNR weighting strategy" (2023), section 3.
     """
-    if not find_clocks(case.model):
+    if not (find_clocks(case.model) or may_be_told(case.model)):
         return None
     with timed(case, record) as (loss, call):
         if call is None or not loss.requires_grad:

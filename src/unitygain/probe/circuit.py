@@ -232,10 +232,11 @@ def _turns(call: Callable[[], Tensor], angle: nn.Parameter) -> bool:
             angle.copy_(torch.from_numpy(drawn).reshape(angle.shape))
         for entry in sorted({size * (2 * k + 1) // (2 * ENTRIES) for k in range(ENTRIES)}):
             swing, miss, scale = _harmonic(call, angle, entry)
-            rounding = 200 * torch.finfo(angle.dtype).eps * scale
-            if not miss <= max(rounding, 1e-4 * swing):
+            rounding = torch.finfo(angle.dtype).eps * scale
+            if not miss <= max(200 * rounding, 1e-4 * swing):
                 return False
-            changes = changes or swing > 10 * rounding
+            # On a barren plateau a swing is small, and still far above what it misses the harmonic by.
+            changes = changes or swing > 100 * max(miss, rounding)
         return changes
     finally:
         with torch.no_grad():

@@ -20,6 +20,7 @@ from unitygain.rules._kept_statistics import blame_unset
 from unitygain.rules._layers import SCALE_FREE, SLOPE, Layer, read_layers, within, within_any
 from unitygain.rules._numbers import from_db, median, spell, to_db
 from unitygain.rules._parameters import is_bias, owner
+from unitygain.rules._unexplained import blame_rest
 
 # What counts as a cause: a decibel per block is 12 % per block.
 NOTABLE = 1.0
@@ -61,11 +62,7 @@ def explain_depth(
     found.sort(key=lambda suspect: -abs(suspect.decibel))
     causes = [*blame_unset(profiles, len(blocks)), *(suspect.cause for suspect in found)]
     if not causes:
-        causes.append(
-            Cause(
-                f"blocks: each passes {spell(per_block)}x, of which no single part explains a decibel or more"
-            )
-        )
+        causes.append(blame_rest(profiles, layers, len(blocks), per_block, forward=forward))
     if not residual and sign < 0:
         causes.append(Cause(f"no skip path: the gradient has one way, through all {len(blocks)} blocks"))
     return tuple(causes)

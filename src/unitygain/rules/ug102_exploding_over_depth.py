@@ -78,6 +78,7 @@ from unitygain.rules._trend import by_cause, explain_trend, outermost, read_tren
         "act_rms",
         "param_rms",
         "norm_unset",
+        "norm_numbers",
     ),
     static=("predicted_gain",),
 )

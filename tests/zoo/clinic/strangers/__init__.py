@@ -5,6 +5,7 @@ from zoo.clinic.strangers import (
     apart,
     apart_more,
     asked,
+    classic,
     convolutions,
     fresh,
     fresh_more,
@@ -28,7 +29,7 @@ _FILES = (
     *(recurrent_and_attention, convolutions, perceptrons, generative),
     *(sequences_again, images_again, vectors_again, makers_again),
     *(trunks_anew, makers_anew, typical, typical_more, fresh, fresh_more),
-    *(apart, apart_more, told, made, asked, wired),
+    *(apart, apart_more, told, made, asked, wired, classic),
 )
 
 SICK: tuple[Program, ...] = tuple(program for file in _FILES for program in file.SICK)
