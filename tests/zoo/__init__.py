@@ -4,6 +4,7 @@ Most are fixed; those of the files `drawn_...` are drawn anew by each seed.
 """
 
 from zoo import (
+    axes,
     by_hand,
     checkpoints,
     circuits,
@@ -60,6 +61,7 @@ FAMILIES = (
     mixed,
     texts,
     masks,
+    axes,
     cosines,
     by_hand,
     checkpoints,
@@ -81,6 +83,7 @@ DRAWS: tuple[Draw, ...] = (
     *copies.DRAWS,
     *cosines.DRAWS,
     *masks.DRAWS,
+    *axes.DRAWS,
     *dropouts.DRAWS,
     *halves.DRAWS,
     *norms.DRAWS,

@@ -43,4 +43,5 @@ from unitygain.rules import ug705_timestep_share as ug705_timestep_share
 from unitygain.rules import ug706_barren_plateau as ug706_barren_plateau
 from unitygain.rules import ug707_padding_is_read as ug707_padding_is_read
 from unitygain.rules import ug708_past_is_hidden as ug708_past_is_hidden
+from unitygain.rules import ug709_attention_axis as ug709_attention_axis
 from unitygain.rules import ug901_not_finite as ug901_not_finite
