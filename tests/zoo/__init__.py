@@ -5,6 +5,7 @@ Most are fixed; those of the files `drawn_...` are drawn anew by each seed.
 
 from zoo import (
     axes,
+    betas,
     by_hand,
     checkpoints,
     circuits,
@@ -62,6 +63,7 @@ FAMILIES = (
     texts,
     masks,
     axes,
+    betas,
     cosines,
     by_hand,
     checkpoints,
@@ -84,6 +86,7 @@ DRAWS: tuple[Draw, ...] = (
     *cosines.DRAWS,
     *masks.DRAWS,
     *axes.DRAWS,
+    *betas.DRAWS,
     *dropouts.DRAWS,
     *halves.DRAWS,
     *norms.DRAWS,
