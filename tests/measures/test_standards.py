@@ -37,7 +37,7 @@ def by_length(h: Tensor) -> Tensor:
         standards.by_whole,
         by_moments,
         by_length,
-        lambda h: h / h.std(0, keepdim=True).clamp_min(1e-3),
+        lambda h: (h - h.mean(0)) / h.std(0, keepdim=True).clamp_min(1e-3),
     ],
 )
 def test_a_spread_over_the_samples_that_divides_them_is_known(norm):
@@ -57,6 +57,7 @@ def test_a_layer_norm_over_the_batch_is_known(norm):
     [
         (standards.with_spread, "pooled"),
         (lambda h: h - h.mean(0), "pooled"),
+        (lambda h: h / h.std(0), "pooled"),
         (lambda h: standards.by_batch(h) + h.mean(0), "pooled"),
         (standards.Running(), "kept"),
         (standards.by_features, ""),

@@ -30,33 +30,35 @@ class Standards:
         """Note a reduction over the samples."""
         self._count += 1
         self.open.add(self._count)
-        facts = {"of": {self._count}}
-        squares = self._kind(first) == "square" and name in {"mean", "sum"}
+        squares = self._kind(first) in {"square", "square of centred"} and name in {"mean", "sum"}
+        facts = {"of": {self._count}, "alone": squares and self._kind(first) == "square"}
         if name in _SPREADS or squares:
             self._trail.mark(out[0] if isinstance(out, tuple) else out, Origin("spread", facts=facts))
         if name in {"var_mean", "std_mean"} or (name == "mean" and not squares):
             self._trail.mark(out[1] if isinstance(out, tuple) else out, Origin("mean", facts=facts))
 
     def scaled(self, name: str, args: Sequence[Any], out: Any) -> bool:
-        """Follow an operation; whether it puts samples to scale by a spread over all of them."""
+        """Follow an operation; whether it puts samples to scale by their spread, or by their mean square."""
         if not isinstance(out, Tensor) or not args or not isinstance(args[0], Tensor):
             return False
         first, second = args[0], args[1] if len(args) > 1 else None
         if name in {"div", "mul"} and isinstance(second, Tensor):
             return self._divided(first, second, out) or (name == "mul" and self._divided(second, first, out))
         if name == "pow" and second == 2 and self._has_samples(first):
-            self._trail.mark(out, Origin("square"))
+            self._trail.mark(out, Origin(self._squared(first)))
         elif name == "sub" and self._kind(second) == "mean" and self._has_samples(first):
             self._trail.mark(out, Origin("centred", facts={"of": self._of(second)}))
         elif name in _OF_STATISTICS and self._kind(first) in {"mean", "spread"} and out.shape == first.shape:
-            self._trail.mark(out, Origin(self._kind(first), facts={"of": self._of(first)}))
+            self._trail.mark(out, Origin(self._kind(first), facts=self._facts(first)))
         return False
 
     def _divided(self, signal: Tensor, by: Tensor, out: Tensor) -> bool:
         """Whether samples are divided by a spread over them, or multiplied with its inverse."""
         if key(signal) == key(by) and self._has_samples(signal):
-            self._trail.mark(out, Origin("square"))
+            self._trail.mark(out, Origin(self._squared(signal)))
         if self._kind(by) != "spread" or not self._has_samples(signal):
+            return False
+        if self._kind(signal) != "centred" and not self._facts(by).get("alone"):
             return False
         self.open -= self._of(by) | self._of(signal)
         self._made.append(refer(out))
@@ -73,9 +75,15 @@ class Standards:
         origin = self._trail.origin(tensor)
         return "" if origin is None else origin.kind
 
-    def _of(self, tensor: Any) -> set[int]:
+    def _squared(self, tensor: Tensor) -> str:
+        return "square of centred" if self._kind(tensor) == "centred" else "square"
+
+    def _facts(self, tensor: Any) -> dict[str, Any]:
         origin = self._trail.origin(tensor)
-        return set() if origin is None else origin.facts.get("of", set())
+        return {} if origin is None else origin.facts
+
+    def _of(self, tensor: Any) -> set[int]:
+        return self._facts(tensor).get("of", set())
 
 
 def normalises(module: nn.Module, dimensions: int, axis: int) -> bool:
