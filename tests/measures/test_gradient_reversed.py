@@ -8,7 +8,7 @@ from measures.reading import measured
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from zoo import reversals
-from zoo.reversals import Turn
+from zoo.reversals import Hooked, Turn
 
 from unitygain._case import Case
 from unitygain._types import Profile
@@ -63,6 +63,39 @@ def test_the_step_is_along_the_gradient_that_training_gets():
 )
 def test_what_has_the_right_sign_is_left_alone(layer):
     assert look(case(layer)) is None
+
+
+@pytest.mark.parametrize(
+    ("backs", "factor"), [((-1.0,), -1.0), ((-0.5, 0.5), -0.25), ((-1.0, -1.0, -1.0), -1.0)]
+)
+def test_hooks_on_a_tensor_are_read_as_one(backs, factor):
+    profile = look(case(Hooked(*backs)))
+    assert profile is not None
+    assert profile.rows[0][profile.columns.index("factor")] == pytest.approx(factor)
+    assert (str(profile.sites[0]), profile.labels) == ("1", ("a tensor hook",))
+    [finding] = judge({NAME: profile})
+    assert finding.causes[0].text.startswith("way back: the hook on a tensor at 1 reverses")
+
+
+@pytest.mark.parametrize(
+    "layers",
+    [(Hooked(0.1),), (Hooked(-1.0, -1.0),), (Hooked(-1.0), Turn(1.0, -1.0)), (Hooked(0.0),), (Hooked(),)],
+)
+def test_hooks_that_leave_the_sign_are_left_alone(layers):
+    assert look(case(*layers)) is None
+
+
+def test_a_hook_that_only_looks_and_one_on_a_parameter_are_left_alone():
+    made = case(nn.Tanh())
+    seen = []
+
+    def squared_and_seen(model: nn.Module, x: Tensor) -> Tensor:
+        out = model(x)
+        out.register_hook(seen.append)
+        model[0].weight.register_hook(lambda gradient: -gradient)
+        return (out - 1).square().mean()
+
+    assert look(Case(made.model, squared_and_seen, made.batches)) is None
 
 
 def test_three_reversals_are_one():

@@ -71,14 +71,20 @@ def test_a_point_without_slope_is_judged_by_what_lies_around_it(nearby, count):
     assert len(list(judge({profile.name: profile}))) == count
 
 
-def find_profile(own: float, nearby: float) -> Profile:
-    row = (6.0, 0.0077, 1.0, 0.1, 0.6, 1.6, 1.0, 90.0, 1.0, 15.0, 0.0, nearby)
+@pytest.mark.parametrize(("own", "nearby"), [(1e-4, 1.2), (1.0, 1.0), (2.3, 2.0)])
+def test_an_output_that_sticks_out_is_on_no_plateau(own, nearby):
+    found = [find_profile(own, nearby, apart) for apart in (0.0, 2.9, 3.1)]
+    assert [len(list(judge({one.name: one}))) for one in found] == [1, 1, 0]
+
+
+def find_profile(own: float, nearby: float, apart: float = 0.0) -> Profile:
+    row = (6.0, 0.0077, 1.0, 0.1, 0.6, 1.6, 1.0, 90.0, 1.0, 15.0, 0.0, nearby, apart)
     return Profile(
         "circuit_grad_variance",
         "ratio",
         (Site("circuit"),),
         (own,),
-        columns=(*COLUMNS, "nearby"),
+        columns=(*COLUMNS, "nearby", "apart"),
         rows=(row,),
         facts={"angles": "circuit.angles"},
     )

@@ -27,6 +27,20 @@ class Turned(torch.autograd.Function):
         return ctx.back * gradients[0], None, None
 
 
+class Hooked(nn.Module):
+    """The identity, which sets hooks on what it hands on; each makes this multiple of the gradient."""
+
+    def __init__(self, *backs: float) -> None:
+        super().__init__()
+        self.backs = backs
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x * 1.0
+        for back in self.backs:
+            x.register_hook(lambda gradient, back=back: back * gradient)
+        return x
+
+
 class Turn(nn.Module):
     """The same as a layer, several times."""
 
@@ -81,9 +95,9 @@ def both(model: nn.Module, batch: tuple[Tensor, Tensor, Tensor]) -> Tensor:
     return F.cross_entropy(label, batch[1]) + 0.1 * F.cross_entropy(domain, batch[2])
 
 
-def adapted(kind: str, width: int, factor: float, *, early: bool) -> Case:
+def adapted(kind: str, width: int, factor: float, *, early: bool, hooked: bool = False) -> Case:
     """Return the training of a domain-adversarial network."""
-    model = Adapted(kind, width, Turn(1.0, factor), early=early)
+    model = Adapted(kind, width, Hooked(factor) if hooked else Turn(1.0, factor), early=early)
     batch = (given(kind, width), torch.randint(CLASSES, (ROWS,)), torch.randint(2, (ROWS,)))
     return Case(model, both, [batch], adam)
 
@@ -124,6 +138,9 @@ def sick() -> list[Patient]:
         "rows": lambda: adapted("rows", 32, -0.8, early=True),
         "pictures": lambda: adapted("pictures", 12, -1.0, early=True),
         "words": lambda: adapted("words", 16, -0.5, early=True),
+        "hooked-rows": lambda: adapted("rows", 32, -1.0, early=True, hooked=True),
+        "hooked-words": lambda: adapted("words", 16, -0.5, early=True, hooked=True),
+        "hooked-classifier": lambda: labelled("pictures", 12, Hooked(-1.0)),
         "classifier": lambda: labelled("rows", 32, Turn(1.0, -1.0)),
     }
     return [
@@ -140,6 +157,9 @@ def healthy() -> list[Patient]:
         "domain-words": lambda: adapted("words", 16, -1.0, early=False),
         "minus": lambda: labelled("rows", 32, Turn(-1.0, -1.0)),
         "twice": lambda: labelled("rows", 32, Turn(1.0, -1.0, 2)),
+        "domain-hooked": lambda: adapted("rows", 32, -1.0, early=False, hooked=True),
+        "hooked-twice": lambda: labelled("rows", 32, Hooked(-1.0, -1.0)),
+        "hooked-weaker": lambda: labelled("rows", 32, Hooked(0.1)),
         "plain": lambda: labelled("pictures", 12, Turn(1.0, 1.0)),
         "players": lambda: Case(Players(24), judged, [(torch.randn(ROWS, 4), torch.randn(ROWS, 24))], adam),
     }

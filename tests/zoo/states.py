@@ -144,6 +144,7 @@ def healthy() -> list[Patient]:
         "local-shallow-complex": lambda: prepared(8, 2, bits),
         "few-qubits": lambda: prepared(4, 9, infidelity),
         "units": lambda: case(Units(), infidelity, Units()),
+        "parity-identity": lambda: circuits.identity(prepared(6, 12, parity), "angles", 3),
         "identity": lambda: circuits.identity(prepared(6, 9, infidelity), "angles", 3),
     }
     return [

@@ -6,6 +6,7 @@ from unitygain.measures.act_frac_nonfinite import act_frac_nonfinite as act_frac
 from unitygain.measures.act_frac_saturated import act_frac_saturated as act_frac_saturated
 from unitygain.measures.act_headroom import act_headroom as act_headroom
 from unitygain.measures.act_rms import act_rms as act_rms
+from unitygain.measures.attention_axis import attention_axis as attention_axis
 from unitygain.measures.attention_before import attention_before as attention_before
 from unitygain.measures.attention_entropy import attention_entropy as attention_entropy
 from unitygain.measures.attention_logit_absmax import attention_logit_absmax as attention_logit_absmax

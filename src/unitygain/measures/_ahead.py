@@ -141,6 +141,47 @@ def _built_up(group: Mapping[str, Any]) -> float:
     return (1 + momentum * later if group.get("nesterov") else later) / first
 
 
+class Betas(NamedTuple):
+    """How long a mean of the gradient lasts beside one of its square, in the group where that is longest.
+
+    Args:
+        beta1: What the first keeps at each step; NaN where the optimizer has not both.
+        beta2: What the second keeps.
+        beta_ratio: β1²/sqrt(β2), which Adam's analysis needs to be below 1.
+    """
+
+    beta1: float = math.nan
+    beta2: float = math.nan
+    beta_ratio: float = math.nan
+
+
+def read_betas(optimizer: torch.optim.Optimizer) -> Betas:
+    """Return the betas of an optimizer that has taken a step, by whose state it is known to be like Adam.
+
+    Example:
+        >>> one = nn.Parameter(torch.ones(1))
+        >>> one.grad = torch.ones(1)
+        >>> swapped, infinite = torch.optim.Adam([one], betas=(0.9, 0.25)), torch.optim.Adamax([one])
+        >>> _ = swapped.step(), infinite.step()
+        >>> round(read_betas(swapped).beta_ratio, 6), read_betas(infinite).beta_ratio
+        (1.62, nan)
+    """
+    found = [
+        Betas(first, second, first**2 / math.sqrt(second) if second > 0 else math.inf * first)
+        for group in optimizer.param_groups
+        if len(betas := group.get("betas") or ()) == 2
+        and any(_is_adam(optimizer, p) for p in group["params"])
+        for first, second in [(float(betas[0]), float(betas[1]))]
+    ]
+    return max(found, key=lambda one: one.beta_ratio, default=Betas())
+
+
+def _is_adam(optimizer: torch.optim.Optimizer, parameter: Tensor) -> bool:
+    """Whether the optimizer keeps means of the gradient and of its square, by the names all give them."""
+    held = optimizer.state.get(parameter, {})
+    return "exp_avg" in held and ("exp_avg_sq" in held or "exp_avg_var" in held)
+
+
 class Schedule(NamedTuple):
     """What the next thousand rates of a schedule come to; NaN where it does not say.
 

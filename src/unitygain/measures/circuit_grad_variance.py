@@ -29,6 +29,7 @@ COLUMNS = (
     "layers",
     "axis",
     "nearby",
+    "apart",
 )
 # Uniform redraws of all angles, angles that are turned by half a turn, steps up to where the output is large.
 DRAWS, FLIPS, STEPS = 12, 16, 20
@@ -38,13 +39,17 @@ AROUND, TURN = 8, 0.5
 
 @dataclass(frozen=True)
 class _Output:
-    """One output: mean square over the law at own, nearby and redrawn angles, swing, share of angles felt."""
+    """One output: mean square over the law at own, nearby and redrawn angles, swing, share of angles felt.
+
+    And how far it is from its mean over the redraws, in their standard deviations.
+    """
 
     own: float
     nearby: float
     redrawn: Array
     swing: float
     felt: float
+    apart: float
 
 
 @measure(unit=UNIT, passes="about 100 of a circuit, where there is one")
@@ -72,12 +77,13 @@ def circuit_grad_variance(case: Case, record: Record) -> Profile | None:
 
     Returns:
         One value per circuit, at its own angles. Columns: ``qubits``, ``law`` (2-design variance), the same
-        ratio over uniform redraws of all angles as ``redrawn`` (with ``_error``, ``_least`` and ``_most`` of
-        the draws), ``swing``, ``angles`` (their number), ``felt`` (fraction that the output feels),
+        ratio over uniform redraws of all angles as ``redrawn`` (with ``_error``, ``_least`` and ``_most``
+        of the draws), ``swing``, ``angles`` (their number), ``felt`` (fraction that the output feels),
         ``layers`` and ``axis`` (of a single tensor of layers × qubits; 0 layers where it is none), and the
-        ratio ``nearby``, over draws within half a radian of the own angles. Labels:
-        what told the qubits. Facts: ``angles``, their names, and ``observed``, ``output`` or ``loss``,
-        circuits apart by ``; ``. None where there is no circuit.
+        ratio ``nearby``, over draws within half a radian of the own angles, and ``apart``, how many
+        standard deviations of the redrawn outputs the own one lies from their mean. Labels: what told the
+        qubits. Facts: ``angles``, their names, and ``observed``, ``output`` or ``loss``, circuits apart by
+        ``; ``. None where there is no circuit.
 
     Example:
         >>> import torch
@@ -142,7 +148,8 @@ def _outputs(circuit: Circuit, seed: int) -> list[_Output]:
         chosen = source.permutation(np.flatnonzero(felt))[:FLIPS]
         swing = _swing(circuit, entry, draws, levels, chosen)
         unit = two_design_variance(circuit.qubits) * swing**2
-        here = np.square(circuit.slope(own, entry)[1])
+        level, slope = circuit.slope(own, entry)
+        here, spread = np.square(slope), float(np.std(levels, ddof=1))
         around = [np.square(circuit.slope(own + turn, entry)[1][felt]) for turn in turns]
         seen.append(
             _Output(
@@ -151,6 +158,7 @@ def _outputs(circuit: Circuit, seed: int) -> list[_Output]:
                 np.mean(squares[:, felt], axis=1) / unit,
                 swing,
                 float(np.mean(felt)),
+                abs(level - float(np.mean(levels))) / spread if spread else 0.0,
             )
         )
     return seen
@@ -195,6 +203,7 @@ def _row(circuit: Circuit, seen: list[_Output]) -> tuple[float, ...]:
         float(np.mean([one.felt for one in seen])),
         *layers_of([tuple(angle.shape) for angle in circuit.angles.values()], circuit.qubits),
         float(np.mean([one.nearby for one in seen])),
+        float(np.mean([one.apart for one in seen])),
     )
 
 

@@ -33,10 +33,12 @@ def sample_mixing(case: Case, record: Record) -> Profile | None:
         One share, from 0 to 1, at the module where samples meet, or at the model where they do not. The
         label says what brings them together: ``attention`` or ``recurrent`` over the first dimension, or
         ``attention turned`` and ``recurrent turned`` over the second, where the samples lie there;
-        ``softmax`` or ``norm`` over it; ``view``, which gives the sizes another order; ``linked`` (a graph),
-        ``pooled`` (a reduction over all of them), ``one sequence`` (they are its steps), ``rows`` (something
-        else), ``elsewhere``; empty where nothing does. Facts: ``module``, its class, and ``samples``. None
-        where it is not sure which dimension the samples are.
+        ``softmax`` or ``norm`` over it; ``layer norm`` over the dimension where the samples lie;
+        ``statistics``, a mean and a spread over them that put them to scale; ``kept``, the same where a
+        buffer keeps them or what was put to scale is the output; ``view``, which gives the sizes another
+        order; ``linked`` (a graph), ``pooled`` (a reduction over all of them), ``one sequence`` (they are its
+        steps), ``rows`` (something else), ``elsewhere``; empty where nothing does. Facts: ``module``, its
+        class, and ``samples``. None where it is not sure which dimension the samples are.
 
     Example:
         >>> import torch

@@ -11,7 +11,16 @@ from torch import Tensor
 from unitygain._case import Case
 from unitygain._registry import measure
 from unitygain._types import Profile, Site
-from unitygain.measures._ahead import Schedule, damping, gather, length, look_ahead, mending, state_before
+from unitygain.measures._ahead import (
+    Schedule,
+    damping,
+    gather,
+    length,
+    look_ahead,
+    mending,
+    read_betas,
+    state_before,
+)
 from unitygain.measures._own_step import share_kept, take_own_step
 from unitygain.probe.record import Record
 from unitygain.probe.trace import Gap
@@ -54,7 +63,9 @@ def update_ratio(case: Case, record: Record) -> Profile | None:
         ``broken`` (how many parameters are not finite after the step, and then the smallest ``eps`` of the
         groups and ``mended``, 1 where with one of 1e-4 all are), ``momentum`` and ``built_up`` (of SGD and
         RMSprop: the largest of the groups, and the step that a gradient which stays comes to with it, over
-        the first one; 1 where the optimizer has state; else NaN) and of the schedule's first thousand
+        the first one; 1 where the optimizer has state; else NaN), ``beta1``, ``beta2`` and ``beta_ratio``
+        (where the optimizer is like Adam by its state, and of the group where β1²/sqrt(β2) is largest; else
+        NaN) and of the schedule's first thousand
         rates, NaN where it does not say, ``full_steps`` (how many at the largest they add up to), ``rise``
         (the largest over the first), ``granted`` (the largest over the optimizer's own rate, where it does
         not come last or is held for the second half), ``given`` (that rate) and ``squared`` (1 where the
@@ -126,6 +137,7 @@ def _step(case: Case, twin: Case, before: dict[str, Tensor]) -> tuple[torch.opti
     facts |= gather(optimizer)._asdict()
     if case.step is not None:
         facts |= take_own_step(case, twin, optimizer)
+        facts |= read_betas(optimizer)._asdict()
         taken = _read(twin, optimizer, before, facts)
         taken.facts["kept"] = share_kept(case, twin, optimizer, facts)
         return optimizer, f"{ZEROS}; the case's own step was taken", taken
@@ -142,6 +154,7 @@ def _step(case: Case, twin: Case, before: dict[str, Tensor]) -> tuple[torch.opti
         )
     state = state_before(optimizer)
     optimizer.step()
+    facts |= read_betas(optimizer)._asdict()
     taken = _read(twin, optimizer, before, facts)
     taken.facts["damped"] = damping(optimizer, state, twin.model, before)
     if taken.facts["broken"]:

@@ -10,6 +10,7 @@ from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from unitygain.probe.leaves import in_backward, observable
+from unitygain.probe.standards import Standards, layer_norm_runs_over
 
 _SOFTMAX = frozenset({"_softmax", "_log_softmax", "_safe_softmax"})
 _VIEWS = frozenset({"view", "_unsafe_view", "reshape", "_reshape_alias", "unsqueeze"})
@@ -27,10 +28,11 @@ class Meetings(TorchDispatchMode):
         innermost: Returns what to note an operation under; None outside of the model.
 
     Attributes:
-        kinds: For each, ``softmax`` or ``norm`` over the first dimension of a matrix or more, and ``view``
-            where a view gives the sizes another order, so that another dimension gets the length of the
-            first, or the first that of the second.
-        pooled: Whether something is reduced over the first dimension, or drawn from all of it.
+        kinds: For each, ``softmax`` or ``norm`` over the first dimension of a matrix or more, ``statistics``
+            where a spread over it divides what it was taken from, ``layer norm`` over the dimension with the
+            length of the first, and ``view`` where a view gives the sizes another order, so that another
+            dimension gets the length of the first, or the first that of the second.
+        standards: Statistics over the first dimension, and what is put to scale by them.
         one_of_all: Whether all samples are put into a batch of one, as a set or a sequence.
         linked: Whether some matrix or index that needs no gradient says which of them belong together.
     """
@@ -38,11 +40,17 @@ class Meetings(TorchDispatchMode):
     def __init__(self, samples: int, innermost: Callable[[], Any]) -> None:
         super().__init__()
         self.kinds: dict[Any, set[str]] = defaultdict(set)
-        self.pooled = False
+        self.standards = Standards(samples)
         self.linked = False
         self.one_of_all = False
         self._samples = samples
         self._innermost = innermost
+        self._pooled = False
+
+    @property
+    def pooled(self) -> bool:
+        """Whether something is reduced over the first dimension, not for a scale, or drawn from all of it."""
+        return self._pooled or bool(self.standards.open)
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -64,6 +72,10 @@ class Meetings(TorchDispatchMode):
             return
         if name in _VIEWS and isinstance(out, Tensor) and self._reordered(first.shape, out.shape):
             self.kinds[place].add("view")
+        if self.standards.scaled(name, args, out):
+            self.kinds[place].add("statistics")
+        if name == "native_layer_norm" and layer_norm_runs_over(self._samples, first.shape, args[1]):
+            self.kinds[place].add("layer norm")
         if first.shape[:1] == (self._samples,):
             self._note_rows(place, name, first, args, out)
 
@@ -71,14 +83,15 @@ class Meetings(TorchDispatchMode):
         if name in _SOFTMAX and first.ndim > 1 and args[1] in (0, -first.ndim):
             # One column alone is a choice among the rows, as attention over a set makes it.
             self.kinds[place] |= {"softmax"} if first[0].numel() > 1 else set()
-            self.pooled |= first[0].numel() == 1
+            self._pooled |= first[0].numel() == 1
         elif name == "linalg_vector_norm" and _dimensions(args[2:3]) == {0} and first.ndim > 1:
             self.kinds[place].add("norm")
         elif name in _REDUCE:
             over = _dimensions(args[1:2])
             # The larger of two tensors is no reduction.
             elementwise = name in {"max", "min"} and len(args) > 1 and isinstance(args[1], Tensor)
-            self.pooled |= not elementwise and (not over or bool(over & {0, -first.ndim}))
+            if not elementwise and (not over or bool(over & {0, -first.ndim})):
+                self.standards.reduced(name, first, out)
         elif name in _VIEWS and isinstance(out, Tensor):
             self.one_of_all |= out.shape[:2] == (1, self._samples)
         elif name in {"index", "index_select"}:

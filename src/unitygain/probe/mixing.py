@@ -22,12 +22,14 @@ from unitygain.probe.meetings import Meetings, tells_links
 from unitygain.probe.operators import generator
 from unitygain.probe.record import Record
 from unitygain.probe.sites import makes_weight
+from unitygain.probe.standards import normalises, versions
 from unitygain.probe.trace import NoGraph, running
 from unitygain.stats import norm
 
 # Of the energy of a sample's gradient; rounding alone leaves 1e-7 of it at others.
 LEAST = 1e-4
 SEQUENTIAL = (nn.MultiheadAttention, nn.RNNBase)
+KINDS = ("view", "softmax", "norm", "layer norm", "statistics")
 _BATCH_NORM = re.compile(r"(?i)batch_?(re)?norm")
 
 
@@ -57,6 +59,7 @@ class _Call:
     number: int
     entries: list[Junction] = field(default_factory=list)
     exit: Junction | None = None
+    buffers: dict[str, tuple[int, int]] = field(default_factory=dict)
 
 
 def find_mixing(case: Case, record: Record) -> Mixing | None:
@@ -157,7 +160,7 @@ class _Calls:
         self._samples = samples
         self._every = every
         self._passes = 0
-        self._floating = False
+        self._floating = self._last = False
         self._linked = False
         # Not through itself, which would hold its meetings and be held by them.
         stack: list[_Call] = []
@@ -197,8 +200,7 @@ class _Calls:
             share = max((share for share in shares if share > LEAST), default=0.0)
             if share:
                 site = Site(call.path, call.number if self._count[call.path] > 1 else 0)
-                kind = self._kind(call, along)
-                return Mixing(site, share, kind, type(call.module).__name__, self._samples)
+                return Mixing(site, share, self._kind(call, along), type(call.module).__name__, self._samples)
         return None
 
     def _meet_in(self, call: _Call) -> bool:
@@ -218,8 +220,9 @@ class _Calls:
             return "one sequence" if meant or not several else own + " turned" * along
         if self.meetings.pooled:
             return "pooled"
-        kinds = self.meetings.kinds[call]
-        known = next((kind for kind in ("view", "softmax", "norm") if kind in kinds), "")
+        known = next((kind for kind in KINDS if kind in self.meetings.kinds[call]), "")
+        if known == "statistics" and (self._last or call.buffers != versions(module)):
+            return "kept"
         return known or ("rows" if several and not self.meetings.one_of_all else "one sequence")
 
     def _in_turn(self) -> bool:
@@ -229,12 +232,15 @@ class _Calls:
     def _apart_along(self, call: _Call) -> int | None:
         """Return the dimension along which samples enter and do not mix yet; None where that says nothing.
 
-        It is the first, or the one that a recurrent or attention module takes for the steps.
+        It is the first, or the one that a recurrent or attention module takes for the steps, or that a layer
+        norm runs over.
         """
-        axes = {self._axis(entry) for entry in call.entries if self._depends(entry)}
-        if axes == {1} and isinstance(call.module, SEQUENTIAL) and call.module.batch_first:
-            return 1
-        return 0 if axes == {0} else None
+        module, axes = call.module, {self._axis(entry) for entry in call.entries if self._depends(entry)}
+        axis = axes.pop() if len(axes) == 1 else None
+        if not axis:
+            return axis
+        steps_first = axis == 1 and isinstance(module, SEQUENTIAL) and module.batch_first
+        return axis if steps_first or normalises(module, len(call.entries[0].shape), axis) else None
 
     def _axis(self, tensor: Junction) -> int | None:
         """Return the dimension along which samples do not mix; the first where they do not matter."""
@@ -266,6 +272,7 @@ class _Calls:
             if self._every:
                 taken = map(junction_of, filter(observable, pytree.tree_leaves((args, kwargs))))
                 call.entries = [entry for entry in taken if entry is not None]
+            call.buffers = versions(module)
             self._stack.append(call)
             return replaced
 
@@ -281,6 +288,7 @@ class _Calls:
             return
         call = self._stack.pop()
         made = first_floating(unwrap(output))
+        self._last |= not call.path and self.meetings.standards.made(made)
         waits = self.anchor is None and not self._floating and bool(self._stack)
         if self._every or waits or not call.path:
             call.exit = junction_of(made)

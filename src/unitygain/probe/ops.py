@@ -13,7 +13,7 @@ from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from unitygain._types import Site, Skipped
-from unitygain.probe import dropouts, losses, matrices, norms, ranges, reach, recurrent, simplex
+from unitygain.probe import dropouts, losses, matrices, norms, ranges, reach, recurrent, scores, simplex
 from unitygain.probe.activations import AMBIGUOUS, SLOPES, Slope, module_slope, silenced, slope
 from unitygain.probe.leaves import in_backward, observable, unwrap
 from unitygain.probe.ledger import dtype_name
@@ -25,7 +25,7 @@ from unitygain.stats import frac_dead, mean
 from unitygain.stats.operations import frac_closed, shown_by_mask, slopes, softmax_logits
 
 OPERATIONS: dict[str, tuple[str, ...]] = {
-    "softmax": ("absmax", "entropy", "before", "after"),
+    "softmax": ("absmax", "entropy", "before", "after", *scores.STATISTICS),
     "activation": ("frac_saturated", "slope_rms", "frac_open", "frac_dead"),
     "gate": ("mean", "frac_closed"),
     "loss": losses.STATISTICS,
@@ -65,6 +65,7 @@ class Watch(TorchDispatchMode):
         self._innermost = innermost
         self._draws = dropouts.Draws()
         self._matrices = matrices.Matrices()
+        self._scores = scores.Scores()
         self._follows = ""
         self._paused = False
         self._ended = 0
@@ -118,6 +119,8 @@ class Watch(TorchDispatchMode):
             self._follow(name, args, out)
         if name in matrices.OPERATIONS:
             self._follows = self._matrices.watch(self, call, name, args) or self._follows
+        if name in scores.OPERATIONS:
+            self._scores.watch(self, name, args, out)
         if name in losses.OPERATIONS:
             losses.watch(self, name, args, kwargs, out)
         if name in ranges.OPERATIONS:
@@ -242,7 +245,7 @@ class Watch(TorchDispatchMode):
                 self._carry(out, origin)
 
     def _multiplied(self, seen: Seen, name: str, others: list[Tensor]) -> None:
-        weights = any(self._is_parameter(other) for other in others) and name in {"mm", "addmm"}
+        weights = any(self.is_parameter(other) for other in others) and name in {"mm", "addmm"}
         if not weights:
             seen.kind = "attention"
 
@@ -262,7 +265,8 @@ class Watch(TorchDispatchMode):
         if isinstance(first, Tensor) and self.trail.origin(first) is None:
             self.trail.mark(first, dataclasses.replace(origin, source=None))
 
-    def _is_parameter(self, tensor: Tensor) -> bool:
+    def is_parameter(self, tensor: Tensor) -> bool:
+        """Whether a tensor is a parameter of the module that is running."""
         call = self._innermost()
         own = () if call is None else call.module.parameters(recurse=False)
         return any(key(parameter) == key(tensor) for parameter in own)

@@ -1,4 +1,4 @@
-"""Custom autograd functions that turn the gradient round, and what lies behind them alone."""
+"""Custom autograd functions and hooks that turn the gradient round, and what lies behind them alone."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -15,6 +15,7 @@ from unitygain.probe.leaves import in_backward, lifted
 from unitygain.probe.passes import leading_to
 from unitygain.probe.record import Record
 from unitygain.probe.trace import buffers_kept, running
+from unitygain.probe.turning_hooks import TensorHooks
 from unitygain.stats import norm
 from unitygain.stats.pairs import cosine
 
@@ -23,16 +24,17 @@ SAME = 1e-4
 # Steps along the gradient over the size of the parameters, and the least change of the loss over its own.
 STEPS, LEAST = (1e-3, 1e-2), 1e-5
 
+HOOK = "a tensor hook"
 # A checkpoint of this kind hands out no single gradients.
 REENTRANT = "CheckpointFunction"
 
 
 @dataclass(frozen=True)
 class Reversal:
-    """Parameters that the loss reaches through functions alone that turn the gradient round.
+    """Parameters that the loss reaches through functions or hooks alone that turn the gradient round.
 
     Args:
-        function: Name of such a function.
+        function: Name of such a function; ``a tensor hook`` for one of these.
         path: The innermost module that was running when it was called.
         factor: What its backward multiplies the gradient by.
         parameters: Names of the parameters.
@@ -68,13 +70,15 @@ def find_reversal(case: Case, record: Record) -> Reversal | None:
     Raises:
         CaseFailure: If the model or loss raises.
 
-    Cost: a forward and a backward pass, and four forward passes where there is one. No side effects.
+    Cost: a forward pass; a backward pass where there are custom functions or hooks on tensors, and five
+    forward passes where one of them turns the gradient. No side effects.
     """
     running_now = _Running(case.model)
-    with running(case, record, running_now.watch) as loss:
-        if not loss.requires_grad:
+    hooks = TensorHooks(_factor, running_now.innermost)
+    with hooks, running(case, record, running_now.watch) as loss:
+        if not loss.requires_grad or not (hooks.any or record.facts.get("custom_functions")):
             return None
-        turning, gradients = _turning(loss, _trainable(case.model))
+        turning, gradients = _turning(loss, _trainable(case.model), hooks)
         if not turning:
             return None
         ways = _ways(loss, turning)
@@ -83,7 +87,8 @@ def find_reversal(case: Case, record: Record) -> Reversal | None:
         inputs = {key: way for key, way in ways.items() if key not in known}
         inputs = inputs or {id(table): ways[id(table)] for table in tables if id(table) in ways}
         node, factor = next(iter(turning.items()))
-        name, path = node.name().removesuffix("Backward"), running_now.at(node._sequence_nr())
+        name, path = node.name().removesuffix("Backward"), hooks.path(node)
+        name, path = (name, running_now.at(node._sequence_nr())) if path is None else (HOOK, path)
     if not inputs or any(way != {1} for way in inputs.values()):
         return None
     behind = {name: found for name, found in gradients.items() if ways.get(id(found[0])) == {1}}
@@ -105,6 +110,10 @@ class _Running:
         """Set the hooks."""
         for path, module in self._model.named_modules():
             hooks.on_call(module, self._before(path), self._after(path))
+
+    def innermost(self) -> str:
+        """Return the path of the innermost module that is running."""
+        return self._open[-1][0] if self._open else ""
 
     def at(self, node: int) -> str:
         """Return the path of the innermost module that was running then."""
@@ -137,9 +146,9 @@ def _trainable(model: nn.Module) -> dict[str, nn.Parameter]:
 
 
 def _turning(
-    loss: Tensor, parameters: Mapping[str, nn.Parameter]
+    loss: Tensor, parameters: Mapping[str, nn.Parameter], of_tensors: TensorHooks
 ) -> tuple[dict[Any, float], dict[str, tuple[nn.Parameter, Tensor]]]:
-    """Run the backward pass; return the functions that turn it round with their factor, and the gradients."""
+    """Run the backward pass; return the nodes that turn it round with their factor, and the gradients."""
     nodes: list[Any] = [n for n in leading_to([loss.grad_fn], 0) if isinstance(n, BackwardCFunction)]
     turning: dict[Any, float] = {}
     if any(node.name().startswith(REENTRANT) for node in nodes):
@@ -166,6 +175,10 @@ def _turning(
         found = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
     finally:
         hooks.remove()
+    for node, factor in of_tensors.turning().items():
+        # One behind the other in the same place undo each other.
+        if turning.pop(node, 1.0) > 0:
+            turning[node] = factor
     pairs = zip(parameters.items(), found, strict=True)
     return turning, {name: (p, g.detach()) for (name, p), g in pairs if g is not None}
 

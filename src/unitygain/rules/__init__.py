@@ -35,6 +35,7 @@ from unitygain.rules import ug609_decay_outweighs as ug609_decay_outweighs
 from unitygain.rules import ug611_steps_raise_loss as ug611_steps_raise_loss
 from unitygain.rules import ug612_dropout_too_high as ug612_dropout_too_high
 from unitygain.rules import ug613_norm_without_statistics as ug613_norm_without_statistics
+from unitygain.rules import ug615_adam_betas as ug615_adam_betas
 from unitygain.rules import ug701_attention_logits as ug701_attention_logits
 from unitygain.rules import ug702_attention_collapsed as ug702_attention_collapsed
 from unitygain.rules import ug703_flow_stretched as ug703_flow_stretched
@@ -43,4 +44,5 @@ from unitygain.rules import ug705_timestep_share as ug705_timestep_share
 from unitygain.rules import ug706_barren_plateau as ug706_barren_plateau
 from unitygain.rules import ug707_padding_is_read as ug707_padding_is_read
 from unitygain.rules import ug708_past_is_hidden as ug708_past_is_hidden
+from unitygain.rules import ug709_attention_axis as ug709_attention_axis
 from unitygain.rules import ug901_not_finite as ug901_not_finite

@@ -3,6 +3,7 @@
 from unitygain._types import Cause, Finding, Profile
 from unitygain.rules._numbers import spell
 
+HOOK = "a tensor hook"
 FIX = "label, domain = head(z), adversary(Reverse.apply(z))  # turn the adversary's branch alone"
 
 
@@ -12,6 +13,8 @@ def turned_round(profile: Profile) -> Finding:
     function, first = profile.labels[0], profile.facts["first"]
     site, after = profile.sites[0], profile.values[0]
     count = int(seen["parameters"])
+    what = f"the custom autograd function {function}" if function != HOOK else "the hook on a tensor"
+    inside = "its backward" if function != HOOK else "the hook"
     more = f" and {count - 1} other parameters" if count > 1 else ""
     return Finding(
         "UG105",
@@ -28,9 +31,9 @@ def turned_round(profile: Profile) -> Finding:
         seen["before"],
         causes=(
             Cause(
-                f"way back: the custom autograd function {function} at {site} reverses the gradient of all "
+                f"way back: {what} at {site} reverses the gradient of all "
                 "tasks, and what lies before it climbs the loss: apply it to the adversary's branch alone, "
-                "behind the place where the branches part, or take the minus out of its backward"
+                f"behind the place where the branches part, or take the minus out of {inside}"
             ),
         ),
         evidence=dict(seen),

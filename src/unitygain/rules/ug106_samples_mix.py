@@ -4,9 +4,10 @@ What it sees:
     A module whose inputs belong to one sample each, and whose outputs do not: a thousandth or more of the
     energy of the gradient of one sample's output lies at other samples. It is told where it is attention or
     a recurrent layer that runs over the samples (built without batch_first, or with it and given the steps
-    first), a softmax or a norm over the first dimension, a view that gives the sizes another order where a
-    transpose was meant, or a module that takes samples of several steps and brings the samples together
-    instead of the steps.
+    first), a softmax or a norm over the first dimension, a layer norm over the batch's dimension of what
+    was transposed, mean and spread over the first dimension that divide what they are taken from, a view
+    that gives the sizes another order where a transpose was meant, or a module that takes samples of
+    several steps and brings the samples together instead of the steps.
 
 Why it matters:
     The batch is drawn at random, so that what the other samples say is noise to this one, and another at
@@ -15,8 +16,9 @@ Why it matters:
 
 When it is a false alarm:
     A model that lets samples look at each other on purpose, such as attention between the rows of a table, or
-    a batch that holds the steps of one long sequence. Batch normalisation, graphs, sets that are pooled and
-    sequences with the time first are not judged.
+    a batch that holds the steps of one long sequence, or the points of one set. Batch normalisation, by hand
+    as well where it keeps its statistics in a buffer, outputs that are put to unit scale, graphs, sets that
+    are pooled and sequences with the time first are not judged.
 
 Remedies:
     batch_first=True; softmax over the last dimension (dim=-1); transpose or permute in the place of view or
@@ -59,6 +61,10 @@ CAUSES = {
     "recurrent turned": f"batch axis: {{}} runs over dimension 1, which is the batch there: {TURNED}",
     "softmax": "batch axis: softmax over dimension 0 in {}, which is the batch: the samples share one sum",
     "norm": "batch axis: a norm over dimension 0 in {}, which is the batch: the samples share one length",
+    "layer norm": "batch axis: the layer norm in {} runs over the dimension of the batch, which a transpose "
+    "has put there: it should run over the features of each sample",
+    "statistics": "batch axis: mean and spread over dimension 0 in {}, which is the batch: a layer norm "
+    "takes them over the last, of each sample, and a batch norm keeps running ones for evaluation",
     "view": "batch axis: a view or reshape in {} gives the sizes another order and cuts samples to pieces, "
     "where a transpose was meant",
     "rows": "batch axis: the rows of different samples meet in {}, which should work within one sample",
@@ -70,6 +76,8 @@ FIXES = {
     "recurrent turned": "leave the transpose away, or batch_first=True",
     "softmax": "dim=-1",
     "norm": "dim=-1",
+    "layer norm": "nn.LayerNorm(features) on (samples, features)",
+    "statistics": "nn.LayerNorm(features)  # or mean and spread with dim=-1, keepdim=True",
     "view": "x.transpose(0, 1) in the place of the view",
     "rows": "let it work over the other dimensions, and leave dimension 0 alone",
 }

@@ -1,11 +1,14 @@
 """UG706: a quantum circuit starts on a barren plateau: its gradient is that of a random circuit.
 
 What it sees:
-    The mean square of d(output)/d(angle) of a circuit of six qubits or more, or of d(loss)/d(angle) where the
-    module gives states that the loss observes, over the variance that a random circuit of so many qubits has
-    (the 2-design law, about 2^-(qubits + 1)). It fires where uniform redraws of the angles give at most four
-    times the law, and the circuit's own angles lie among the redraws: from half of the least to one and a
-    half times the most. Where they lie lower, as at a minimum, the angles around them must lie among these.
+    The mean square of d(output)/d(angle) of a circuit of six qubits or more, or of d(loss)/d(angle) where
+    the module gives states that the loss observes, over the variance that a random circuit of so many
+    qubits has (the 2-design law, about 2^-(qubits + 1)). It fires where uniform redraws of the angles give
+    at most four times the law, and the circuit's own angles lie among the redraws: from half of the least
+    to one and a half times the most. Where they lie lower, as at a minimum, the angles around them must lie
+    among these. The output at the own angles must be less than three standard deviations from the mean of
+    the redraws: on a plateau all outputs are alike, and a point that sticks out of it, as a start in
+    identity blocks does under a parity of all qubits, has slopes around.
 
 Why it matters:
     Every further qubit halves the variance. What an angle does to the output is then lost in the noise of
@@ -23,8 +26,9 @@ Remedies:
 References:
     McClean et al., "Barren plateaus in quantum neural network training landscapes" (Nature Communications
     2018). Cerezo et al., "Cost function dependent barren plateaus in shallow parametrized quantum circuits"
-    (Nature Communications 2021). Grant et al., "An initialization strategy for addressing barren plateaus in
-    parametrized quantum circuits" (Quantum 2019).
+    (Nature Communications 2021). Arrasmith et al., "Equivalence of quantum barren plateaus to cost
+    concentration and narrow gorges" (Quantum Science and Technology 2022). Grant et al., "An initialization
+    strategy for addressing barren plateaus in parametrized quantum circuits" (Quantum 2019).
 
 A firing example:
     >>> from unitygain._types import Profile, Site
@@ -55,6 +59,9 @@ QUBITS = 6
 FACTOR = 4.0
 # How far from the redraws the circuit's own angles may lie.
 BELOW, ABOVE = 0.5, 1.5
+# In standard deviations of the redraws; one uniform draw in a hundred lies beyond. A state that n qubits are
+# left in has a parity of 1, which is 2^(n/2) of them from the mean: 8 at six qubits.
+APART = 3.0
 # Observables of ±1 settle at 1 or 2. A projection on one state of 2^n lies 2^n below: 1/64 at six qubits.
 BELOW_LAW = 0.1
 FIX = "undo = unitygain.remedies.identity_block_init(case, names='circuit.angles', axis=0, size=3)"
@@ -94,8 +101,10 @@ def judge(profiles: Mapping[str, Profile]) -> Iterable[Finding]:
 
 
 def _among(own: float, seen: Mapping[str, float], highest: float) -> bool:
-    """Whether the own angles lie among the redraws; at a point without slope those around it tell."""
+    """Whether own angles and output lie among the redraws; at a point without slope angles around it tell."""
     lowest = BELOW * seen["redrawn_least"]
+    if seen.get("apart", 0.0) >= APART:
+        return False
     if own < lowest:
         own = seen.get("nearby", own)
     return lowest <= own <= highest

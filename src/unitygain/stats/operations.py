@@ -89,6 +89,18 @@ def shown_by_mask(
         ])
 
 
+def sums_along(weights: Float[Tensor, "*any"], dim: int) -> Float64[Tensor, "2"]:
+    """Smallest and largest sum along `dim`; NaN for an empty tensor. Two passes.
+
+    Example:
+        >>> import torch
+        >>> sums_along(torch.tensor([[1.0, 0.5], [0.0, 0.5]]), -1).tolist()
+        [0.5, 1.5]
+    """
+    with torch.no_grad():
+        return ends(dense(weights).double().sum(dim))
+
+
 def _masked(logits: Tensor, probabilities: Tensor, dim: int) -> Tensor:
     masked = logits.isneginf() | ((logits < _MASKED) & (probabilities == 0))
     return masked | (logits.amax(dim, keepdim=True) < _MASKED) if logits.numel() else masked
