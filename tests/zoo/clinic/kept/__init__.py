@@ -2,10 +2,10 @@
 
 from dataclasses import replace
 
-from zoo.clinic.kept import field, forum, papers, plain, plain_more, shaped, vision
+from zoo.clinic.kept import field, plain, plain_more, shaped, vision
 from zoo.clinic.program import Program
 
-_FILES = (plain, plain_more, vision, shaped, field, forum, papers)
+_FILES = (plain, plain_more, vision, shaped, field)
 
 SICK: tuple[Program, ...] = tuple(replace(program, kept=True) for file in _FILES for program in file.SICK)
 HEALTHY: tuple[Program, ...] = tuple(

@@ -7,6 +7,7 @@ from zoo.clinic.strangers import (
     asked,
     classic,
     convolutions,
+    forum,
     fresh,
     fresh_more,
     generative,
@@ -14,6 +15,7 @@ from zoo.clinic.strangers import (
     made,
     makers_again,
     makers_anew,
+    papers,
     perceptrons,
     recurrent_and_attention,
     sequences_again,
@@ -29,7 +31,7 @@ _FILES = (
     *(recurrent_and_attention, convolutions, perceptrons, generative),
     *(sequences_again, images_again, vectors_again, makers_again),
     *(trunks_anew, makers_anew, typical, typical_more, fresh, fresh_more),
-    *(apart, apart_more, told, made, asked, wired, classic),
+    *(apart, apart_more, told, made, asked, wired, classic, forum, papers),
 )
 
 SICK: tuple[Program, ...] = tuple(program for file in _FILES for program in file.SICK)
