@@ -45,6 +45,7 @@ from unitygain.measures.log_spectrum import log_spectrum as log_spectrum
 from unitygain.measures.logit_grad_absmax import logit_grad_absmax as logit_grad_absmax
 from unitygain.measures.loss_value import loss_value as loss_value
 from unitygain.measures.lyapunov_spectrum import lyapunov_spectrum as lyapunov_spectrum
+from unitygain.measures.nonfinite_later import nonfinite_later as nonfinite_later
 from unitygain.measures.nonfinite_origin import nonfinite_origin as nonfinite_origin
 from unitygain.measures.norm_numbers import norm_numbers as norm_numbers
 from unitygain.measures.norm_unset import norm_unset as norm_unset

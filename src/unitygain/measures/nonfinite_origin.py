@@ -5,10 +5,10 @@ import math
 from unitygain._case import Case
 from unitygain._registry import measure
 from unitygain._types import Profile
+from unitygain.measures._origin import UNIT, describe_origin
 from unitygain.probe.nonfinite import find_origin
 from unitygain.probe.record import Record
 
-UNIT = "1 at the first operation with finite inputs and a result that is not"
 KEYS = ("output.frac_nonfinite", "grad.frac_nonfinite", "parameter_grad.frac_nonfinite")
 NEEDS = (*KEYS, "parameter_grad.rms")
 
@@ -56,22 +56,7 @@ def nonfinite_origin(case: Case, record: Record) -> Profile | None:
     origin = find_origin(case, int(record.facts.get("seed", 0)), int(record.facts.get("batch", 0)))
     if origin is None:
         return None
-    return Profile(
-        "nonfinite_origin",
-        UNIT,
-        (origin.site,),
-        (1.0,),
-        labels=(origin.operation,),
-        facts={
-            "operation": origin.operation,
-            "direction": origin.direction,
-            "line": origin.line,
-            "kind": origin.kind,
-            "dtype": origin.dtype,
-        }
-        | ({"then": origin.then} if origin.then else {})
-        | ({"fed": 1.0} if origin.fed else {}),
-    )
+    return describe_origin(origin, "nonfinite_origin")
 
 
 def _may_hide(record: Record) -> bool:

@@ -32,19 +32,20 @@ class Matrices:
         if call is None or type(call.module).__module__.startswith("torch.nn."):
             return ""
         names = self._names.setdefault(call.module, _own(call.module))
-        for tensor, summed, entering in _operands(name, args):
-            held = names.get(key(tensor), "") if observable(tensor) else ""
-            if not held:
-                continue
-            place = key(tensor), tensor.storage_offset()
-            if into.wanted.get("matrix") and place not in self._seen:
-                self._seen.add(place)
-                seen = into.add("matrix", held, tensor)
-                fan_in = math.prod(tensor.shape[dim] for dim in summed)
-                seen.numbers["gain"] = math.sqrt(fan_in) * rms(tensor)
-                _note_signal(seen, entering)
-            return f"{call.path}.{held}" if call.path else held
-        return ""
+        held = [each for each in _operands(name, args) if observable(each[0]) and key(each[0]) in names]
+        if not held:
+            return ""
+        # Of two, as a learned query and the matrix that maps it, the larger one is the matrix.
+        tensor, summed, entering = max(held, key=lambda each: each[0].numel())
+        own = names[key(tensor)]
+        place = key(tensor), tensor.storage_offset()
+        if into.wanted.get("matrix") and place not in self._seen:
+            self._seen.add(place)
+            seen = into.add("matrix", own, tensor)
+            fan_in = math.prod(tensor.shape[dim] for dim in summed)
+            seen.numbers["gain"] = math.sqrt(fan_in) * rms(tensor)
+            _note_signal(seen, entering)
+        return f"{call.path}.{own}" if call.path else own
 
 
 def _operands(name: str, args: tuple[Any, ...]) -> list[tuple[Any, tuple[int, ...], Any]]:

@@ -56,8 +56,8 @@ def explain_logits(
         )
     if math.isnan(times):
         yield Cause(
-            "scale: scores that are not divided by the square root of the head's width "
-            f"(the largest is {spell(logits)})"
+            f"scale: scores reach {spell(logits)}: queries and keys are too large, or their products are not "
+            "divided by the square root of the head's width, which could not be read here"
         )
     yield Cause("inputs: what enters the attention is not normalised, or its norm's weight has grown")
 
@@ -96,7 +96,8 @@ def find_scale(profiles: Mapping[str, Profile], site: Site) -> tuple[float, floa
     gains = {layer.site.path: layer.gain for layer in read_layers(profiles)} if maps else {}
     if maps and maps[0] in gains and maps[1] in gains:
         return gains[maps[0]], gains[maps[1]]
-    layers = read_layers(profiles, (site,)) if site.path else []
+    layers = read_layers(profiles, (site,) if site.path else ())
+    layers = layers if site.path else [layer for layer in layers if "." not in layer.site.path]
     packed = pick(layers, site, PACKED)
     return pick(layers, site, QUERIES) or packed or 1.0, pick(layers, site, KEYS) or packed or 1.0
 

@@ -57,6 +57,7 @@ def explain_own_step(profiles: Mapping[str, Profile]) -> Iterator[Cause]:
     if handed < CRUMBS and not left_by_clip(profiles) < CRUMBS:
         yield Cause(
             f"step: its own code hands the optimizer {spell(handed)} of the gradient of the loss; look for a "
-            "clip before the unscaling, a loss scale that is taken off twice, a loss that is divided twice",
+            "clip before the unscaling or of every sample to a tiny norm, a loss scale that is taken off "
+            "twice, a loss that is divided twice",
             note="not tested: it is the case's own step",
         )

@@ -10,8 +10,8 @@ What it sees:
     high where the step has one size in every entry (Adam and its relatives), where the trunk's weights still
     look like a random draw, so that there is nothing to polish, where the case's clip leaves less than a
     hundredth of the gradient, and where the loss is less than a thousandth of its mean per row; fifty times
-    as high where the step has one size in every entry and the weights are a random draw, and thirty times
-    where they are and the clip leaves so little.
+    as high where the step has one size in every entry and the weights are a random draw, and where they are
+    and so little of the gradient reaches a step without momentum; thirty times with momentum.
 
     Four more steps lead nowhere, and are told apart. In bfloat16 or float16 weights more than half of the
     entries with a gradient stay where they are, while small ones move. An adaptive optimizer's epsilon leaves
@@ -155,7 +155,10 @@ def judge(profiles: Mapping[str, Profile]) -> Iterator[Finding]:
 
 
 def _limit(updates: Updates, profiles: Mapping[str, Profile]) -> float:
-    clipped, divided = left_by_clip(profiles) < CRUMBS, reduction(profiles) < DIVIDED
+    clipped = left_by_clip(profiles) < CRUMBS or read_fact(profiles, "handed") < CRUMBS
+    divided, plain = reduction(profiles) < DIVIDED, read_fact(profiles, "momentum") == 0
+    if _from_scratch(profiles) and clipped and plain:
+        return LIMIT_DRAWN
     if _from_scratch(profiles) and updates.by_sign and not read_fact(profiles, "damped") < HALF:
         return LIMIT_DRAWN
     if _from_scratch(profiles) and clipped and not updates.by_sign:

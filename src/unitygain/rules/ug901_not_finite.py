@@ -60,7 +60,14 @@ UNKNOWN = Cause("an operation without a module of its own, such as one of the lo
     name="not-finite",
     severity="error",
     needs=("act_frac_nonfinite",),
-    wants=("nonfinite_origin", "grad_frac_nonfinite", "param_grad_rms", "loss_value", "act_headroom"),
+    wants=(
+        "nonfinite_origin",
+        "nonfinite_later",
+        "grad_frac_nonfinite",
+        "param_grad_rms",
+        "loss_value",
+        "act_headroom",
+    ),
 )
 def judge(profiles: Mapping[str, Profile]) -> Iterator[Finding]:
     """Yield one finding for the first number that is not finite."""
@@ -70,6 +77,8 @@ def judge(profiles: Mapping[str, Profile]) -> Iterator[Finding]:
         yield _from_origin(origin, profiles, harmed)
     elif harmed:
         yield _without_origin(profiles)
+    elif "nonfinite_later" in profiles:
+        yield _from_origin(profiles["nonfinite_later"], profiles, harmed=True)
 
 
 def _harmed(profiles: Mapping[str, Profile]) -> bool:
@@ -116,6 +125,11 @@ def _from_origin(origin: Profile, profiles: Mapping[str, Profile], harmed: bool)
         where = f"{direction}, {line}" if line else direction
         message = f"{operation} at {_name(site)} ({where}) makes the 1st {kind}, from numbers without one"
         message += f", of which {facts['then']} makes a NaN" if "then" in facts else ""
+    message += (
+        f"; batch {int(float(facts['batch']))} of the drawn ones, of which 0 is finite"
+        if "batch" in facts
+        else ""
+    )
     silent = not harmed and kind == "infinity" and _silenced(profiles)
     message += "; it ends in zeros, and most gradients with it" if silent else ""
     return Finding(
@@ -124,7 +138,7 @@ def _from_origin(origin: Profile, profiles: Mapping[str, Profile], harmed: bool)
         "error" if harmed or silent else "info",
         message,
         (site,),
-        "nonfinite_origin",
+        origin.name,
         1.0,
         origin.unit,
         0.0,
