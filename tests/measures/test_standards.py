@@ -36,6 +36,8 @@ def by_length(h: Tensor) -> Tensor:
         standards.by_batch_rooted,
         standards.by_whole,
         by_moments,
+        lambda h: (h - h.mean(0)) / ((h - h.mean(0)) ** 2).mean(0).add(1e-5) ** 0.5,
+        lambda h: (h - h.mean(0).expand_as(h)).div_(h.std(0).expand_as(h)),
         by_length,
         lambda h: (h - h.mean(0)) / h.std(0, keepdim=True).clamp_min(1e-3),
     ],

@@ -159,7 +159,7 @@ def healthy() -> list[Patient]:
         "twice": lambda: labelled("rows", 32, Turn(1.0, -1.0, 2)),
         "domain-hooked": lambda: adapted("rows", 32, -1.0, early=False, hooked=True),
         "hooked-twice": lambda: labelled("rows", 32, Hooked(-1.0, -1.0)),
-        "hooked-weaker": lambda: labelled("rows", 32, Hooked(0.1)),
+        "hooked-weaker": lambda: labelled("rows", 32, Hooked(0.8)),
         "plain": lambda: labelled("pictures", 12, Turn(1.0, 1.0)),
         "players": lambda: Case(Players(24), judged, [(torch.randn(ROWS, 4), torch.randn(ROWS, 24))], adam),
     }

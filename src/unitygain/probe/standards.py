@@ -31,7 +31,7 @@ class Standards:
         self._count += 1
         self.open.add(self._count)
         squares = self._kind(first) in {"square", "square of centred"} and name in {"mean", "sum"}
-        facts = {"of": {self._count}, "alone": squares and self._kind(first) == "square"}
+        facts = {"of": {self._count} | self._of(first), "alone": squares and self._kind(first) == "square"}
         if name in _SPREADS or squares:
             self._trail.mark(out[0] if isinstance(out, tuple) else out, Origin("spread", facts=facts))
         if name in {"var_mean", "std_mean"} or (name == "mean" and not squares):
@@ -45,7 +45,7 @@ class Standards:
         if name in {"div", "mul"} and isinstance(second, Tensor):
             return self._divided(first, second, out) or (name == "mul" and self._divided(second, first, out))
         if name == "pow" and second == 2 and self._has_samples(first):
-            self._trail.mark(out, Origin(self._squared(first)))
+            self._trail.mark(out, Origin(self._squared(first), facts={"of": self._of(first)}))
         elif name == "sub" and self._kind(second) == "mean" and self._has_samples(first):
             self._trail.mark(out, Origin("centred", facts={"of": self._of(second)}))
         elif name in _OF_STATISTICS and self._kind(first) in {"mean", "spread"} and out.shape == first.shape:
@@ -55,7 +55,7 @@ class Standards:
     def _divided(self, signal: Tensor, by: Tensor, out: Tensor) -> bool:
         """Whether samples are divided by a spread over them, or multiplied with its inverse."""
         if key(signal) == key(by) and self._has_samples(signal):
-            self._trail.mark(out, Origin(self._squared(signal)))
+            self._trail.mark(out, Origin(self._squared(signal), facts={"of": self._of(signal)}))
         if self._kind(by) != "spread" or not self._has_samples(signal):
             return False
         if self._kind(signal) != "centred" and not self._facts(by).get("alone"):
