@@ -306,7 +306,8 @@ def test_a_second_derivative_that_is_zero_everywhere_is_put_down_to_the_activati
     [finding] = judged("UG608", loss(math.nan, "unknown", flat_activation="ReLU", flat_products=2.0))
     assert (
         finding.message
-        == "the loss holds a second derivative through ReLU, which is zero wherever it is taken"
+        == "the loss holds a second derivative through ReLU, which is zero wherever it is taken: "
+        "products with zeros, 2"
     )
     assert finding.causes[0].parameters == {"of": "ReLU", "to": "Tanh"}
     assert judged("UG608", loss(math.nan, "unknown", flat_activation="", flat_products=0.0)) == []
@@ -457,3 +458,27 @@ def test_targets_of_a_binary_loss_are_probabilities(least, most, count):
     found = judged("UG614", loss(0.7, "binary_cross_entropy_with_logits", math.log(2), **given))
     assert len(found) == count
     assert all(finding.causes[0].text.startswith("targets: ") for finding in found)
+
+
+@pytest.mark.parametrize(
+    ("share", "expected"), [(0.19, []), (0.21, ["warning"]), (1.0, ["warning"]), (math.nan, [])]
+)
+@pytest.mark.parametrize(("by", "name"), [("relu", "ReLU"), ("relu6", "ReLU6"), ("clamp", "clamp at 0")])
+def test_right_classes_without_a_gradient_are_told_with_what_took_it(share, expected, by, name):
+    found = judged("UG614", loss(2.3, silent=share, silent_by=by))
+    assert severities(found) == expected
+    for finding in found:
+        assert finding.causes[0].text.startswith(f"rectified logits: the {name} behind the last layer")
+        assert finding.reread({"loss_value": loss(2.3, silent=share)}) == share
+
+
+@pytest.mark.parametrize(
+    ("share", "expected"), [(0.32, []), (0.34, ["warning"]), (1.0, ["warning"]), (math.nan, [])]
+)
+def test_a_binary_loss_that_cannot_say_no_is_told(share, expected):
+    given = {"denied": share, "denied_by": "softplus"}
+    found = judged("UG614", loss(0.9, "binary_cross_entropy_with_logits", math.log(2), **given))
+    assert severities(found) == expected
+    for finding in found:
+        assert finding.causes[0].text.startswith("rectified logits: the softplus behind the last layer")
+        assert finding.evidence["lowest loss"] == pytest.approx(share * math.log(2))

@@ -35,6 +35,11 @@ def signs(low: float) -> Loss:
     return loss
 
 
+def several(model: nn.Module, batch: Any) -> Tensor:
+    """Binary cross-entropy of all classes at once."""
+    return F.binary_cross_entropy_with_logits(model(batch[0]), F.one_hot(batch[1], sound.CLASSES).float())
+
+
 def behind(end: nn.Module) -> Callable[[Any], nn.Module]:
     """Return what puts an activation behind a model."""
     return lambda model: nn.Sequential(model, end)
@@ -46,6 +51,16 @@ def numbers(kind: str, end: nn.Module, scale: float, *, positive: bool = False) 
     targets = scale * torch.randn(len(inputs), sound.CLASSES)
     data = [(inputs, targets.abs() if positive else targets)]
     return sound.case(kind, behind(end), loss=lambda m, b: F.mse_loss(m(b[0]), b[1]), data=data)
+
+
+def raised(kind: str, end: nn.Module, bias: float) -> Case:
+    """Return a classifier that ends in an activation, on a bias of its last layer."""
+
+    def change(model: Any) -> nn.Module:
+        nn.init.constant_(sound.head(model).bias, bias)
+        return nn.Sequential(model, end)
+
+    return sound.case(kind, change)
 
 
 def sick() -> list[Patient]:
@@ -71,6 +86,15 @@ def sick() -> list[Patient]:
         ),
         "misfit-behind-tanh": ("cnn", lambda: numbers("cnn", nn.Tanh(), 3.0), ("UG614",), ()),
         "misfit-behind-relu": ("residual", lambda: numbers("residual", nn.ReLU(), 1.0), ("UG614",), ()),
+        "misfit-rectified": ("mlp", lambda: raised("mlp", nn.ReLU(), 0.0), ("UG614",), ()),
+        "misfit-positive": (
+            "transformer",
+            lambda: sound.case("transformer", behind(nn.Softplus()), loss=several),
+            ("UG614",),
+            (),
+        ),
+        "misfit-rectified-cnn": ("cnn", lambda: raised("cnn", nn.ReLU6(), -0.1), ("UG614",), ()),
+        "misfit-rectified-lstm": ("recurrent", lambda: raised("recurrent", nn.ReLU(), 0.0), ("UG614",), ()),
     })
 
 
@@ -86,6 +110,14 @@ def healthy() -> list[Patient]:
             (),
             (),
         ),
+        "fit-leaky": (
+            "transformer",
+            lambda: sound.case("transformer", behind(nn.LeakyReLU()), loss=several),
+            (),
+            (),
+        ),
+        "fit-rectified": ("mlp", lambda: raised("mlp", nn.ReLU(), 3.0), (), ()),
+        "fit-softplus": ("cnn", lambda: raised("cnn", nn.Softplus(), 0.0), (), ()),
     })
 
 
@@ -94,7 +126,16 @@ def scaled(low: float, high: float) -> Callable[[Dice], Case]:
     return lambda dice: numbers(dice.one_of("cnn", "residual", "mlp"), nn.Tanh(), dice.between(low, high))
 
 
+def rectified(low: float, high: float) -> Callable[[Dice], Case]:
+    """Return what builds a classifier behind a ReLU, whose last biases have a drawn size."""
+    return lambda dice: raised(
+        dice.one_of("mlp", "residual", "transformer"), nn.ReLU(), dice.between(low, high)
+    )
+
+
 DRAWS = (
     Draw("misfit-behind-tanh", "training", scaled(1.7, 6.0), ("UG614",)),
+    Draw("misfit-rectified", "training", rectified(-0.05, 0.0), ("UG614",), ("UG203",)),
+    Draw("fit-rectified", "training", rectified(2.0, 4.0), near=("UG614",)),
     Draw("fit-behind-tanh", "training", scaled(0.2, 0.7), near=("UG614",)),
 )

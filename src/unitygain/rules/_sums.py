@@ -25,13 +25,14 @@ def of_sums(loss: Profile) -> Iterator[Finding]:
     if not abs(log_sum) > OFF:
         return
     name, turned = str(loss.facts["summed_by"]), not math.isnan(ones)
-    most = spell(math.exp(log_sum)) if log_sum < LARGE else f"exp({spell(log_sum)})"
+    written = f"exp({spell(log_sum)})"
+    total = f"{spell(math.exp(log_sum))} = {written}" if log_sum < LARGE else written
     yield Finding(
         "UG614",
         "mismatched-loss",
         "error" if turned else "warning",
         f"{name} is given numbers that are no log-probabilities: over the classes of a row they add up to "
-        f"{most} in the place of 1",
+        f"{total} in the place of 1",
         loss.sites,
         "loss_value",
         log_sum,

@@ -159,15 +159,16 @@ def _single(loss: Profile) -> Finding:
 
 
 def _without_curvature(loss: Profile) -> Finding:
-    name = str(loss.facts["flat_activation"])
+    name, products = str(loss.facts["flat_activation"]), float(loss.facts["flat_products"])
     return Finding(
         "UG608",
         "dead-loss-link",
         "warning",
-        f"the loss holds a second derivative through {name}, which is zero wherever it is taken",
+        f"the loss holds a second derivative through {name}, which is zero wherever it is taken: products "
+        f"with zeros, {spell(products)}",
         loss.sites,
         "loss_value",
-        float(loss.facts["flat_products"]),
+        products,
         "products with zeros",
         0.0,
         fact="flat_products",
