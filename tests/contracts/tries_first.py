@@ -109,6 +109,7 @@ TRIES: dict[str, tuple[Try, ...]] = {
     "swap_activation": (
         Try("mlp-sigmoid-default-12", {"of": "Sigmoid"}, cures=("UG101",)),
         Try("mlp-gelu-default-20", {"to": "SELU"}, cures=("UG205",)),
+        Try("loss-of-a-flat-curvature", {"of": "ReLU", "to": "Tanh"}, cures=("UG608",)),
         Try("cnn-he-12", {"to": "GELU"}),
     ),
     "bypass_norm": (

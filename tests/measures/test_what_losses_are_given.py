@@ -127,3 +127,88 @@ def test_the_ends_of_binary_targets_are_those_of_all():
     found = facts(lambda y: F.binary_cross_entropy_with_logits(y, targets), ROWS, 1)
     assert (found["target_least"], found["target_most"]) == (-1.0, 2.0)
     assert math.isnan(facts(lambda y: F.cross_entropy(y, LABELS), ROWS, CLASSES)["target_least"])
+
+
+RIGHT = LABELS.roll(1)
+STEP_LABELS = torch.arange(ROWS * STEPS).reshape(ROWS, STEPS) % CLASSES
+RECTIFIED: dict[str, tuple[Callable[[Tensor], Tensor], tuple[int, ...], Tensor]] = {
+    "relu": (lambda y: F.cross_entropy(y.relu(), LABELS), (ROWS, CLASSES), LABELS),
+    "in place": (lambda y: F.cross_entropy((1 * y).relu_(), LABELS), (ROWS, CLASSES), LABELS),
+    "relu6": (lambda y: F.cross_entropy(F.relu6(y), LABELS), (ROWS, CLASSES), LABELS),
+    "clamp": (lambda y: F.cross_entropy(y.clamp(min=0), LABELS), (ROWS, CLASSES), LABELS),
+    "temperature": (lambda y: F.cross_entropy(y.relu() / 0.1, LABELS), (ROWS, CLASSES), LABELS),
+    "smoothed": (
+        lambda y: F.cross_entropy(y.relu(), RIGHT, label_smoothing=0.1),
+        (ROWS, CLASSES),
+        RIGHT,
+    ),
+    "picked": (
+        lambda y: -y.relu().log_softmax(1)[torch.arange(ROWS), RIGHT].mean(),
+        (ROWS, CLASSES),
+        RIGHT,
+    ),
+    "gathered": (
+        lambda y: -y.relu().log_softmax(1).gather(1, RIGHT[:, None]).mean(),
+        (ROWS, CLASSES),
+        RIGHT,
+    ),
+    "steps": (
+        lambda y: F.cross_entropy(y.relu().transpose(1, 2), STEP_LABELS),
+        (ROWS, STEPS, CLASSES),
+        STEP_LABELS,
+    ),
+    "flat": (
+        lambda y: F.nll_loss(y.relu().log_softmax(-1).flatten(0, 1), STEP_LABELS.flatten()),
+        (ROWS, STEPS, CLASSES),
+        STEP_LABELS,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", RECTIFIED)
+def test_right_logits_that_a_relu_made_zero_are_counted(name):
+    loss, shape, labels = RECTIFIED[name]
+    found = facts(loss, *shape)
+    torch.manual_seed(0)
+    right = torch.randn(shape).gather(-1, labels[..., None])
+    share = float((right <= 0).double().mean())
+    assert 0 < share < 1
+    assert found["silent"] == pytest.approx(share)
+    assert found["silent_by"] == (name if name in {"relu6", "clamp"} else "relu")
+
+
+def test_labels_that_are_ignored_are_not_counted():
+    labels = LABELS.where(LABELS > 1, -100)
+    torch.manual_seed(0)
+    right = torch.randn(ROWS, CLASSES)[LABELS > 1, LABELS[LABELS > 1]]
+    found = facts(lambda y: F.cross_entropy(y.relu(), labels), ROWS, CLASSES)
+    assert found["silent"] == pytest.approx(float((right <= 0).double().mean()))
+
+
+@pytest.mark.parametrize("end", [F.softplus, F.gelu, F.leaky_relu, torch.tanh, lambda y: y.relu() - 1])
+def test_logits_that_have_a_slope_everywhere_are_not_counted(end):
+    assert math.isnan(facts(lambda y: F.cross_entropy(end(y), LABELS), ROWS, CLASSES)["silent"])
+
+
+TARGETS = (torch.arange(ROWS * CLASSES).reshape(ROWS, CLASSES) % 3 == 0).float()
+
+
+@pytest.mark.parametrize(
+    ("end", "name"),
+    [
+        (torch.relu, "relu"),
+        (F.relu6, "relu6"),
+        (lambda y: y.clamp(min=0) / 0.5, "clamp"),
+        (F.softplus, "softplus"),
+        (torch.exp, "exp"),
+        (F.hardtanh, ""),
+        (F.gelu, ""),
+        (lambda y: -y.relu(), ""),
+        (lambda y: y.clamp(min=-1), ""),
+        (lambda y: y, ""),
+    ],
+)
+def test_targets_that_logits_above_zero_cannot_meet_are_counted(end, name):
+    found = facts(lambda y: F.binary_cross_entropy_with_logits(end(y), TARGETS), ROWS, CLASSES)
+    assert found["denied"] == pytest.approx(2 / 3 if name else math.nan, nan_ok=True)
+    assert found["denied_by"] == name

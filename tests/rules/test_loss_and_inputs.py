@@ -1,4 +1,4 @@
-"""UG605 to UG608: how the loss starts, what enters it, how it pulls, and what enters the model."""
+"""UG605 to UG608, and UG614: how the loss starts, what enters it, how it pulls, and what enters the model."""
 
 import math
 
@@ -271,7 +271,7 @@ def test_targets_that_were_not_put_to_scale_are_told(spread, size, found):
     ],
 )
 def test_targets_that_an_activation_cannot_reach_are_named_with_it(name, beyond, words):
-    [finding] = judged("UG608", loss(math.nan, "mse", beyond=beyond, bounded_by=name))
+    [finding] = judged("UG614", loss(math.nan, "mse", beyond=beyond, bounded_by=name))
     assert finding.severity == "warning"
     assert finding.causes[0].text.startswith(f"bounded output: {words}")
     assert finding.value == beyond
@@ -285,7 +285,7 @@ def test_targets_that_an_activation_cannot_reach_are_named_with_it(name, beyond,
     ],
 )
 def test_a_loss_of_all_pairs_says_which_shape_to_change(prediction, words, fix):
-    [finding] = judged("UG608", loss(math.nan, "unknown", pairs=64.0, prediction=prediction))
+    [finding] = judged("UG614", loss(math.nan, "unknown", pairs=64.0, prediction=prediction))
     assert finding.severity == "error"
     assert finding.causes[0].text.startswith(f"broadcast: {words}")
     assert finding.fix.startswith(fix)
@@ -294,19 +294,20 @@ def test_a_loss_of_all_pairs_says_which_shape_to_change(prediction, words, fix):
 
 @pytest.mark.parametrize("pairs", [1.0, math.nan])
 def test_a_loss_without_pairs_is_left_alone(pairs):
-    assert judged("UG608", loss(math.nan, "unknown", pairs=pairs, prediction="column")) == []
+    assert judged("UG614", loss(math.nan, "unknown", pairs=pairs, prediction="column")) == []
 
 
 @pytest.mark.parametrize("beyond", [0.24, math.nan])
 def test_targets_a_little_beyond_the_range_are_left_alone(beyond):
-    assert judged("UG608", loss(math.nan, "mse", beyond=beyond, bounded_by="tanh")) == []
+    assert judged("UG614", loss(math.nan, "mse", beyond=beyond, bounded_by="tanh")) == []
 
 
 def test_a_second_derivative_that_is_zero_everywhere_is_put_down_to_the_activation():
     [finding] = judged("UG608", loss(math.nan, "unknown", flat_activation="ReLU", flat_products=2.0))
     assert (
         finding.message
-        == "the loss holds a second derivative through ReLU, which is zero wherever it is taken"
+        == "the loss holds a second derivative through ReLU, which is zero wherever it is taken: "
+        "products with zeros, 2"
     )
     assert finding.causes[0].parameters == {"of": "ReLU", "to": "Tanh"}
     assert judged("UG608", loss(math.nan, "unknown", flat_activation="", flat_products=0.0)) == []
@@ -412,7 +413,7 @@ def test_logits_that_cannot_be_large_enough_are_told_by_the_loss_that_is_left(
     by, classes, least, most, count
 ):
     given = {"logits_by": by, "logits_least": least, "logits_most": most, "logits_classes": float(classes)}
-    found = judged("UG608", loss(2.3, **given))
+    found = judged("UG614", loss(2.3, **given))
     assert len(found) == count
     for finding in found:
         words = "cosines without a scale" if by == "cosines" else f"bounded logits: the {by}"
@@ -420,7 +421,7 @@ def test_logits_that_cannot_be_large_enough_are_told_by_the_loss_that_is_left(
         # The largest logit that is named leaves a probability of 0.99.
         others, spread = max(classes - 1, 1), finding.expected * (2 if classes > 1 and least else 1)
         assert 1 / (1 + others * math.exp(-spread)) == pytest.approx(0.99, abs=1e-9)
-    assert judged("UG608", loss(2.3, **(given | {"softmax_before_loss": 1.0}))) == []
+    assert judged("UG614", loss(2.3, **(given | {"softmax_before_loss": 1.0}))) == []
 
 
 @pytest.mark.parametrize(
@@ -436,7 +437,7 @@ def test_logits_that_cannot_be_large_enough_are_told_by_the_loss_that_is_left(
 )
 def test_log_probabilities_add_up_to_one(log_sum, ones, severity):
     given = {"log_sum": log_sum, "summed_by": "nll_loss", "classes_along": 1.0, "ones_along": ones}
-    found = judged("UG608", loss(2.3, "nll", **given))
+    found = judged("UG614", loss(2.3, "nll", **given))
     assert severities(found) == severity
     for finding in found:
         assert finding.causes[0].text.startswith("no log_softmax" if math.isnan(ones) else "wrong axis")
@@ -454,6 +455,30 @@ def test_a_softmax_over_one_output_is_the_one_thing_to_tell():
 )
 def test_targets_of_a_binary_loss_are_probabilities(least, most, count):
     given = {"target_least": least, "target_most": most}
-    found = judged("UG608", loss(0.7, "binary_cross_entropy_with_logits", math.log(2), **given))
+    found = judged("UG614", loss(0.7, "binary_cross_entropy_with_logits", math.log(2), **given))
     assert len(found) == count
     assert all(finding.causes[0].text.startswith("targets: ") for finding in found)
+
+
+@pytest.mark.parametrize(
+    ("share", "expected"), [(0.19, []), (0.21, ["warning"]), (1.0, ["warning"]), (math.nan, [])]
+)
+@pytest.mark.parametrize(("by", "name"), [("relu", "ReLU"), ("relu6", "ReLU6"), ("clamp", "clamp at 0")])
+def test_right_classes_without_a_gradient_are_told_with_what_took_it(share, expected, by, name):
+    found = judged("UG614", loss(2.3, silent=share, silent_by=by))
+    assert severities(found) == expected
+    for finding in found:
+        assert finding.causes[0].text.startswith(f"rectified logits: the {name} behind the last layer")
+        assert finding.reread({"loss_value": loss(2.3, silent=share)}) == share
+
+
+@pytest.mark.parametrize(
+    ("share", "expected"), [(0.32, []), (0.34, ["warning"]), (1.0, ["warning"]), (math.nan, [])]
+)
+def test_a_binary_loss_that_cannot_say_no_is_told(share, expected):
+    given = {"denied": share, "denied_by": "softplus"}
+    found = judged("UG614", loss(0.9, "binary_cross_entropy_with_logits", math.log(2), **given))
+    assert severities(found) == expected
+    for finding in found:
+        assert finding.causes[0].text.startswith("rectified logits: the softplus behind the last layer")
+        assert finding.evidence["lowest loss"] == pytest.approx(share * math.log(2))

@@ -115,7 +115,7 @@ def sick() -> list[Patient]:
         "sigmoid": lambda: Case(squashed(6, nn.Sigmoid()), classify, centres(6)),
     }
     return [
-        Patient(f"cosines-unscaled-{name}", "metric", seeded(make), ("UG608",))
+        Patient(f"cosines-unscaled-{name}", "metric", seeded(make), ("UG614",))
         for name, make in build.items()
     ]
 
@@ -133,7 +133,7 @@ def healthy() -> list[Patient]:
         "two-classes": lambda: Case(Prototypes(2, 1.0), classify, centres(2)),
     }
     return [
-        Patient(f"cosines-scaled-{name}", "metric", seeded(make), near=("UG608",))
+        Patient(f"cosines-scaled-{name}", "metric", seeded(make), near=("UG614",))
         for name, make in build.items()
     ]
 
@@ -155,6 +155,6 @@ def drawn(low: float, high: float) -> Callable[[Dice], Case]:
 
 
 DRAWS = (
-    Draw("cosines-unscaled", "metric", drawn(0.7, 1.05), ("UG608",)),
-    Draw("cosines-scaled", "metric", drawn(3.0, 20.0), near=("UG608",)),
+    Draw("cosines-unscaled", "metric", drawn(0.7, 1.05), ("UG614",)),
+    Draw("cosines-scaled", "metric", drawn(3.0, 20.0), near=("UG614",)),
 )

@@ -401,7 +401,7 @@ def sick() -> list[Patient]:
         "loss-of-pairs": (
             "mlp",
             lambda: sound.case("mlp", one_number, loss=of_pairs),
-            ("UG608",),
+            ("UG614",),
             (),
         ),
         "loss-link-clamped": (
@@ -410,6 +410,13 @@ def sick() -> list[Patient]:
             ("UG608",),
             ("UG605", "UG603"),
         ),
+        "loss-softmax-of-one": (
+            "transformer",
+            lambda: sound.case("transformer", lambda m: sized(m, 1), loss=share),
+            ("UG608",),
+            ("UG603", "UG605"),
+        ),
+        "loss-of-a-flat-curvature": ("mlp", lambda: curved(nn.ReLU), ("UG608",), ()),
         "loss-link-clamped-lstm": (
             "recurrent",
             lambda: sound.case("recurrent", loud_head(30), loss=clamped),
@@ -417,6 +424,30 @@ def sick() -> list[Patient]:
             ("UG605", "UG603"),
         ),
     })
+
+
+def sized(model: Any, outputs: int) -> None:
+    """Give a model's head another number of outputs."""
+    model.head = nn.Linear(sound.WIDTH, outputs)
+
+
+def share(model: nn.Module, batch: Any) -> Tensor:
+    """Binary cross-entropy of the last of a softmax's entries."""
+    return F.binary_cross_entropy(model(batch[0]).softmax(-1)[:, -1], (batch[1] > 1).float())
+
+
+def curved(activation: Callable[[], nn.Module]) -> Case:
+    """Return a curve whose second derivative is to be that of a sine."""
+    model = nn.Sequential(nn.Linear(1, 32), activation(), nn.Linear(32, 32), activation(), nn.Linear(32, 1))
+
+    def loss(model: nn.Module, batch: Tensor) -> Tensor:
+        x = batch.clone().requires_grad_()
+        y = model(x)
+        for _ in range(2):
+            [y] = torch.autograd.grad(y.sum(), x, create_graph=True)
+        return (y + x.sin()).square().mean() + (model(torch.ones(1, 1)) - 1).square().mean()
+
+    return Case(model, loss, [3 * torch.rand(64, 1)])
 
 
 def one_number(model: nn.Module) -> nn.Module:
@@ -438,6 +469,13 @@ def healthy() -> list[Patient]:
             (),
             (),
         ),
+        "loss-softmax-of-two": (
+            "transformer",
+            lambda: sound.case("transformer", lambda m: sized(m, 2), loss=share),
+            (),
+            (),
+        ),
+        "loss-of-a-curvature": ("mlp", lambda: curved(nn.Tanh), (), ()),
         "frozen-backbone": (
             "cnn",
             lambda: pretrained(*(f"{index}." for index in range(8))),

@@ -6,7 +6,7 @@ from unitygain._case import Case
 from unitygain._registry import measure
 from unitygain._types import Profile, Site
 from unitygain.measures._loss import main_loss
-from unitygain.probe import ranges, simplex
+from unitygain.probe import ranges, reach, simplex
 from unitygain.probe.record import Record
 
 UNIT = "the loss, in its own unit"
@@ -16,7 +16,7 @@ UNIT = "the loss, in its own unit"
     unit=UNIT,
     needs=(
         *("loss.expected", "loss.classes", "loss.rows", "loss.softmax_before", "loss.mean"),
-        *("loss.target_rms", "reach.beyond", "reach.pairs"),
+        *("loss.target_rms", *(f"reach.{name}" for name in reach.STATISTICS)),
         *(f"logit_range.{name}" for name in ranges.STATISTICS),
         *(f"simplex.{name}" for name in simplex.STATISTICS),
         *("logits.rms", "logits_grad.rms", "logits_grad.mean"),
@@ -36,7 +36,7 @@ def loss_value(case: Case, record: Record) -> Profile | None:
         case: Not used.
         record: A record with `loss.expected`, `loss.classes`, `loss.rows`, `loss.softmax_before`,
             `loss.mean`, `loss.target_rms`, `logits.rms`, `logits_grad.rms`, `logits_grad.mean`,
-            `reach.beyond`, `reach.pairs`, and all that is told of `logit_range` and `simplex`.
+            and all that is told of `reach`, `logit_range` and `simplex`.
 
     Returns:
         One value at the model. Facts: ``kind``; ``expected`` and ``classes`` (NaN where unknown);
@@ -59,7 +59,11 @@ def loss_value(case: Case, record: Record) -> Profile | None:
         variance (NaN where none bounds it), and ``bounded_by``, that activation; ``pairs``, N where a
         difference of N predictions and N targets is broadcast to N x N (NaN where none is), and
         ``prediction``, which of the two dimensions the predictions take: ``column`` for (N, 1) beside targets
-        of shape (N,), ``row`` for the other way round; ``log_sum``, the ln(sum) of
+        of shape (N,), ``row`` for the other way round; ``silent``, of the logits of a cross-entropy that come
+        out of a ReLU and belong to the right classes, the share that are exactly 0 and get no gradient (NaN
+        where none do), and ``silent_by``, that activation; ``denied``, the share of a binary
+        cross-entropy's targets that are below a half, where an activation keeps all logits above 0 (NaN where
+        none does), and ``denied_by``, that activation; ``log_sum``, the ln(sum) of
         the probabilities of a row that is farthest from 0 where the loss takes log-probabilities (NaN where
         none does), ``summed_by``, that loss, and ``classes_along`` and ``ones_along``, the dimension of the
         classes and another one along which the sums are 1 (NaN where none is); ``single``, 1 where a softmax
@@ -136,10 +140,14 @@ def _at_output(record: Record) -> dict[str, float | str]:
 
 
 def _reach(record: Record) -> dict[str, float | str]:
-    """Return how far targets lie beyond the activation behind the prediction, and what makes pairs."""
+    """Return what lies beyond the activation behind the prediction, and what makes pairs."""
     beyond, bounded_by = _largest("reach.beyond", record)
     pairs, prediction = _largest("reach.pairs", record)
-    return {"beyond": beyond, "bounded_by": bounded_by, "pairs": pairs, "prediction": prediction}
+    silent, silent_by = _largest("reach.silent", record)
+    denied, denied_by = _largest("reach.denied", record)
+    facts: dict[str, float | str] = {"beyond": beyond, "bounded_by": bounded_by, "pairs": pairs}
+    facts |= {"prediction": prediction, "silent": silent, "silent_by": silent_by}
+    return facts | {"denied": denied, "denied_by": denied_by}
 
 
 def _sums(record: Record) -> dict[str, float | str]:

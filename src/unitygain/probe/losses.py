@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from unitygain.probe.leaves import observable
+from unitygain.probe.rectified import note_binary, note_labels, note_picked, rectified_by
 from unitygain.probe.trail import Origin, Seen
 from unitygain.stats import absmax, mean, rms
 from unitygain.stats.operations import is_probability, label_residual, variance
@@ -31,15 +32,16 @@ def watch(into: "Watch", name: str, args: tuple[Any, ...], kwargs: dict[str, Any
     if not (args[0].requires_grad or any(observable(a) and a.requires_grad for a in args[1:])):
         return
     if name == "_log_softmax":
-        facts = {"classes": args[0].shape[args[1]], "dim": args[1]}
+        facts: dict[str, Any] = {"classes": args[0].shape[args[1]], "dim": args[1]}
         facts["softmax_before"] = float(is_probability(args[0], args[1]))
+        facts["logits"] = args[0] if rectified_by(args[0]) else None
         into.trail.mark(out, Origin("log_probability", facts=facts))
     elif name == "log":
         _log(into, args[0], out)
     elif name in _NLL:
         _labels(into, args[0], args[1], args[4])
     elif name in _PICKS:
-        _picked(into, args[0], out)
+        _picked(into, name, args, out)
     elif name == "mul":
         _soft(into, args)
     elif name == "xlogy":
@@ -93,9 +95,11 @@ def _labels(into: "Watch", log_probabilities: Tensor, target: Tensor, ignored: i
     numbers["mean"] = -mean(picked)
     kind = "cross_entropy" if origin is not None and origin.kind == "log_probability" else "nll"
     _add(into, kind, log_probabilities, numbers, rows=len(picked), classes=classes, before=before)
+    note_labels(into, before.get("logits"), log_probabilities, index, kept)
 
 
-def _picked(into: "Watch", log_probabilities: Tensor, out: Tensor) -> None:
+def _picked(into: "Watch", name: str, args: tuple[Any, ...], out: Tensor) -> None:
+    log_probabilities = args[0]
     origin = into.trail.origin(log_probabilities)
     if origin is None or origin.kind != "log_probability" or out.numel() * 2 > log_probabilities.numel():
         return
@@ -104,6 +108,7 @@ def _picked(into: "Watch", log_probabilities: Tensor, out: Tensor) -> None:
     numbers["mean"] = -mean(out)
     before = origin.facts
     _add(into, "cross_entropy", out, numbers, rows=out.numel(), classes=classes, before=before)
+    note_picked(into, before.get("logits"), name, args)
 
 
 def _soft(into: "Watch", args: tuple[Any, ...]) -> None:
@@ -136,6 +141,8 @@ def _binary(into: "Watch", name: str, args: tuple[Any, ...]) -> None:
     numbers["mean"] = _binary_mean(args[0].detach(), args[1], logits=logits)
     before = {"softmax_before": float(logits and squashed)}
     _add(into, name, args[0], numbers, rows=args[0].numel(), classes=2, before=before)
+    if logits:
+        note_binary(into, args[0], args[1])
 
 
 def _binary_mean(prediction: Tensor, target: Tensor, *, logits: bool) -> Tensor:

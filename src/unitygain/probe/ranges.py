@@ -81,7 +81,7 @@ def _range(node: Any) -> Range | None:
             return _union([_range(part) for part in behind], factor)
         if (lengths := _lengths(node, name, behind)) is not None:
             return None if None in lengths else _cosines(factor, *filter(None, lengths))
-        if (by := _constant(node)) is not None:
+        if (by := constant(node)) is not None:
             factor *= by
         elif not (ARRANGES.match(name) or _HIDES.match(name)):
             return None
@@ -117,7 +117,7 @@ def _length(node: Any, index: int, saved: str, dim: int) -> float | None:
         value = getattr(node, saved, None)
         return _common(value.movedim(dim, -1).flatten(0, -2)) if isinstance(value, Tensor) else None
     while behind is not None:
-        if (by := _constant(behind)) is not None:
+        if (by := constant(behind)) is not None:
             factor *= by
         elif behind.name() == "DivBackward0":
             return abs(factor) if _is_norm(behind.next_functions[1][0]) else None
@@ -133,7 +133,7 @@ def _common(rows: Tensor) -> float | None:
     return float(norm(rows)) / len(rows) ** 0.5 if 0 < most * (1 - 2 * _ALIKE) <= least else None
 
 
-def _constant(node: Any) -> float | None:
+def constant(node: Any) -> float | None:
     """Return what a node multiplies by, if that is one number that nobody learns."""
     divides = node.name() == "DivBackward0"
     if not (divides or node.name() == "MulBackward0") or node.next_functions[1][0] is not None:

@@ -13,7 +13,7 @@ from unitygain.stats.operations import variance_beyond
 if TYPE_CHECKING:
     from unitygain.probe.ops import Watch
 
-STATISTICS = ("beyond", "pairs")
+STATISTICS = ("beyond", "pairs", "silent", "denied")
 _LOSSES = frozenset({"mse_loss", "smooth_l1_loss", "huber_loss"})
 OPERATIONS = _LOSSES | {"sub"}
 # The open ends of what leaves an activation, by its node of the autograd graph.

@@ -37,7 +37,7 @@ KINDS: dict[str, type[nn.Module]] = {
 }
 
 
-@remedy(treats=("UG101", "UG205"), changes="architecture")
+@remedy(treats=("UG101", "UG205", "UG608"), changes="architecture")
 def swap_activation(case: Case, *, to: str = "Tanh", of: str = "", sites: Select = None) -> Undo:
     """Replace activation modules.
 

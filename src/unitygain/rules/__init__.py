@@ -35,6 +35,7 @@ from unitygain.rules import ug609_decay_outweighs as ug609_decay_outweighs
 from unitygain.rules import ug611_steps_raise_loss as ug611_steps_raise_loss
 from unitygain.rules import ug612_dropout_too_high as ug612_dropout_too_high
 from unitygain.rules import ug613_norm_without_statistics as ug613_norm_without_statistics
+from unitygain.rules import ug614_mismatched_loss as ug614_mismatched_loss
 from unitygain.rules import ug615_adam_betas as ug615_adam_betas
 from unitygain.rules import ug701_attention_logits as ug701_attention_logits
 from unitygain.rules import ug702_attention_collapsed as ug702_attention_collapsed

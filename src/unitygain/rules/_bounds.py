@@ -82,8 +82,8 @@ def _out_of_reach(loss: Profile, share: float) -> Finding:
     operation = str(loss.facts["bounded_by"])
     name, numbers = RANGES.get(operation, (operation, "of one range"))
     return Finding(
-        "UG608",
-        "dead-loss-link",
+        "UG614",
+        "mismatched-loss",
         "warning",
         f"targets lie beyond what the {name} behind the prediction can put out: what is out of its reach is "
         f"{spell(share)} of their variance",
@@ -117,8 +117,8 @@ def _small_logits(loss: Profile, logits: _Logits) -> Finding:
         else f"without the {logits.by} it can get 0.99 and more"
     )
     return Finding(
-        "UG608",
-        "dead-loss-link",
+        "UG614",
+        "mismatched-loss",
         "warning",
         f"logits lie between {spell(logits.least)} and {spell(logits.most)}, whatever is learned: the loss "
         f"cannot fall below {spell(logits.floor)}, where equal probabilities have {spell(logits.expected)}",

@@ -16,8 +16,6 @@ BESIDE = 1e-3
 
 def of_sums(loss: Profile) -> Iterator[Finding]:
     """Yield a finding where the probabilities of a row do not add up to one, or targets are none."""
-    if loss.facts.get("single") == 1.0:
-        yield _single(loss)
     least, most = (float(loss.facts.get(f"target_{end}", math.nan)) for end in ("least", "most"))
     if least < -BESIDE or most > 1 + BESIDE:
         yield _targets(loss, least, most)
@@ -27,13 +25,14 @@ def of_sums(loss: Profile) -> Iterator[Finding]:
     if not abs(log_sum) > OFF:
         return
     name, turned = str(loss.facts["summed_by"]), not math.isnan(ones)
-    most = spell(math.exp(log_sum)) if log_sum < LARGE else f"exp({spell(log_sum)})"
+    written = f"exp({spell(log_sum)})"
+    total = f"{spell(math.exp(log_sum))} = {written}" if log_sum < LARGE else written
     yield Finding(
-        "UG608",
-        "dead-loss-link",
+        "UG614",
+        "mismatched-loss",
         "error" if turned else "warning",
         f"{name} is given numbers that are no log-probabilities: over the classes of a row they add up to "
-        f"{most} in the place of 1",
+        f"{total} in the place of 1",
         loss.sites,
         "loss_value",
         log_sum,
@@ -60,32 +59,10 @@ def _raw(name: str) -> str:
     )
 
 
-def _single(loss: Profile) -> Finding:
-    return Finding(
-        "UG608",
-        "dead-loss-link",
-        "error",
-        "a softmax over one output goes into the loss: it is 1 whatever goes in, and passes no gradient",
-        loss.sites,
-        "loss_value",
-        1.0,
-        "outputs of the softmax",
-        2.0,
-        fact="single",
-        causes=(
-            Cause(
-                "softmax over one output: e^x/e^x is always 1; of one output a sigmoid is meant, which "
-                "binary_cross_entropy_with_logits takes by itself, or a softmax over two"
-            ),
-        ),
-        fix="torch.nn.functional.binary_cross_entropy_with_logits(logit, target)  # without the softmax",
-    )
-
-
 def _targets(loss: Profile, least: float, most: float) -> Finding:
     return Finding(
-        "UG608",
-        "dead-loss-link",
+        "UG614",
+        "mismatched-loss",
         "error",
         f"a binary cross-entropy is given targets from {spell(least)} to {spell(most)}, not from 0 to 1",
         loss.sites,

@@ -1,55 +1,43 @@
-"""UG608: a bad loss that does not pull at the prediction.
+"""UG608: a loss, or a term of one, gives no gradient.
 
 What it sees:
-    Eight things. A cross-entropy, binary or over classes, whose mean per row is half as much again as that of
-    equal probabilities, or more, while max|p - y|, the gradient at the logits before averaging, is nearly
-    zero, or the gradient that arrives at the last output is exactly zero. With a working link neither can
-    be: the cross-entropy of soft or hard targets is their entropy, at most ln(classes), plus a divergence
-    that p - y pulls at. A loss that is small where p - y is small is satisfied, and nothing is said. And a
-    difference of prediction and target (squared, smooth or of the loss's own) where an activation bounds the
-    prediction and the targets lie beyond its range by a quarter of their variance or more. And a loss that
-    differentiates the slope of a piecewise linear activation, as that of a differential equation of second
-    order does, where the products with that derivative are exactly zero. And a difference of N predictions of
-    shape (N, 1) and N targets of shape (N,), or the other way round, which broadcasts to all N x N pairs.
-    And a cross-entropy of logits that come out of a tanh or a sigmoid, or are products of vectors of fixed
-    length, as cosines are, times a constant, which cannot be large enough: what the loss cannot fall below is
-    a third of that of equal probabilities or more. And a loss of log-probabilities whose rows do not add up
-    to one over the classes, within a tenth, because they do over another dimension or are raw outputs; a
-    binary one whose targets are not from 0 to 1. And a softmax over one output, which is 1 whatever goes in.
-    And a sum in which a term that was computed from the model has lost its gradient: one that was detached
-    and makes up 60 % of the sizes of all terms or more, or one that `torch.autograd.grad` made without a
-    graph of its own (``create_graph=True``) from 5 % on. Constants are no terms, nor can a number that was
-    multiplied after `.item()` be told from one. What reaches the loss by anything but sums and constant
-    factors, as targets and weights do, is not looked at.
+    * A cross-entropy, binary or over classes, that is bad and does not pull. Its mean per row is half as
+      much again as that of equal probabilities, or more, while max|p - y|, the gradient at the logits before
+      averaging, is nearly zero, or the gradient that arrives at the last output is exactly zero.
+    * A term of a sum that was computed from the model and has lost its gradient: one that was detached and
+      makes up 60 % of the sizes of all terms or more, or one that `torch.autograd.grad` made without a graph
+      of its own (``create_graph=True``) from 5 % on.
+    * A second derivative through a piecewise linear activation, as a differential equation of second order
+      asks for it, where the products with that derivative are exactly zero.
+    * A softmax over one output, which is 1 whatever goes in.
+
+    A loss that is small where p - y is small is satisfied, and nothing is said. With a working link a bad one
+    pulls: the cross-entropy of soft or hard targets is their entropy, at most ln(classes), plus a divergence
+    that p - y pulls at. Constants are no terms, nor can a number that was multiplied after `.item()` be told
+    from one. What reaches the loss by anything but sums and constant factors, as targets and weights do, is
+    not looked at. A loss that pulls, and at the wrong thing, is UG614's.
 
 Why it matters:
     The whole model stands still, and every layer looks as if the gradient vanished. No initialisation, skip
     or norm layer helps: the cause is a sigmoid in floating point that has reached exactly 0 or 1 before a
-    loss that takes its logarithm, or a clamp whose slope is zero. Where every prediction is compared with
-    every target, what it is pulled to is the mean of all targets, whatever its own input says. Logits of s
-    at most leave a loss of ln(1 + (C - 1)·exp(-2s)) over C classes, or more, and the gradient goes on pulling
-    at vectors that are right already. A term without a gradient is a number that is added: the loss shows it,
-    and the optimizer does not see it.
+    loss that takes its logarithm, or a clamp whose slope is zero. A term without a gradient is a number that
+    is added: the loss shows it, and the optimizer does not see it.
 
 When it is a false alarm:
-    A loss with weights of zero on every row of this batch. Pairs that are wanted and written with (N, 1)
-    beside (N,): say so with one more dimension, (N, 1) beside (1, N), and nothing is said. A detached term
-    that is added only so that the loss that is printed is complete. A contrastive loss over many samples
-    whose temperature is 1 on purpose: it learns, more slowly than with one of 0.1.
+    A loss with weights of zero on every row of this batch. A detached term that is added only so that the
+    loss that is printed is complete.
 
 Remedies:
     binary_cross_entropy_with_logits in the place of sigmoid and binary_cross_entropy; log_softmax in the
-    place of softmax, clamp and log; a smaller head (UG605); target.unsqueeze(1) or prediction.squeeze(1)
-    where the shapes make pairs; a scale, constant or learned, for cosines; create_graph=True for a derivative
-    that is part of the loss, no detach, item or no_grad for other terms.
+    place of softmax, clamp and log; a smaller head (UG605); an activation with curvature for a second
+    derivative; create_graph=True for a derivative that is part of the loss, no detach, item or no_grad for
+    other terms.
 
 References:
     Goodfellow, Bengio and Courville, "Deep Learning" (2016), section 6.2.2.2, on losses that undo the
     exponential of a sigmoid and losses that saturate with it. Schütt et al., "SchNet: A continuous-filter
     convolutional neural network for modeling quantum interactions" (NeurIPS 2017), section 3.2, for a loss
-    of forces, which are derivatives of the model. Wang, Xiang, Cheng and Yuille, "NormFace: L2 Hypersphere
-    Embedding for Face Verification" (ACM Multimedia 2017), proposition 2, for what a loss of cosines cannot
-    fall below.
+    of forces, which are derivatives of the model.
 
 A firing example:
     >>> from unitygain._types import Profile, Site
@@ -73,11 +61,9 @@ from collections.abc import Iterator, Mapping
 
 from unitygain._registry import rule
 from unitygain._types import Cause, Finding, Profile
-from unitygain.rules._bounds import of_bounds
 from unitygain.rules._losses import read_entropy
 from unitygain.rules._numbers import spell
 from unitygain.rules._ranges import SMALLEST_NORMAL
-from unitygain.rules._sums import of_sums
 
 PULL = 1e-3
 MARGIN = 1.5
@@ -98,7 +84,7 @@ CUT_DERIVATIVE = 0.05
     wants=("logit_grad_absmax", "grad_rms", "grad_rescaled"),
 )
 def judge(profiles: Mapping[str, Profile]) -> Iterator[Finding]:
-    """Yield a finding where a bad loss gives no gradient, and others for pairs and targets out of reach."""
+    """Yield a finding where a bad loss, or a term of one, gives no gradient."""
     loss = profiles["loss_value"]
     yield from _of_facts(loss)
     read = read_entropy(loss)
@@ -141,10 +127,8 @@ def judge(profiles: Mapping[str, Profile]) -> Iterator[Finding]:
 
 def _of_facts(loss: Profile) -> Iterator[Finding]:
     """Yield what the facts of the loss tell by themselves."""
-    if float(loss.facts.get("pairs", math.nan)) > 1:
-        yield _in_pairs(loss)
-    yield from of_bounds(loss)
-    yield from of_sums(loss)
+    if loss.facts.get("single") == 1.0:
+        yield _single(loss)
     if float(loss.facts.get("flat_products", 0.0)) > 0:
         yield _without_curvature(loss)
     derivative = loss.facts.get("cut_by") == "derivative"
@@ -152,47 +136,39 @@ def _of_facts(loss: Profile) -> Iterator[Finding]:
         yield _cut(loss, derivative=derivative)
 
 
-def _in_pairs(loss: Profile) -> Finding:
-    rows = int(float(loss.facts["pairs"]))
-    column = loss.facts["prediction"] == "column"
-    shapes = f"({rows}, 1)", f"({rows},)"
-    prediction, target = shapes if column else reversed(shapes)
-    fix = (
-        "target.unsqueeze(1), or prediction.squeeze(1)"
-        if column
-        else "target.squeeze(1), or prediction.unsqueeze(1)"
-    )
+def _single(loss: Profile) -> Finding:
     return Finding(
         "UG608",
         "dead-loss-link",
         "error",
-        f"the loss compares each of {rows} predictions with the targets of all {rows} samples",
+        "a softmax over one output goes into the loss: it is 1 whatever goes in, and passes no gradient",
         loss.sites,
         "loss_value",
-        float(rows),
-        "targets per prediction",
         1.0,
-        fact="pairs",
+        "outputs of the softmax",
+        2.0,
+        fact="single",
         causes=(
             Cause(
-                f"broadcast: prediction {prediction} and target {target} make ({rows}, {rows}) differences, "
-                f"so that every prediction is pulled to the mean of all targets; {fix}"
+                "softmax over one output: e^x/e^x is always 1; of one output a sigmoid is meant, which "
+                "binary_cross_entropy_with_logits takes by itself, or a softmax over two"
             ),
         ),
-        fix=fix,
+        fix="torch.nn.functional.binary_cross_entropy_with_logits(logit, target)  # without the softmax",
     )
 
 
 def _without_curvature(loss: Profile) -> Finding:
-    name = str(loss.facts["flat_activation"])
+    name, products = str(loss.facts["flat_activation"]), float(loss.facts["flat_products"])
     return Finding(
         "UG608",
         "dead-loss-link",
         "warning",
-        f"the loss holds a second derivative through {name}, which is zero wherever it is taken",
+        f"the loss holds a second derivative through {name}, which is zero wherever it is taken: products "
+        f"with zeros, {spell(products)}",
         loss.sites,
         "loss_value",
-        float(loss.facts["flat_products"]),
+        products,
         "products with zeros",
         0.0,
         fact="flat_products",

@@ -812,7 +812,7 @@ SICK: tuple[Program, ...] = (
         unet_sigmoid,
         Truth(
             "double-sigmoid",
-            ("UG606", "UG608", "UG204"),
+            ("UG606", "UG608", "UG614", "UG204"),
             r"(?i)sigmoid|twice|double|logits",
             ("drop_output_softmax",),
             (("drop_output_softmax", {}),),
@@ -914,7 +914,7 @@ SICK: tuple[Program, ...] = (
         list_encoder,
         Truth(
             "unregistered",
-            ("UG603", "UG604", "UG608"),
+            ("UG603", "UG604", "UG608", "UG614"),
             r"(?i)regist|\blist\b|modulelist|submodule|parameters\(\)|hold|held|not (learn|train)|optimizer",
             ("hold_parameters",),
             (),

@@ -882,7 +882,7 @@ SICK: tuple[Program, ...] = (
         q_values,
         Truth(
             "bounded-output",
-            ("UG204", "UG608", "UG603", "UG605", "UG606"),
+            ("UG204", "UG608", "UG614", "UG603", "UG605", "UG606"),
             r"(?i)tanh|bounded|saturat|outside|beyond|range of the (output|target)|target",
             (),
             (),
@@ -908,7 +908,7 @@ SICK: tuple[Program, ...] = (
         constant_gcn,
         Truth(
             "symmetry",
-            ("UG207", "UG205", "UG206", "UG603", "UG608"),
+            ("UG207", "UG205", "UG206", "UG603", "UG608", "UG614"),
             r"(?i)cop(y|ies)|same|symmetr|constant|identical|equal|alike|rank",
             ("rescale_weights", "critical_init", "activation_init", "lsuv", "orthogonal_init"),
             (("activation_init", {}),),

@@ -954,7 +954,7 @@ SICK: tuple[Program, ...] = (
         fake_detached,
         Truth(
             "detached-fake",
-            ("UG603", "UG608"),
+            ("UG603", "UG608", "UG614"),
             r"(?i)detach|no_grad|no gradient|gets? none|never (get|receive|move|learn)|not reach|\bcut\b",
         ),
         150,
@@ -978,7 +978,7 @@ SICK: tuple[Program, ...] = (
         product_of_chances,
         Truth(
             "product-underflow",
-            ("UG503", "UG608", "UG602", "UG603"),
+            ("UG503", "UG608", "UG614", "UG602", "UG603"),
             r"(?i)underflow|float32|product|\bprod\b|smallest|log.?space|\bflat\b|epsilon|does not pull",
         ),
         120,
@@ -990,7 +990,10 @@ SICK: tuple[Program, ...] = (
         value_against_row,
         Truth(
             "broadcast",
-            ("UG608",),
+            (
+                "UG608",
+                "UG614",
+            ),
             r"(?i)broadcast|shapes?\b|squeeze|\(B, ?1\)|pairs? of|all (the )?targets|mean of the targets",
         ),
         150,

@@ -1104,7 +1104,10 @@ SICK: tuple[Program, ...] = (
         hard_overlap,
         Truth(
             "thresholded-loss",
-            ("UG608",),
+            (
+                "UG608",
+                "UG614",
+            ),
             r"(?i)threshold|\bhard\b|loss.*(not|no|hardly|barely|little).*(pull|reach|depend|gradient|predict)|"
             r"link.*loss|loss.*\blink|differentiab|detach",
             ("swap_loss",),

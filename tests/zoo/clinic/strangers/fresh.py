@@ -423,7 +423,7 @@ SICK: tuple[Program, ...] = (
         broadcast,
         Truth(
             "broadcast",
-            ("UG608", "UG205", "UG206"),
+            ("UG614", "UG205", "UG206"),
             r"(?i)broadcast|shape|pair|squeeze|every target|other sampl|mixes|mean of the targets",
             (),
             (),
@@ -490,7 +490,7 @@ SICK: tuple[Program, ...] = (
         over_batch,
         Truth(
             "wrong-axis",
-            ("UG606", "UG608", "UG205", "UG206", "UG106"),
+            ("UG606", "UG614", "UG205", "UG206", "UG106"),
             r"(?i)softmax|axis|\bdim\b|dimension|(across|over|along) (the )?(batch|samples)|other samples",
             (),
             (),

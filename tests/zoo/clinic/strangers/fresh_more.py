@@ -570,7 +570,7 @@ SICK: tuple[Program, ...] = (
         unscaled_cosines,
         Truth(
             "temperature",
-            ("UG602", "UG204", "UG608", "UG603"),
+            ("UG602", "UG204", "UG614", "UG603"),
             r"(?i)temperature|logit|cosine|scale|bounded|normali[sz]|range",
             (),
             (),

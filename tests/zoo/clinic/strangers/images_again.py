@@ -405,7 +405,7 @@ SICK: tuple[Program, ...] = (
         depths,
         Truth(
             "bounded-output",
-            ("UG204", "UG608", "UG603", "UG605"),
+            ("UG204", "UG614", "UG603", "UG605"),
             r"tanh|bounded|saturat|outside|beyond the range",
             (),
             (),

@@ -964,7 +964,7 @@ SICK: tuple[Program, ...] = (
         costs,
         Truth(
             "rectified-output",
-            ("UG203", "UG206", "UG603", "UG608"),
+            ("UG203", "UG206", "UG603", "UG614"),
             r"(?i)relu|rectif|negative (values|targets)|is on for",
         ),
         120,

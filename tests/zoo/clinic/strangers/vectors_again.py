@@ -465,7 +465,7 @@ SICK: tuple[Program, ...] = (
         costs,
         Truth(
             "rectified-output",
-            ("UG206", "UG203", "UG603", "UG608"),
+            ("UG206", "UG203", "UG603", "UG614"),
             r"ReLU|^activation|no unit of|below zero",
             ("swap_activation",),
             (),

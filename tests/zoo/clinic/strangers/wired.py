@@ -905,7 +905,7 @@ SICK: tuple[Program, ...] = (
         ctc_axis,
         Truth(
             "softmax-axis",
-            ("UG608", "UG106"),
+            ("UG614", "UG106"),
             r"(?i)wrong (axis|dim)|softmax.*(axis|dim|batch|sum)|(axis|dim).*softmax|across the batch"
             r"|other samples|over the (batch|samples|rows)|not the classes",
         ),
@@ -918,7 +918,7 @@ SICK: tuple[Program, ...] = (
         column_and_row,
         Truth(
             "broadcast",
-            ("UG608", "UG106"),
+            ("UG614", "UG106"),
             r"(?i)broadcast|all against all|every pair|other samples|shapes?\b.*(differ|match)"
             r"|against the mean|unsqueeze|squeeze",
         ),
