@@ -45,7 +45,7 @@ types: $(DONE)/all
 doctest: $(DONE)/all
 	$(PYTEST) --doctest-modules src --ignore src/unitygain/stats/triton_kernel.py
 
-shapes nightly: export UNITYGAIN_SHAPES := 1
+shapes: export UNITYGAIN_SHAPES := 1
 shapes: $(DONE)/dev
 	$(PYTEST) -n $(WORKERS) --dist worksteal -m "($(FAST)) or shapes" $(SHAPED)
 
@@ -60,8 +60,8 @@ triton: $(DONE)/triton
 	cd $(ROOT) && PYTHONPATH=$(VENV)/triton TRITON_INTERPRET=1 $(BIN)/python -m pytest -rs -m triton tests/stats
 
 nightly: export UNITYGAIN_ZOO_SEED ?= $(shell date +%Y%m%d)
-nightly: style types $(DONE)/all doctest triton
-	$(PYTEST) -n $(WORKERS) --dist worksteal -m "not (triton or real or browser or wheel)"
+nightly: style types $(DONE)/all doctest triton shapes
+	$(PYTEST) -n $(WORKERS) --dist worksteal -m "not (triton or real or browser or wheel or shapes)"
 	$(PYTEST) -rs -m "real or browser or wheel"
 
 fmt: $(DONE)/dev

@@ -9,6 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+# What a model of the user's own calls to see or change the gradient at a tensor.
+SETS_A_HOOK = Tensor.register_hook
+
 Before = Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], Any]
 After = Callable[[nn.Module, tuple[Any, ...], dict[str, Any], Any], Any]
 

@@ -877,7 +877,7 @@ SICK: tuple[Program, ...] = (
         every_q_with_every_target,
         Truth(
             "broadcast",
-            ("UG608", "UG106"),
+            ("UG608", "UG614", "UG106"),
             r"(?i)broadcast|shapes?\b|\(B, ?1\)|other samples|squeeze|pairs? (every|each)|each.*with every",
         ),
         150,
@@ -975,7 +975,7 @@ SICK: tuple[Program, ...] = (
         density_by_exp,
         Truth(
             "density-underflow",
-            ("UG503", "UG608", "UG603", "UG602"),
+            ("UG503", "UG608", "UG614", "UG603", "UG602"),
             r"(?i)underflow|\bexp\b|logsumexp|flat|log.?(density|likelihood|space)|float32"
             r"|not pull|does not depend",
         ),

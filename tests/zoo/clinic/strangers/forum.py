@@ -802,7 +802,7 @@ SICK: tuple[Program, ...] = (
         detached,
         Truth(
             "detached-state",
-            ("UG401", "UG404", "UG105", "UG608", "UG614"),
+            ("UG401", "UG404", "UG105", "UG603", "UG608"),
             r"(?i)detach|\bcut\b|graph ends|gradient (stops|ends|does not (reach|flow))|truncat",
         ),
     ),
