@@ -3,10 +3,8 @@
 from unitygain._types import Profile
 from unitygain.probe.nonfinite import Origin
 
-UNIT = "1 at the first operation with finite inputs and a result that is not"
 
-
-def describe_origin(origin: Origin, name: str, **more: float) -> Profile:
+def describe_origin(origin: Origin, name: str, unit: str, **more: float) -> Profile:
     """Return the profile of an origin, with what is known of it as facts."""
     facts: dict[str, float | str] = {
         "operation": origin.operation,
@@ -20,4 +18,4 @@ def describe_origin(origin: Origin, name: str, **more: float) -> Profile:
         facts["then"] = origin.then
     if origin.fed:
         facts["fed"] = 1.0
-    return Profile(name, UNIT, (origin.site,), (1.0,), labels=(origin.operation,), facts=facts)
+    return Profile(name, unit, (origin.site,), (1.0,), labels=(origin.operation,), facts=facts)

@@ -7,11 +7,13 @@ import torch
 from unitygain._case import Case, fresh, random_states, reseed
 from unitygain._registry import measure
 from unitygain._types import Profile
-from unitygain.measures._origin import UNIT, describe_origin
+from unitygain.measures._origin import describe_origin
 from unitygain.probe.nonfinite import find_origin
 from unitygain.probe.record import Record
 from unitygain.probe.trace import buffers_kept
 from unitygain.stats import rms
+
+UNIT = "1 at the first operation with finite inputs and a result that is not"
 
 
 @measure(unit=UNIT, passes="1 per further batch that is drawn")
@@ -47,7 +49,7 @@ def nonfinite_later(case: Case, record: Record) -> Profile | None:
     origin = find_origin(case, seed, index) if index is not None else None
     if origin is None or index is None:
         return None
-    return describe_origin(origin, "nonfinite_later", batch=float(index))
+    return describe_origin(origin, "nonfinite_later", UNIT, batch=float(index))
 
 
 def _finite(case: Case, index: int, seed: int) -> bool:

@@ -5,10 +5,11 @@ import math
 from unitygain._case import Case
 from unitygain._registry import measure
 from unitygain._types import Profile
-from unitygain.measures._origin import UNIT, describe_origin
+from unitygain.measures._origin import describe_origin
 from unitygain.probe.nonfinite import find_origin
 from unitygain.probe.record import Record
 
+UNIT = "1 at the first operation with finite inputs and a result that is not"
 KEYS = ("output.frac_nonfinite", "grad.frac_nonfinite", "parameter_grad.frac_nonfinite")
 NEEDS = (*KEYS, "parameter_grad.rms")
 
@@ -56,7 +57,7 @@ def nonfinite_origin(case: Case, record: Record) -> Profile | None:
     origin = find_origin(case, int(record.facts.get("seed", 0)), int(record.facts.get("batch", 0)))
     if origin is None:
         return None
-    return describe_origin(origin, "nonfinite_origin")
+    return describe_origin(origin, "nonfinite_origin", UNIT)
 
 
 def _may_hide(record: Record) -> bool:
