@@ -12,6 +12,9 @@ from torch.utils.hooks import RemovableHandle
 Before = Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], Any]
 After = Callable[[nn.Module, tuple[Any, ...], dict[str, Any], Any], Any]
 
+# What sets a hook on a tensor, by whomever it is called.
+ON_GRADIENT = Tensor.register_hook
+
 
 def uncompiled() -> Any:
     """Let compiled code run as plain Python: only that calls the modules one by one, with their hooks."""
