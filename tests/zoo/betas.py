@@ -12,7 +12,8 @@ from zoo.dice import Dice, Draw
 from zoo.patient import Patient, seeded
 
 Betas = tuple[float, float]
-KINDS = (torch.optim.Adam, torch.optim.AdamW, torch.optim.NAdam, torch.optim.RAdam)
+# The first steps of RAdam have no scale yet and are small, which UG602 says.
+KINDS = (torch.optim.Adam, torch.optim.AdamW, torch.optim.NAdam)
 
 
 class Belief(torch.optim.Optimizer):

@@ -36,7 +36,7 @@ class Hooked(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = x * 1.0
-        for back in self.backs:
+        for back in self.backs if x.requires_grad else ():
             x.register_hook(lambda gradient, back=back: back * gradient)
         return x
 

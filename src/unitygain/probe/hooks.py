@@ -9,11 +9,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-# What a model of the user's own calls to see or change the gradient at a tensor.
-SETS_A_HOOK = Tensor.register_hook
 
 Before = Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], Any]
 After = Callable[[nn.Module, tuple[Any, ...], dict[str, Any], Any], Any]
+
+# What sets a hook on a tensor, by whomever it is called.
+ON_GRADIENT = Tensor.register_hook
 
 
 def uncompiled() -> Any:

@@ -6,7 +6,7 @@ from typing import Any
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from unitygain.probe.hooks import SETS_A_HOOK
+from unitygain.probe.hooks import ON_GRADIENT
 
 Factor = Callable[[Tensor | None, Tensor | None], float]
 
@@ -36,7 +36,7 @@ class TensorHooks(TorchFunctionMode):
         args: tuple[Any, ...] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        if func is SETS_A_HOOK and len(args) == 2 and _has_a_node(args[0]):
+        if func is ON_GRADIENT and len(args) == 2 and _has_a_node(args[0]):
             args = (args[0], self._watched(args[0].grad_fn, args[1]))
         return func(*args, **(kwargs or {}))
 
