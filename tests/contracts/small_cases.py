@@ -324,8 +324,20 @@ def turned() -> Case:
     return _case(nn.Sequential(nn.Linear(8, 8), Turn(1.0, -1.0), nn.Linear(8, 5)), torch.randn(BATCH, 8))
 
 
+def later() -> Case:
+    """The length of an output, which is zero in the second batch alone."""
+    return Case(
+        nn.Linear(4, 1, bias=False),
+        lambda m, x: m(x).square().sum().sqrt(),
+        [torch.randn(BATCH, 4), torch.zeros(BATCH, 4)],
+    )
+
+
 HEALTHY: dict[str, Callable[[], Case]] = {
     make.__name__: make for make in (mlp, cnn, rnn, lstm, attention, residual, flow, game, denoiser)
 }
-APART = (broken, narrow, zeroed, unlisted, frozen, circuit, looks, stepped, resting, routed, padded, turned)
+APART = (
+    *(broken, narrow, zeroed, unlisted, frozen, circuit, looks, stepped, resting, routed, padded, turned),
+    later,
+)
 EVERY: dict[str, Callable[[], Case]] = HEALTHY | {make.__name__: make for make in APART}

@@ -152,6 +152,7 @@ def broken(operation: str, direction: str = "forward", kind: str = "NaN", **fact
 
 
 OUTPUTS = profile("act_frac_nonfinite", {"body": 0.0, "head": 0.25})
+FINE = profile("act_frac_nonfinite", {"body": 0.0, "head": 0.0})
 LOSS = profile("loss_value", {"": math.nan})
 
 
@@ -294,3 +295,14 @@ def test_a_sum_that_leaves_its_dtype_is_put_down_to_the_range(dtype, first):
 def test_a_step_that_leaves_what_is_lost_does_not_scale_the_loss(moved, expected):
     lost = narrow(1.0, 1024.0, own_step=1.0, head=-6.0)
     assert severities(judged("UG501", lost, profile("update_ratio", moved))) == expected
+
+
+def test_a_later_batch_is_named_and_comes_behind_the_first():
+    facts = {"operation": "sqrt", "direction": "backward", "kind": "NaN", "line": "", "dtype": "float32"}
+    later = profile("nonfinite_later", {"": 1.0}, labels=("sqrt",), facts=facts | {"batch": 2.0})
+    [finding] = judged("UG901", FINE, later)
+    assert finding.severity == "error"
+    assert finding.message.endswith("; batch 2 of the drawn ones, of which 0 is finite")
+    assert finding.quantity == "nonfinite_later"
+    [first] = judged("UG901", OUTPUTS, LOSS, broken("log"), later)
+    assert first.quantity == "nonfinite_origin"
