@@ -39,6 +39,8 @@ def in_order(findings: Collection[Finding]) -> tuple[Finding, ...]:
         ['UG201', 'UG605', 'UG607']
         >>> codes(found("UG605"), found("UG612", "warning"))
         ['UG612', 'UG605']
+        >>> codes(found("UG203", "warning"), found("UG614", "warning"))
+        ['UG614', 'UG203']
     """
     alike = min((_severity(finding) for finding in findings if _left_to_biases(finding)), default=0)
     consequences = [_severity(finding) for finding in findings if _follows(finding)]
