@@ -120,7 +120,9 @@ def summarise() -> None:
                 }
             else:
                 whole |= outcome(part, of_set)
-        results[f"{part} rows"] = [" ".join(map(str, brief(row).values())) for row in rows]
+        new = {row["set"] for row in rows}
+        rest = [line for line in before.get(f"{part} rows", ()) if line.split(" ", 1)[0] not in new]
+        results[f"{part} rows"] = [*(" ".join(map(str, brief(row).values())) for row in rows), *rest]
     keep("clinic", results)
     print(json.dumps({chosen: results.get(chosen) for chosen in SETS}, indent=1))
 
