@@ -97,6 +97,21 @@ def test_what_lies_in_the_gradient_is_kept_where_nothing_clears_it():
     assert facts(piled.never_but_clipped)["kept"] == pytest.approx(1.0, abs=0.02)
 
 
+def test_what_is_kept_over_a_step_that_adds_up_batches():
+    assert facts(piled.of_several(4, cleared=False), 1.0)["kept"] == pytest.approx(1.0, abs=0.02)
+    assert math.isnan(float(facts(piled.of_several(4), 1.0)["kept"]))
+    # Weights that are moved by hand tell no step from the next.
+    assert math.isnan(float(facts(moved_by_hand)["kept"]))
+
+
+def moved_by_hand(case, batch):
+    loss = piled.backward(case, batch)
+    with torch.no_grad():
+        for parameter in case.model.parameters():
+            parameter -= 0.1 * parameter.grad
+    return loss
+
+
 def test_a_step_that_adds_up_batches_is_taken_until_its_optimizer_steps():
     alone, several = facts(piled.before, 1.0), facts(piled.of_several(4), 1.0)
     assert several["median"] == pytest.approx(alone["median"], rel=1e-5)

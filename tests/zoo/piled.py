@@ -69,7 +69,7 @@ def shrunk(share: float) -> Step:
     return step
 
 
-def of_several(count: int, first: int = 0) -> Step:
+def of_several(count: int, first: int = 0, *, cleared: bool = True) -> Step:
     """Step on the mean over several batches, and clear it then."""
     seen = [first]
 
@@ -79,7 +79,8 @@ def of_several(count: int, first: int = 0) -> Step:
         seen[0] += 1
         if seen[0] % count == 0:
             case.optimizer.step()
-            case.optimizer.zero_grad()
+            if cleared:
+                case.optimizer.zero_grad()
         return loss.detach()
 
     return step
@@ -114,6 +115,11 @@ def sick() -> list[Patient]:
             lambda: sound.case("cnn", optimizer=adam(), step=never_but_clipped, clip=norm_clip),
             *PILES,
         ),
+        "piled-up-batches": (
+            "residual",
+            lambda: sound.case("residual", optimizer=sgd(), step=of_several(4, cleared=False)),
+            *PILES,
+        ),
     })
 
 
@@ -145,7 +151,8 @@ def healthy() -> list[Patient]:
 def piled(dice: Dice) -> Case:
     """Return a step that never clears."""
     kind, optimizer = dice.one_of("mlp", "cnn", "residual", "transformer"), dice.one_of(sgd, adam)
-    return sound.case(kind, optimizer=optimizer(dice.power(-3.5, -2.5)), step=never)
+    step = dice.one_of(never, of_several(dice.whole(2, 5), cleared=False))
+    return sound.case(kind, optimizer=optimizer(dice.power(-3.5, -2.5)), step=step)
 
 
 def cleared(dice: Dice) -> Case:

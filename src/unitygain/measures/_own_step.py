@@ -62,8 +62,10 @@ class _Clip:
         return getattr(self._clip, name)
 
 
-def _step(case: Case, twin: Case, optimizer: torch.optim.Optimizer, watch: _Watch) -> None:
-    """Take the case's own step on the copy, until its optimizer does: some add up several batches first."""
+def _step(
+    case: Case, twin: Case, optimizer: torch.optim.Optimizer, watch: _Watch, moved: Callable[[], bool]
+) -> None:
+    """Take the case's own step on the copy, until its optimizer does or the weights moved: some add up batches."""
     assert case.step is not None
     if twin.clip is not None:
         twin.clip = _Clip(twin.clip, watch)
@@ -72,7 +74,7 @@ def _step(case: Case, twin: Case, optimizer: torch.optim.Optimizer, watch: _Watc
     try:
         for batch in itertools.islice(itertools.cycle(twin.batches), MOST_BATCHES if hook is not None else 1):
             case.step(twin, fresh(batch))
-            if watch.stepped or _moved(case, twin):
+            if watch.stepped or moved():
                 break
     finally:
         twin.clip = case.clip
@@ -103,7 +105,7 @@ def take_own_step(case: Case, twin: Case, optimizer: torch.optim.Optimizer) -> d
     """
     pairs = zip(twin.model.parameters(), case.model.parameters(), strict=True)
     watch = _Watch({id(parameter): original.grad for parameter, original in pairs})
-    _step(case, twin, optimizer, watch)
+    _step(case, twin, optimizer, watch, lambda: _moved(case, twin))
     return watch.facts
 
 
@@ -130,11 +132,13 @@ def share_kept(case: Case, twin: Case, optimizer: torch.optim.Optimizer, taken: 
     own = length(p.grad for p in case.model.parameters() if p.grad is not None and not p.grad.is_sparse)
     adds = own * max((taken[name] for name in ("carried", "handed") if taken[name] > 1), default=1.0)
     factor = MARK * max(1.0, adds / size)
+    stepped = not math.isnan(taken["handed"])
     watch = _Watch({id(parameter): parameter.grad for parameter in left})
     for parameter in left:
         parameter.grad = factor * torch.as_tensor(parameter.grad)
     try:
-        _step(case, twin, optimizer, watch)
+        # The weights have moved in the step before: without a step of the optimizer there is no telling when.
+        _step(case, twin, optimizer, watch, lambda: not stepped)
     except Exception:
         return math.nan
     carried, handed = watch.facts["carried"], watch.facts["handed"]
