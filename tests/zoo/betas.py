@@ -12,8 +12,7 @@ from zoo.dice import Dice, Draw
 from zoo.patient import Patient, seeded
 
 Betas = tuple[float, float]
-# The first steps of RAdam have no scale yet and are small, which UG602 says.
-KINDS = (torch.optim.Adam, torch.optim.AdamW, torch.optim.NAdam)
+KINDS = (torch.optim.Adam, torch.optim.AdamW, torch.optim.NAdam, torch.optim.RAdam)
 
 
 class Belief(torch.optim.Optimizer):

@@ -220,6 +220,12 @@ def healthy() -> list[Patient]:
             (),
             (),
         ),
+        "step-not-yet-divided": (
+            "recurrent",
+            lambda: sound.case("recurrent", optimizer=lambda p: torch.optim.RAdam(p, 1e-3)),
+            (),
+            (),
+        ),
         "step-fine-tuning": ("transformer", lambda: sound.case("transformer", optimizer=adam(1e-5)), (), ()),
         "decay-cnn-recipe": (
             "cnn",

@@ -15,7 +15,6 @@ BY_SIGN = frozenset([
     "Adam",
     "AdamW",
     "NAdam",
-    "RAdam",
     "Adamax",
     "RMSprop",
     "Rprop",

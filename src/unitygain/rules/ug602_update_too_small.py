@@ -30,7 +30,7 @@ Why it matters:
 
 When it is a false alarm:
     At the start of a warm-up the rate is small by intent, or zero: with a declared schedule, or a rate of
-    zero, nothing is said of the first step. A training that is meant to last a dozen steps. Narrow weights
+    zero, nothing is said of the first step, nor with RAdam, whose first steps are not divided by anything. A training that is meant to last a dozen steps. Narrow weights
     whose optimizer keeps a wider copy, or what rounding took, for later steps. A last polish of a finished
     model may be this slow; fine-tuning is not, at 1e-5 on weights of 0.1 or less.
 
@@ -220,8 +220,11 @@ def _from_scratch(profiles: Mapping[str, Profile]) -> bool:
 
 
 def _warming_up(profile: Profile) -> bool:
-    """Whether the measured step is the first of a schedule, which may start from nothing."""
-    return profile.facts.get("learning_rate") == 0.0 or profile.facts.get("scheduled") == 1.0
+    """Whether the measured step is the first of a warm-up, declared or the optimizer's own."""
+    facts = profile.facts
+    return (
+        facts.get("learning_rate") == 0.0 or facts.get("scheduled") == 1.0 or facts.get("optimizer") == "RAdam"
+    )
 
 
 def _has_gradient(profiles: Mapping[str, Profile]) -> bool:
