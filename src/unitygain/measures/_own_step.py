@@ -65,7 +65,7 @@ class _Clip:
 def _step(
     case: Case, twin: Case, optimizer: torch.optim.Optimizer, watch: _Watch, moved: Callable[[], bool]
 ) -> None:
-    """Take the case's own step on the copy, until its optimizer does or the weights moved: some add up batches."""
+    """Take the case's own step on the copy until its optimizer steps or weights move: some add up batches."""
     assert case.step is not None
     if twin.clip is not None:
         twin.clip = _Clip(twin.clip, watch)

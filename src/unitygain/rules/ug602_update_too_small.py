@@ -30,9 +30,10 @@ Why it matters:
 
 When it is a false alarm:
     At the start of a warm-up the rate is small by intent, or zero: with a declared schedule, or a rate of
-    zero, nothing is said of the first step, nor with RAdam, whose first steps are not divided by anything. A training that is meant to last a dozen steps. Narrow weights
-    whose optimizer keeps a wider copy, or what rounding took, for later steps. A last polish of a finished
-    model may be this slow; fine-tuning is not, at 1e-5 on weights of 0.1 or less.
+    zero, nothing is said of the first step, nor with RAdam, whose first steps are not divided by anything.
+    A training that is meant to last a dozen steps. Narrow weights whose optimizer keeps a wider copy, or
+    what rounding took, for later steps. A last polish of a finished model may be this slow; fine-tuning is
+    not, at 1e-5 on weights of 0.1 or less.
 
 Remedies:
     lower_learning_rate with a factor above 1; a clip behind scaler.unscale_; eps of 1e-8; a schedule that
@@ -223,7 +224,9 @@ def _warming_up(profile: Profile) -> bool:
     """Whether the measured step is the first of a warm-up, declared or the optimizer's own."""
     facts = profile.facts
     return (
-        facts.get("learning_rate") == 0.0 or facts.get("scheduled") == 1.0 or facts.get("optimizer") == "RAdam"
+        facts.get("learning_rate") == 0.0
+        or facts.get("scheduled") == 1.0
+        or facts.get("optimizer") == "RAdam"
     )
 
 
