@@ -48,7 +48,9 @@ def programs(chosen: str, part: str) -> Iterator[tuple[Program, int]]:
     for program in (*SICK, *HEALTHY):
         if chosen != "redrawn" and program.kept != (chosen == "kept"):
             continue
-        if part == "treat" and program.truth is None:
+        if part in ("treat", "choose") and program.truth is None:
+            continue
+        if part == "choose" and not program.truth.cure:
             continue
         many = HEALTHY_SEEDS if program.truth is None and chosen != "redrawn" and part == "diagnose" else 1
         yield from ((program, seed + more) for more in range(many))
