@@ -126,9 +126,10 @@ def test_treating_leaves_the_case_and_the_random_states_alone(removals):
     assert first.best is None
 
 
-def test_a_healthy_model_gets_no_trial():
-    report = ug.treat(make(lambda: nn.Sequential(nn.Linear(32, 32), nn.ReLU(), nn.Linear(32, 4))))
-    assert [t for t in report.trials if t.verdict != "untreated"] == []
+def test_a_healthy_model_is_tried_at_lower_rates_alone():
+    report = ug.treat(make(lambda: deep(1)), steps=20)
+    assert [t.remedies for t in report.trials] == [(), ("lower_learning_rate",), ("lower_learning_rate",)]
+    assert report.best is None
 
 
 @pytest.mark.cure
@@ -327,10 +328,9 @@ def test_a_healthy_model_is_said_to_be_fine(monkeypatch):
     empty = Report({}, {}, (), (), 0.0)
     monkeypatch.setattr(unitygain._treat, "diagnose", lambda case, **_: empty)
     case = make(lambda: deep(1))
-    assert (
-        ug.treat(case).conclusion
-        == "the plain model was fine: no finding needs a remedy, so nothing was tried"
-    )
+    fine = ug.treat(case, steps=20)
+    assert fine.conclusion.startswith("the plain model was fine: it trains (loss 1.")
+    assert {trial.remedies for trial in fine.trials[1:]} == {("lower_learning_rate",)}
     sick = dataclasses.replace(empty, findings=(finding(Cause("depth"), code="UG999"),))
     monkeypatch.setattr(unitygain._treat, "diagnose", lambda case, **_: sick)
     assert ug.treat(case).conclusion.startswith("nothing was tried: no remedy is known for the causes")
@@ -338,6 +338,15 @@ def test_a_healthy_model_is_said_to_be_fine(monkeypatch):
     harmful = ug.treat(case, steps=40, also=[("rescale_weights", {"gain": 30.0})])
     assert harmful.conclusion.startswith("the plain model was fine: it trains (loss 1.")
     assert harmful.best is None
+
+
+def test_a_rate_that_no_finding_names_is_found_by_trial(monkeypatch):
+    empty = Report({}, {}, (), (), 0.0)
+    monkeypatch.setattr(unitygain._treat, "diagnose", lambda case, **_: empty)
+    report = ug.treat(make(lambda: deep(2), optimizer=lambda p: torch.optim.Adam(p, 0.3)), steps=60)
+    assert report.best is not None
+    assert report.best.remedies == ("lower_learning_rate",)
+    assert report.conclusion.startswith("lower_learning_rate works here")
 
 
 def seeded_deep(depth: int = 6) -> nn.Module:

@@ -20,7 +20,8 @@ from unitygain.report import Report
 __all__ = ["treat"]
 
 INTERRUPTED = "interrupted; what was done until then is kept"
-FINE = "the plain model was fine: no finding needs a remedy, so nothing was tried"
+# Where nothing is found: the commonest reason that the start of a training does not show.
+SLOWER = tuple(Arm((("lower_learning_rate", {"factor": factor}),)) for factor in (0.3, 0.1))
 NOTHING = "nothing was tried: no remedy is known for the causes of what was found"
 
 
@@ -40,11 +41,11 @@ def treat(
     """Diagnose `case`, try the remedies of what was found on copies of it, and rank what was seen.
 
     Tried are the removals of the likeliest causes and the remedies that stand for them, and then the best of
-    them together whose causes differ. The change is applied to a fresh copy; theory predicts the gains, the
-    judged numbers are measured again, the copy is trained for a few steps, and its loss is compared under the
-    case's own loss. Every arm, the untreated one first, starts from the same seeds on the same batches in the
-    same order. A training that is far behind after a third of the steps is given up; what leads on the first
-    seed is trained on the others.
+    them together whose causes differ. Where there is no finding, lower learning rates are tried. The change
+    is applied to a fresh copy; theory predicts the gains, the judged numbers are measured again, the copy is
+    trained for a few steps, and its loss is compared under the case's own loss. Every arm, the untreated one
+    first, starts from the same seeds on the same batches in the same order. A training that is far behind
+    after a third of the steps is given up; what leads on the first seed is trained on the others.
 
     Args:
         case: A model and one way to train it; it must declare an optimizer. A factory draws another
@@ -64,8 +65,8 @@ def treat(
 
     Returns:
         The report of the diagnosis with its trials: the untreated arm, then the treated ones, best first, and
-        its ``conclusion``. Where no finding needs a remedy there are no trials. ``report.best`` is the best
-        verified one; ``report.best.apply(case)`` applies it and returns its undo.
+        its ``conclusion``. Where no remedy is known for what was found there are no trials. ``report.best``
+        is the best verified one; ``report.best.apply(case)`` applies it and returns its undo.
 
     Raises:
         ValueError: If the case declares no optimizer, `seeds`, `steps` or `budget` is not above 0, or no
@@ -96,14 +97,13 @@ def treat(
     require_treatable(case, seed)
     report = diagnose(case, sites=sites, probes=probes, seed=seed, progress=progress)
     arms, beyond = choose_arms(report.findings, also)
-    if not arms:
-        grave = any(finding.severity != "info" for finding in report.findings)
-        return dataclasses.replace(report, conclusion=NOTHING if grave else FINE)
+    if not arms and any(finding.severity != "info" for finding in report.findings):
+        return dataclasses.replace(report, conclusion=NOTHING)
     with hired(case, executor) as (crew, alone):
         settings = Task(seed=seed, sites=sites, probes=probes)
         say = progress or (lambda done, total, what: None)
         arena = Arena(case, crew, settings, seeds, budget, say, steps or 0, report.profiles)
-        trials = tuple(arena.compare(arms))
+        trials = tuple(arena.compare(arms or SLOWER))
     notes = [Skipped("executor", alone)] if alone else []
     notes += [Skipped("trials", INTERRUPTED)] if arena.interrupted else []
     notes += [Skipped("trials", _beyond(beyond))] if beyond else []

@@ -19,6 +19,8 @@ VERDICTS: tuple[Verdict, ...] = (
 # Seeds that it takes to be sure, the share of the untreated loss below which a gain is no cure, and the share
 # of its first loss that a training must lose to count as one that trains.
 ENOUGH, WORTH, TRAINS = 3, 0.01, 0.1
+# A model without a finding is fine where it learns by itself this share of what a change lets it learn.
+MOST = 0.5
 # Losses that differ by more, between seeds or from the treated ones, are compared by their ratios.
 SPAN = 10.0
 _NONE: Mapping[str, Profile] = MappingProxyType({})
@@ -208,8 +210,10 @@ def conclude(trials: Sequence[Trial], cut: str = "") -> str:
     """
     plain, treated = trials[0], trials[1:]
     best = next((trial for trial in treated if trial.verdict == "verified"), None)
-    if best is not None:
+    if best is not None and (best.treats or not _learns(plain, best)):
         return f"{_names(best)} works here: {_gain(best, plain)}"
+    if best is not None:
+        return f"{_trains(plain)}; {_names(best)} does a little better: {_gain(best, plain)}"
     leads = [trial for trial in treated if trial.verdict == "leads"]
     if cut and (leads or any(trial.verdict == "undecided" for trial in treated)):
         return cut
@@ -219,12 +223,19 @@ def conclude(trials: Sequence[Trial], cut: str = "") -> str:
     if treated and all(trial.verdict in {"failed", "not tried"} for trial in treated):
         return f"no remedy could be tried: {treated[0].note}"
     if plain.first - plain.loss > TRAINS * abs(plain.first):
-        return (
-            f"the plain model was fine: it trains (loss {plain.first:.4g} -> {plain.loss:.4g} in "
-            f"{plain.steps} steps), and no remedy does better"
-        )
+        return f"{_trains(plain)}, and no remedy does better"
     ends = f"stays at {plain.loss:.4g}" if math.isfinite(plain.loss) else "breaks"
     return f"no remedy helped: the untreated loss {ends}, and none of {len(treated)} does better"
+
+
+def _learns(plain: Trial, best: Trial) -> bool:
+    """Whether the untreated training learns most of what the best one does."""
+    return plain.first - plain.loss >= MOST * (plain.first - best.loss)
+
+
+def _trains(plain: Trial) -> str:
+    ends = f"loss {plain.first:.4g} -> {plain.loss:.4g} in {plain.steps} steps"
+    return f"the plain model was fine: it trains ({ends})"
 
 
 def _doubt(leading: Trial) -> str:

@@ -133,7 +133,7 @@ PLAIN = Trial((), (), (), "untreated", 2.0, seeds=3, steps=60, first=2.3)
 
 def told(*verdicts: str, plain: Trial = PLAIN, seeds: int = 3, cut: str = "") -> str:
     uneven = (-0.1, 0.3)
-    treated = [Trial(("x",), ({},), (), v, 1.9, 0.1, uneven, seeds, 60, note="why") for v in verdicts]  # type: ignore[arg-type]
+    treated = [Trial(("x",), ({},), ("UG101",), v, 1.9, 0.1, uneven, seeds, 60, note="why") for v in verdicts]  # type: ignore[arg-type]
     return conclude([plain, *treated], cut)
 
 
@@ -150,5 +150,11 @@ def test_what_came_of_it_is_said() -> None:
     assert told("no better", "failed", plain=stuck).startswith(
         "no remedy helped: the untreated loss stays at 2,"
     )
+    unasked = Trial(("x",), ({},), (), "verified", 1.9, 0.1, (0.08, 0.12), 3, 60)
+    assert conclude([PLAIN, unasked]).startswith(
+        "the plain model was fine: it trains (loss 2.3 -> 2 in 60 steps); x does a little better: loss 1.9"
+    )
+    much = dataclasses.replace(unasked, loss=1.6)
+    assert conclude([PLAIN, much]).startswith("x works here: loss 1.6 instead of 2")
     broken = dataclasses.replace(PLAIN, loss=math.inf)
     assert "the untreated loss breaks" in told("no better", plain=broken)
