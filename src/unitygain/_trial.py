@@ -213,7 +213,7 @@ def conclude(trials: Sequence[Trial], cut: str = "") -> str:
     if best is not None and (best.treats or not _learns(plain, best)):
         return f"{_names(best)} works here: {_gain(best, plain)}"
     if best is not None:
-        return f"{_trains(plain)}; {_names(best)} does a little better: {_gain(best, plain)}"
+        return f"{_trains(plain)}; {_names(best)} does better: {_gain(best, plain)}"
     leads = [trial for trial in treated if trial.verdict == "leads"]
     if cut and (leads or any(trial.verdict == "undecided" for trial in treated)):
         return cut

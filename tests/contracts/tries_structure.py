@@ -101,6 +101,8 @@ TRIES: dict[str, tuple[Try, ...]] = {
         Try("cnn-default-20", {}, cures=("UG101", "UG205")),
         Try("mlp-relu-he-shrinking-30", {}, cures=("UG202",)),
         Try("mlp-relu-one-layer-tiny", {}, cures=("UG103",)),
+        Try("mlp-batchnorm-no-skip-34", {}, cures=("UG102",)),
+        Try("cnn-batchnorm-no-skip-50", {}, cures=("UG102",)),
         Try("mlp-sigmoid-default-12", {}),
     ),
     "gated_skip": (

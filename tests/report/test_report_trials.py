@@ -152,7 +152,7 @@ def test_what_came_of_it_is_said() -> None:
     )
     unasked = Trial(("x",), ({},), (), "verified", 1.9, 0.1, (0.08, 0.12), 3, 60)
     assert conclude([PLAIN, unasked]).startswith(
-        "the plain model was fine: it trains (loss 2.3 -> 2 in 60 steps); x does a little better: loss 1.9"
+        "the plain model was fine: it trains (loss 2.3 -> 2 in 60 steps); x does better: loss 1.9"
     )
     much = dataclasses.replace(unasked, loss=1.6)
     assert conclude([PLAIN, much]).startswith("x works here: loss 1.6 instead of 2")

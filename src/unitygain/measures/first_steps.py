@@ -12,25 +12,31 @@ from unitygain.probe.trace import Gap
 
 UNIT = "mean loss over the drawn batches after the first steps"
 COLUMNS = ("before", "after", "at_a_tenth", "at_a_hundredth")
-STEPS, PATIENCE = 8, 24
-# A fall by this share of the loss is learning; where there is none smaller rates are tried.
-FALLS = 0.02
+STEPS, PATIENCE, LONGEST = 8, 24, 72
+# A fall by this share of the loss is learning; where there is none smaller rates are tried, and one is where
+# the loss falls by less than that of a training which is well under way.
+FALLS, WELL = 0.02, 0.1
 RATES = (0.1, 0.01)
 # A copy with its optimizer's state takes four times the memory of the parameters.
-MOST_PARAMETERS, MOST_SECONDS = 64_000_000, 20.0
+MOST_PARAMETERS, MOST_SECONDS, MOST_SECONDS_LONGEST = 64_000_000, 20.0, 60.0
 FORWARDS_PER_STEP = 3.5
 
 
-@measure(unit=UNIT, passes="8 training steps; up to 80 where the loss does not fall")
+@measure(
+    unit=UNIT,
+    passes="8 training steps; 16 where the loss falls little, up to 224 where it falls more at a lower rate",
+)
 def first_steps(case: Case, record: Record) -> Profile | None:
     """Mean loss before and after the first training steps, and after as many at smaller learning rates.
 
     Copies are trained as the case declares it: its optimizer, precision, clip and schedule, on the drawn
-    batches in their order and again from the first. Where eight steps lower the loss by 2 % that is all.
-    Otherwise twenty-four are taken, at the case's rate and, unless they lower it, at a tenth and a
-    hundredth of it. All arms see the same batches and random numbers.
+    batches in their order and again from the first. Where eight steps lower the loss by 10 % that is all, and
+    where they lower it by 2 % and no less than at a tenth of the rate. Otherwise twenty-four are taken at the
+    case's rate and at a tenth, and unless they lower the loss by 2 % at a hundredth. Where they do, but less
+    than at a tenth, seventy-two are taken at both, unless that would take more than a minute. All arms see
+    the same batches and random numbers.
 
-    Cost: 8 training steps, at most 80, and memory for a copy of the model, its gradients and its
+    Cost: 8 training steps, at most 224, and memory for a copy of the model, its gradients and its
     optimizer's state. No side effects.
 
     Args:
@@ -64,13 +70,17 @@ def first_steps(case: Case, record: Record) -> Profile | None:
     if sum(parameter.numel() for parameter in case.model.parameters()) > MOST_PARAMETERS:
         raise Gap(f"training steps on a copy of more than {MOST_PARAMETERS:,} parameters are left to treat")
     seed = int(record.facts.get("seed", 0))
-    before = _loss_before(case, seed)
-    steps, own, others = STEPS, rehearse(case, STEPS, seed=seed), [float("nan")] * len(RATES)
-    if not falls(before, own.final):
+    before, each = _loss_before(case, seed)
+    steps, own, others = STEPS, rehearse(case, STEPS, seed=seed), []
+    if not falls(before, own.final, WELL) and not _keeps_up(case, before, own.final, seed):
         steps, own = PATIENCE, rehearse(case, PATIENCE, seed=seed)
+        rates = RATES[:1] if falls(before, own.final) else RATES
+        others = [_at(case, rate, PATIENCE, seed) for rate in rates]
+        if len(rates) == 1 and others[0] < own.final and 2 * LONGEST * each <= MOST_SECONDS_LONGEST:
+            steps, own = LONGEST, rehearse(case, LONGEST, seed=seed)
+            others = [_at(case, rates[0], LONGEST, seed)]
+    others += [math.nan] * (len(RATES) - len(others))
     after = own.final
-    if not falls(before, after):
-        others = [_at(case, rate, seed) for rate in RATES]
     return Profile(
         "first_steps",
         UNIT,
@@ -83,13 +93,18 @@ def first_steps(case: Case, record: Record) -> Profile | None:
     )
 
 
-def falls(before: float, after: float) -> bool:
+def falls(before: float, after: float, share: float = FALLS) -> bool:
     """Whether the loss fell by a notable share of itself."""
-    return before - after >= FALLS * abs(before)
+    return before - after >= share * abs(before)
 
 
-def _loss_before(case: Case, seed: int) -> float:
-    """Return the mean loss of a copy, in which forward passes may change buffers."""
+def _keeps_up(case: Case, before: float, after: float, seed: int) -> bool:
+    """Whether the first steps lower the loss, and by no less than at a tenth of the rate."""
+    return falls(before, after) and after <= _at(case, RATES[0], STEPS, seed)
+
+
+def _loss_before(case: Case, seed: int) -> tuple[float, float]:
+    """Return the mean loss of a copy, in which forward passes may change buffers, and a step's seconds."""
     with random_states():
         try:
             twin = case.copy()
@@ -98,13 +113,13 @@ def _loss_before(case: Case, seed: int) -> float:
         reseed(seed)
         started = time.perf_counter()
         before = mean_loss(twin)
-    seconds = STEPS * FORWARDS_PER_STEP * (time.perf_counter() - started) / len(twin.batches)
-    if seconds > MOST_SECONDS:
-        raise Gap(f"{STEPS} training steps would take about {seconds:.0f} s; treat takes them")
-    return before
+    each = FORWARDS_PER_STEP * (time.perf_counter() - started) / len(twin.batches)
+    if STEPS * each > MOST_SECONDS:
+        raise Gap(f"{STEPS} training steps would take about {STEPS * each:.0f} s; treat takes them")
+    return before, each
 
 
-def _at(case: Case, rate: float, seed: int) -> float:
+def _at(case: Case, rate: float, steps: int, seed: int) -> float:
     """Return the loss after the steps at a share of the learning rate."""
     with random_states():
         twin = case.copy()
@@ -113,4 +128,4 @@ def _at(case: Case, rate: float, seed: int) -> float:
     for group in optimizer.param_groups:
         group.update({name: rate * group[name] for name in ("lr", "initial_lr") if name in group})
     twin.optimizer = optimizer
-    return train(twin, PATIENCE, seed=seed).final
+    return train(twin, steps, seed=seed).final

@@ -10,7 +10,8 @@ What it changes:
 Why it helps:
     The skip path has gain 1, whatever the weights are; f adds its share. With scale 1/sqrt(L) over L
     blocks the sum of all shares is as large as one of them, so that gradient and signal stay within a
-    small factor.
+    small factor. Norms without a skip path multiply the gradient in every block; beside a path they do so in
+    the branch alone, where taking them out would leave the weights to themselves.
 
 When it does not help:
     Where the blocks' own gain is above 1: the sum grows faster still. Where what a block makes must not
@@ -37,9 +38,9 @@ from unitygain.remedies._trunk import Spine, find_spine, has_skip, keeps_shape
 
 
 @remedy(
-    treats=("UG101", "UG103", "UG202", "UG205"),
+    treats=("UG101", "UG102", "UG103", "UG202", "UG205"),
     changes="architecture",
-    instead_of=("rescale_weights", "swap_activation"),
+    instead_of=("rescale_weights", "swap_activation", "bypass_norm"),
 )
 def add_residual(case: Case, *, sites: Select = None, scale: float | None = None) -> Undo:
     """Put a skip path around the blocks of the trunk that have none.

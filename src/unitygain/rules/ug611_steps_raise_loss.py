@@ -4,10 +4,11 @@ What it sees:
     The mean loss over the drawn batches before and after 24 training steps on a copy, by the case's own
     optimizer, precision, clip and schedule, and after as many at a tenth and a hundredth of its learning
     rate. It fires where the case's own steps lower it by less than 2 %, and those at a smaller rate by five
-    times as much and by 10 % or more; by 5 % where the loss jumped by half on the way. Where the loss is not
-    known to be that of an untrained model, by a guess's for its kind of loss, it must rise by a fifth. And it
-    fires where the loss rises at every rate, and the more the larger the rate, by three to thirty times
-    for ten times the rate: then the steps go uphill.
+    times as much and by 10 % or more; by 5 % where the loss jumped by half on the way. A loss that falls by
+    more, but less than at a smaller rate, is given 72 steps, and must then be as far behind. Where the loss
+    is not known to be that of an untrained model, by a guess's for its kind of loss, it must rise by a fifth.
+    And it fires where the loss rises at every rate, and the more the larger the rate, by three to thirty
+    times for ten times the rate: then the steps go uphill.
 
 Why it matters:
     A step that is too long overshoots: the loss jumps, ends on a plateau (dead units, saturated outputs) or
@@ -50,6 +51,8 @@ from unitygain.rules._numbers import spell
 from unitygain.rules._updates import behind_the_gradient
 
 FALLS, LEARNS, TIMES = 0.02, 0.1, 5.0
+# A loss that falls a little is given so many steps to fall by more.
+LONG = 72
 # A loss that jumped is sure to have overshot, and what a smaller rate gains beside it may be little.
 OVERSHOT, LEARNS_BESIDE = 1.5, 0.05
 # A loss that is small against that of a guess, or not known to be large, wanders: there it must jump.
@@ -82,7 +85,8 @@ def judge(profiles: Mapping[str, Profile]) -> Iterator[Finding]:
     gained, won = before - after, before - best
     overshot = float(profile.facts.get("highest", math.nan)) >= OVERSHOT * before
     least = (LEARNS_BESIDE if overshot else LEARNS) * before
-    if gained >= FALLS * before or won < least or won < TIMES * gained:
+    kept_on = float(profile.facts.get("steps", math.nan)) >= LONG
+    if (gained >= FALLS * before and not kept_on) or won < least or won < TIMES * gained:
         return
     if after < JUMPS * before and not before >= UNTRAINED * _guess(profiles):
         return
