@@ -18,6 +18,8 @@ from unitygain._types import Profile
 
 # Fewer steps than these say nothing about training, more are not needed to rank.
 FEWEST_STEPS, MOST_STEPS = 10, 200
+# The share of the budget that is planned: three steps do not tell to the second what all will take.
+SAFE = 0.8
 # Where a training on the first seed may be given up, as a share of its steps: it is, where it has gained less
 # than this share of what the untreated case has, and its loss is worse by this share of it at least.
 # Trainings of fewer than three times the least steps are never given up.
@@ -103,7 +105,7 @@ class Arena:
         later = (self.seeds - 1) * (min(arms, FINALISTS) + 1)
         trainings = (arms + 1 + later) / self.crew.workers
         paid = (self._deadline - time.monotonic()) / max(each * trainings, 1e-9)
-        return max(FEWEST_STEPS, min(MOST_STEPS, int(paid)))
+        return max(FEWEST_STEPS, min(MOST_STEPS, int(SAFE * paid)))
 
     def _measure(self, outcomes: list[Outcome]) -> None:
         """Predict what each change does, then measure what was judged again, before any training."""

@@ -151,7 +151,8 @@ def remedy(
         changes: What it changes, in a word or two: ``"initial weights"``, ``"architecture"``,
             ``"parametrisation"``, ``"optimizer"``, ``"gradient"``, ``"loss"``, ``"data"``, ``"precision"``.
         instead_of: Remedies by which causes are checked, in whose place this one is tried too, with its
-            defaults: a removal shows that a cause is one, and these are what people would do about it.
+            defaults: a removal shows that a cause is one, and these are what people would do about it. With
+            its own name among them it is tried over the whole model where a cause names places.
 
     Raises:
         ValueError: If the name is taken.

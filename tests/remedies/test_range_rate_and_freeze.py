@@ -193,3 +193,13 @@ def test_unfreeze_takes_the_named_ones_alone():
     assert frozen - left == {"layers.1.linear1.weight", "layers.1.linear2.weight"}
     undo()
     assert {name for name, p in case.model.named_parameters() if not p.requires_grad} == frozen
+
+
+def test_unfreeze_hands_an_optimizer_what_it_was_built_without():
+    model = nn.Sequential(nn.Linear(2, 2).requires_grad_(False), nn.Linear(2, 1))
+    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], 0.1)
+    undo = unfreeze(Case(model, lambda m, x: m(x).sum(), [torch.ones(1, 2)], optimizer), names="0.*")
+    assert [len(group["params"]) for group in optimizer.param_groups] == [2, 2]
+    undo()
+    assert [len(group["params"]) for group in optimizer.param_groups] == [2]
+    assert not any(parameter.requires_grad for parameter in model[0].parameters())

@@ -15,10 +15,10 @@ COLUMNS = ("before", "after", "at_a_tenth", "at_a_hundredth")
 STEPS, PATIENCE, LONGEST = 8, 24, 72
 # A fall by this share of the loss is learning; where there is none smaller rates are tried, and one is where
 # the loss falls by less than that of a training which is well under way.
-FALLS, WELL = 0.02, 0.1
+FALLS, WELL = 0.02, 0.3
 RATES = (0.1, 0.01)
 # A copy with its optimizer's state takes four times the memory of the parameters.
-MOST_PARAMETERS, MOST_SECONDS, MOST_SECONDS_LONGEST = 64_000_000, 20.0, 60.0
+MOST_PARAMETERS, MOST_SECONDS, MOST_SECONDS_LONGEST = 64_000_000, 20.0, 30.0
 FORWARDS_PER_STEP = 3.5
 
 
@@ -30,10 +30,10 @@ def first_steps(case: Case, record: Record) -> Profile | None:
     """Mean loss before and after the first training steps, and after as many at smaller learning rates.
 
     Copies are trained as the case declares it: its optimizer, precision, clip and schedule, on the drawn
-    batches in their order and again from the first. Where eight steps lower the loss by 10 % that is all, and
+    batches in their order and again from the first. Where eight steps lower the loss by 30 % that is all, and
     where they lower it by 2 % and no less than at a tenth of the rate. Otherwise twenty-four are taken at the
     case's rate and at a tenth, and unless they lower the loss by 2 % at a hundredth. Where they do, but less
-    than at a tenth, seventy-two are taken at both, unless that would take more than a minute. All arms see
+    than at a tenth, seventy-two are taken at both, unless that takes over half a minute. All arms see
     the same batches and random numbers.
 
     Cost: 8 training steps, at most 224, and memory for a copy of the model, its gradients and its

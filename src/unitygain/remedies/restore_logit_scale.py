@@ -41,7 +41,9 @@ MISSING = 1.5
 AGREE = 0.02
 
 
-@remedy(treats=("UG701", "UG702"), changes="architecture", instead_of=("calm_attention",))
+@remedy(
+    treats=("UG701", "UG702"), changes="architecture", instead_of=("calm_attention", "restore_logit_scale")
+)
 def restore_logit_scale(case: Case, *, sites: Select = None) -> Undo:
     """Divide logits by sqrt(d) in the chosen attention modules that do not.
 

@@ -1,17 +1,17 @@
 """unfreeze: let frozen parameters train.
 
-Sets requires_grad on the chosen parameters, which the optimizer must hold too.
+Sets requires_grad on the chosen parameters, and gives them to the optimizer where it does not hold them.
 
 What it changes:
-    ``requires_grad`` of the chosen parameters.
+    ``requires_grad`` of the chosen parameters, and the groups of an optimizer that was built without them.
 
 Why it helps:
     A parameter without it gets no gradient and no optimizer moves it. A layer that was frozen for a warm-up
     and never freed stays at its random start.
 
 When it does not help:
-    A frozen part is often frozen on purpose: fine-tuning, a fixed embedding, a teacher. An optimizer that was
-    built over the trainable parameters alone does not hold the others and does not move them (UG604).
+    A frozen part is often frozen on purpose: fine-tuning, a fixed embedding, a teacher. An optimizer that
+    takes no further group, as LBFGS does not, has to be built again by hand (UG604).
 
 What it costs:
     Their gradients, the optimizer's state for them, and the backward pass down to the lowest of them.
@@ -21,10 +21,12 @@ References:
 """
 
 import fnmatch
+from contextlib import suppress
 
 from unitygain._case import Case
 from unitygain._registry import remedy
-from unitygain.remedies._snapshot import Undo
+from unitygain.remedies._snapshot import Undo, backwards
+from unitygain.remedies.hold_parameters import hold_parameters
 
 
 @remedy(treats=("UG603", "UG604"), changes="optimizer")
@@ -36,13 +38,13 @@ def unfreeze(case: Case, *, names: str = "*") -> Undo:
         names: A parameter's name, or a pattern.
 
     Returns:
-        What freezes the same parameters again.
+        What freezes the same parameters again, and takes them out of the optimizer.
 
     Raises:
         ValueError: If no frozen floating parameter matches.
 
     Side effects:
-        ``requires_grad`` of the chosen parameters.
+        ``requires_grad`` of the chosen parameters, and ``case.optimizer`` where it does not hold them.
 
     Example:
         >>> from torch import nn
@@ -66,8 +68,12 @@ def unfreeze(case: Case, *, names: str = "*") -> Undo:
     for parameter in chosen:
         parameter.requires_grad_(True)
 
-    def undo() -> None:
+    def freeze() -> None:
         for parameter in chosen:
             parameter.requires_grad_(False)
 
-    return undo
+    undos = [freeze]
+    # Refused where there is no optimizer, or one that holds them already.
+    with suppress(ValueError):
+        undos.append(hold_parameters(case, names=names))
+    return backwards(undos)

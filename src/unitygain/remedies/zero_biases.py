@@ -30,7 +30,11 @@ from unitygain.probe.sites import Select, selects
 from unitygain.remedies._snapshot import Undo, keep
 
 
-@remedy(treats=("UG103", "UG104", "UG203", "UG204", "UG205", "UG206"), changes="initial weights")
+@remedy(
+    treats=("UG103", "UG104", "UG203", "UG204", "UG205", "UG206"),
+    changes="initial weights",
+    instead_of=("zero_biases",),
+)
 def zero_biases(case: Case, *, sites: Select = None) -> Undo:
     """Set every parameter whose name starts with ``bias``, or ends with it, to zero in the chosen modules.
 

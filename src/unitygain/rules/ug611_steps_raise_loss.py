@@ -103,7 +103,7 @@ def judge(profiles: Mapping[str, Profile]) -> Iterator[Finding]:
         quantity="first_steps",
         value=after,
         unit=profile.unit,
-        threshold=(1 - FALLS) * before,
+        threshold=before - (won / TIMES if kept_on else FALLS * before),
         causes=tuple(_causes(profiles, rate, best, before)),
         evidence=losses,
         fix=f"lr *= {spell(rate)}  # in the optimizer; or warm up over the first steps",
