@@ -511,6 +511,7 @@ SICK: tuple[Program, ...] = (
             (("rescale_weights", {"gain": math.sqrt(2)}),),
             HIGHER,
         ),
+        180,
     ),
     Program(
         "ladder-gain-for-std",
@@ -550,6 +551,7 @@ SICK: tuple[Program, ...] = (
             r"|normali[sz]e the (data|input)",
             ("unit_inputs",),
             (("unit_inputs", {}),),
+            (("lower_learning_rate", {"factor": 0.3}),),
         ),
     ),
     Program(

@@ -452,7 +452,6 @@ SICK: tuple[Program, ...] = (
             r"(?i)targets?.*(scale|unit|rms|times|large|mean|far|reach)|labels?.*(scale|large|unit)|unscaled|standardi[sz]",
             (),
             (),
-            HIGHER,
         ),
         150,
         of_its_square,
