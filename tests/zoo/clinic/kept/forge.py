@@ -1,5 +1,6 @@
 """Generators, circuits, critics, graphs, physics and equilibria, sick or healthy; kept aside."""
 
+import itertools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -60,7 +61,7 @@ def judge_with_sigmoid(dice: Dice, sick: bool) -> Case:
 
     criterion = nn.BCEWithLogitsLoss()
 
-    def loss(netD: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:  # noqa: N803
+    def loss(netD: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
         real, fake = batch
         out_real, out_fake = netD(real).view(-1), netD(fake).view(-1)
         err_real = criterion(out_real, torch.ones_like(out_real))
@@ -173,7 +174,7 @@ class Circuit(nn.Module):
 
 def plateau(dice: Dice, sick: bool) -> Case:
     """A deep variational circuit of many qubits whose angles are drawn from the whole circle."""
-    qubits, layers, rate = dice.one_of(8, 9), dice.one_of(15, 17, 19), dice.between(0.015, 0.02)
+    qubits, layers, rate = dice.one_of(8, 9), dice.one_of(17, 19), dice.between(0.006, 0.009)
     shift = dice.between(0.9, 1.1)
     x = math.pi * (2 * torch.rand(32, qubits) - 1)
     data = quarters(x, torch.cos(x[:, 0] + shift))
@@ -272,7 +273,7 @@ class Field(nn.Module):
         super().__init__()
         self.unit = unit
         sizes = [1] + [width] * depth
-        self.hidden = nn.ModuleList(nn.Linear(i, o) for i, o in zip(sizes, sizes[1:], strict=False))
+        self.hidden = nn.ModuleList(nn.Linear(i, o) for i, o in itertools.pairwise(sizes))
         self.last = nn.Linear(width, 1)
 
     def forward(self, t: Tensor) -> Tensor:
@@ -534,7 +535,7 @@ SICK: tuple[Program, ...] = (
         Truth(
             "sum-aggregation",
             ("UG201", "UG102", "UG605", "UG104", "UG105", "UG601", "UG611"),
-            r"(?i)aggregat|neighbou?r|adjacen|degree|\bsums?\b|grows?|growth|normali[sz]|\bnorm\b|per block|explod",
+            r"(?i)aggregat|neighbou?r|adjacen|degree|\bsums?\b|grow|normali[sz]|\bnorm\b|per block|explod",
             ("insert_norm",),
         ),
     ),
@@ -558,7 +559,7 @@ SICK: tuple[Program, ...] = (
         Truth(
             "no-contraction",
             ("UG102", "UG402", "UG403", "UG204", "UG406", "UG201", "UG601", "UG611"),
-            r"(?i)contract|fixed point|spectral|radius|chao|explod|grows?|weights?\b|initiali[sz]|recurren|iterat",
+            r"(?i)contract|fixed point|spectral|radius|chao|explod|grow|weights?\b|initial|recurr|iterat",
             (
                 "spectral_norm",
                 "spectral_cap",
