@@ -509,7 +509,7 @@ SICK: tuple[Program, ...] = (
         plateau,
         Truth(
             "barren-plateau",
-            ("UG706", "UG602", "UG301"),
+            ("UG706", "UG602"),
             r"(?i)barren|plateau|angles|circuit|qubits",
             ("identity_block_init", "local_cost"),
             (("identity_block_init", {"names": "angles"}),),
@@ -522,7 +522,7 @@ SICK: tuple[Program, ...] = (
         raw_returns,
         Truth(
             "raw-returns",
-            ("UG607", "UG605", "UG602"),
+            ("UG607", "UG602"),
             r"(?i)targets?|returns?|rewards?|unit scale|standardi|normali[sz]e",
         ),
         150,
@@ -570,7 +570,7 @@ SICK: tuple[Program, ...] = (
                 "gradient_flossing",
                 "lsuv",
             ),
-            (("rescale_weights", {"only": "W", "gain": 0.4}),),
+            (("rescale_weights", {"sites": ["W"], "gain": 0.4}),),
         ),
     ),
     Program(
