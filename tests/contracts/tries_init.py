@@ -17,6 +17,7 @@ TRIES: dict[str, tuple[Try, ...]] = {
         Try("cnn-default-20", cures=("UG101", "UG205")),
         Try("mlp-relu-negative-weights", cures=("UG206",)),
         Try("zeros-in-a-row", cures=("UG603",)),
+        Try("step-behind-tiny-weights", cures=("UG602",)),
         Try("copies-residual", cures=("UG207",)),
         Try("mlp-relu-large-weights-16", cures=("UG102", "UG201")),
         Try("mlp-relu-he-shrinking-30", cures=("UG202",)),

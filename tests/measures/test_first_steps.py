@@ -125,6 +125,36 @@ def test_the_limits(row, fires):
 
 
 @pytest.mark.parametrize(
+    ("after", "tenth", "steps", "fires"),
+    [(1.92, 0.4, 72.0, True), (1.92, 0.4, 24.0, False), (1.6, 0.4, 72.0, False), (1.99, 1.85, 72.0, False)],
+)
+def test_a_loss_that_falls_a_little_is_judged_after_more_steps(after, tenth, steps, fires):
+    columns = ("before", "after", "at_a_tenth", "at_a_hundredth")
+    row = (2.0, after, tenth, math.nan)
+    profile = Profile(
+        "first_steps", "loss", (Site(""),), row[1:2], columns=columns, rows=(row,), facts={"steps": steps}
+    )
+    expected = Profile("loss_value", "loss", (Site(""),), row[:1], facts={"expected": 2.0})
+    found = list(judge({"first_steps": profile, "loss_value": expected}))
+    assert len(found) == fires
+    assert all(finding.value > finding.threshold for finding in found)
+
+
+def test_a_rate_that_falls_behind_a_tenth_of_it_is_given_seventy_two_steps(monkeypatch):
+    monkeypatch.setattr(module, "WELL", 1.0)
+    hot = case_of(4.0)
+    profile = measured(hot)
+    assert profile is not None
+    assert profile.facts["steps"] == 72
+    assert profile.rows[0][1] == pytest.approx(by_hand(4.0, 72), rel=1e-3)
+    assert profile.rows[0][2] == pytest.approx(by_hand(0.4, 72), rel=1e-3)
+    monkeypatch.setattr(module, "MOST_SECONDS_LONGEST", 0.0)
+    shorter = measured(hot)
+    assert shorter is not None
+    assert shorter.facts["steps"] == 24
+
+
+@pytest.mark.parametrize(
     ("row", "fires"),
     [
         ((1.62, 2.13, 1.65, 1.623), True),

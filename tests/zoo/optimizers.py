@@ -1,6 +1,7 @@
 """Steps that are too large or too small, and optimizers that hold the wrong parameters."""
 
 import copy
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -52,6 +53,18 @@ def bfloat(kind: str, optimizer: Callable[[Any], torch.optim.Optimizer]) -> Case
 def falling(share: float, steps: int) -> Callable[[torch.optim.Optimizer], Any]:
     """Return a schedule that leaves this share of the rate after every so many steps."""
     return lambda optimizer: torch.optim.lr_scheduler.StepLR(optimizer, steps, share)
+
+
+def whispering() -> Case:
+    """Return a perceptron of ever other widths, drawn with a gain of 0.02, under a usual rate."""
+    widths = (sound.FEATURES, 28, 36, 44, 36, 28, 20)
+    pairs = list(itertools.pairwise(widths))
+    model = nn.Sequential(*(part for a, b in pairs for part in (nn.Linear(a, b), nn.LeakyReLU(0.2))))
+    for layer in model[::2]:
+        nn.init.xavier_normal_(layer.weight, gain=0.02)
+        nn.init.zeros_(layer.bias)
+    model.append(nn.Linear(widths[-1], sound.CLASSES))
+    return Case(model, classify, [sound.batch("mlp")], sgd(0.1, momentum=0.9))
 
 
 def held(kind: str, choose: Callable[[nn.Module], Any], after: Callable[[Any], None] | None = None) -> Case:
@@ -107,6 +120,7 @@ def sick() -> list[Patient]:
             (),
         ),
         "step-sgd-tiny": ("mlp", lambda: sound.case("mlp", optimizer=sgd(1e-7)), ("UG602",), ()),
+        "step-behind-tiny-weights": ("mlp", whispering, ("UG602",), ("UG101", "UG202", "UG205", "UG503")),
         "step-sgd-from-scratch": (
             "residual",
             lambda: sound.case("residual", optimizer=sgd(1e-4)),

@@ -73,10 +73,15 @@ def _note_signal(seen: Seen, entering: Any) -> None:
 def _own(module: nn.Module) -> dict[int, str]:
     """Return the names of a module's own matrices by their memory, those in its lists of parameters too.
 
-    One that is named ``weight`` is known as any layer's.
+    One that is named ``weight`` is known as any layer's, where the module is a leaf.
     """
+    leaf = next(module.children(), None) is None
     held = dict(module.named_parameters(recurse=False))
     for name, child in module.named_children():
         if isinstance(child, _LISTS):
             held |= {f"{name}.{own}": value for own, value in child.named_parameters(recurse=False)}
-    return {key(value): name for name, value in held.items() if value.ndim >= 2 and name != "weight"}
+    return {
+        key(value): name
+        for name, value in held.items()
+        if value.ndim >= 2 and not (leaf and name == "weight")
+    }

@@ -43,7 +43,7 @@ from unitygain.remedies._snapshot import Undo, keep
 @remedy(
     treats=(
         *("UG101", "UG102", "UG103", "UG104", "UG201", "UG202", "UG203", "UG204", "UG205"),
-        *("UG206", "UG207", "UG301", "UG603"),
+        *("UG206", "UG207", "UG301", "UG602", "UG603"),
     ),
     changes="initial weights",
     instead_of=("rescale_weights",),

@@ -46,6 +46,7 @@ def explain_depth(
     sign = math.copysign(1.0, per_block - 1)
     parts = read_parts(profiles)
     residual = adds_up(parts, per_block, forward=forward)
+    residual = residual or (not forward and per_block > 1 and _adds_up_usually(profiles, parts))
     layers = read_layers(profiles, blocks)
     found: list[Suspect] = []
     if residual:
@@ -76,6 +77,13 @@ def adds_up(parts: Mapping[str, float], per_block: float, *, forward: bool) -> b
     if forward:
         return OPEN / AGREE < skip < AGREE
     return 1 / AGREE < math.hypot(skip, branch) / per_block < AGREE
+
+
+def _adds_up_usually(profiles: Mapping[str, Profile], parts: Mapping[str, float]) -> bool:
+    """Whether they make the growth of the median block back, where a few blocks alone are far from that."""
+    gains = profiles.get("backward_gain")
+    usual = median([value for _, value in gains.finite()] or [1.0]) if gains else 1.0
+    return usual > 1 and adds_up(parts, usual, forward=False)
 
 
 def read_parts(profiles: Mapping[str, Profile]) -> dict[str, float]:

@@ -11,6 +11,8 @@ from unitygain.rules._places import FAR_DB
 # logits that no usual draw makes of unit signals.
 CHOSEN, LOUD_LOGITS = 0.1, 30.0
 LARGE_INPUT = 10.0
+# Weights this far above the gain that keeps the scale are a word's worth.
+LOUD_DB = 3.0
 
 
 def explain_place(
@@ -38,6 +40,27 @@ def explain_place(
     causes.extend(_flat(profiles, site, usual))
     text = f"block: no weight or activation of it is far enough from the others' to explain {spell(gain)}x"
     return tuple(causes) or (Cause(text),)
+
+
+def explain_loop(profiles: Mapping[str, Profile], site: Site, most: float) -> tuple[Cause, ...]:
+    """Return the causes of a gain that no single layer has: weights that a loop uses again and again."""
+    loud = [layer for layer in read_layers(profiles) if to_db(layer.gain / layer.needed) > LOUD_DB]
+    causes = [
+        Cause(
+            f"loop: it does not contract: {layer.site} has sqrt(fan_in·var) = {spell(layer.gain)}, where "
+            f"{spell(layer.needed)} keeps the scale, and a map that is applied many times multiplies by its "
+            "gain in every round",
+            "rescale_weights",
+            {"sites": (layer.site.path,), "gain": layer.needed},
+            (0.0, most),
+        )
+        for layer in sorted(loud, key=lambda layer: -layer.gain / layer.needed)
+    ]
+    text = (
+        f"loop: what forward does at {site} and behind it multiplies in every round, as steps of an "
+        "integrator without a step size do, or a sum that grows"
+    )
+    return (*causes, Cause(text))
 
 
 def _chosen(profiles: Mapping[str, Profile], site: Site, usual: float) -> Iterable[Cause]:

@@ -4,7 +4,9 @@ import math
 from collections.abc import Iterator, Mapping
 
 from unitygain._types import Cause, Finding, Profile
+from unitygain.rules._activation_causes import most_common
 from unitygain.rules._clipped_steps import explain_clip
+from unitygain.rules._layers import read_layers
 from unitygain.rules._losses import reduction
 from unitygain.rules._numbers import median, power_of_ten, spell
 from unitygain.rules._parameters import is_bias
@@ -25,6 +27,24 @@ TOO_LONG = 0.1
 # several terms may weigh its main one by a hundredth.
 DIVIDED = 1e-3
 NARROW = {"float16", "bfloat16"}
+# Layers whose weights together leave no more of signal and gradient than this, as of a trunk's decay.
+LEFT = 1e-3
+
+
+def blame_weights(profiles: Mapping[str, Profile]) -> Iterator[Cause]:
+    """Yield the scale of the weights, where it leaves little of the gradient and the rate is a usual one."""
+    if not read_fact(profiles, "learning_rate") >= USUAL:
+        return
+    layers = read_layers(profiles)
+    left = math.prod(min(layer.gain / layer.needed, 1.0) for layer in layers)
+    if layers and left < LEFT:
+        usual = most_common(layers)[0]
+        yield Cause(
+            f"weights: sqrt(fan_in·var) = {spell(median([layer.gain for layer in layers]))} in {len(layers)} "
+            f"layers, where {usual.activation} needs {spell(usual.needed)}; that alone leaves {spell(left)} "
+            "of the signal, and of the gradient on its way back: draw them anew",
+            remedy="activation_init",
+        )
 
 
 def judge_schedule(updates: Updates, profiles: Mapping[str, Profile]) -> Finding | None:

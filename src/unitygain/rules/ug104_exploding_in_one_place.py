@@ -2,7 +2,9 @@
 
 What it sees:
     A block whose backward gain lies 40 dB (a factor of 100) or more above the median of the blocks, and six
-    robust standard deviations or more; the trunk needs five blocks. From 80 dB it is an error.
+    robust standard deviations or more; the trunk needs five blocks. From 80 dB it is an error. Where there
+    are fewer blocks to compare with, a gain of 100 dB (a factor of 1e5) by itself: what multiplies so is a
+    loop that forward takes many times. Over the steps of a sequence UG402 tells it.
 
     Where the weights look like a random draw it says what chance leaves a block like the others, with p, and
     what the block's own weights give in random places: if that is what was measured, their scale tells it.
@@ -44,11 +46,14 @@ from collections.abc import Iterable, Mapping
 
 from unitygain._registry import rule
 from unitygain._types import Finding, Profile, Site
-from unitygain.rules._place_causes import explain_place
-from unitygain.rules._places import odd_places, report_place
+from unitygain.rules._numbers import spell, to_db
+from unitygain.rules._place_causes import explain_loop, explain_place
+from unitygain.rules._places import LEAST, odd_places, report_place
 
 # The norm is an estimate, and of a large batch one of its first samples.
 SLACK = 3.0
+# Alone, as much as is an error over a whole trunk (UG102).
+ALONE = 1e5
 
 
 @rule(
@@ -56,7 +61,7 @@ SLACK = 3.0
     name="exploding-in-one-place",
     severity="error",
     needs=("backward_gain",),
-    wants=("weight_gain", "act_frac_saturated", "act_frac_dead", "act_rms", "rms_gain"),
+    wants=("weight_gain", "act_frac_saturated", "act_frac_dead", "act_rms", "rms_gain", "time_grad_rms"),
 )
 def judge(profiles: Mapping[str, Profile]) -> Iterable[Finding]:
     """Yield one finding for the blocks whose gain is far above the others', the worst first."""
@@ -67,9 +72,34 @@ def judge(profiles: Mapping[str, Profile]) -> Iterable[Finding]:
         for place in odd_places(profile, above=True)
         if not place.gain > SLACK * most.get(place.site, math.inf)
     ]
+    few = sum(value > 0 for _, value in profile.finite()) < LEAST
+    if not found and few and "time_grad_rms" not in profiles:
+        yield from _alone(profiles, most)
     if found:
         causes = explain_place(profiles, found[0].site, found[0].gain, found[0].usual)
         yield report_place("UG104", "exploding-in-one-place", "is multiplied in", profile, found, causes)
+
+
+def _alone(profiles: Mapping[str, Profile], most: Mapping[Site, float]) -> Iterable[Finding]:
+    """Yield the largest gain of a few blocks, where it needs no other to be told."""
+    profile = profiles["backward_gain"]
+    known = [item for item in profile.finite() if not item[1] > SLACK * most.get(item[0], math.inf)]
+    site, gain = max(known, key=lambda item: item[1], default=(Site(""), 0.0))
+    if gain >= ALONE:
+        yield Finding(
+            "UG104",
+            "exploding-in-one-place",
+            "error",
+            f"the gradient is multiplied on its way from the next block back to what enters {site}: "
+            f"{spell(gain)}x ({to_db(gain):+.0f} dB)",
+            (site,),
+            "backward_gain",
+            gain,
+            profile.unit,
+            ALONE,
+            causes=explain_loop(profiles, site, ALONE),
+            fix="fewer rounds, weights whose largest singular value is below 1, or a step size in the loop",
+        )
 
 
 def _frobenius(gains: Profile | None) -> dict[Site, float]:

@@ -80,6 +80,7 @@ from unitygain.rules._small_steps import (
     DAMPED,
     DIVIDED,
     NARROW,
+    blame_weights,
     explain_epsilon,
     explain_loss,
     explain_rounding,
@@ -114,7 +115,14 @@ HALF_UNIT = {"float64": 2.0**-54, "float32": 2.0**-25, "float16": 2.0**-12, "bfl
     name="update-too-small",
     severity="warning",
     needs=("update_ratio", "param_rms"),
-    wants=("param_grad_rms", "loss_value", "backward_gain", "weight_gain", "norm_unset"),
+    wants=(
+        "param_grad_rms",
+        "loss_value",
+        "backward_gain",
+        "weight_gain",
+        "norm_unset",
+        "act_frac_saturated",
+    ),
 )
 def judge(profiles: Mapping[str, Profile]) -> Iterator[Finding]:
     """Judge whether any weight moves."""
@@ -189,6 +197,7 @@ def _causes(updates: Updates, profiles: Mapping[str, Profile]) -> Iterator[Cause
     yield from explain_own_step(profiles)
     if not updates.by_sign:
         yield from blame_unset(profiles, updates.count)
+        yield from blame_weights(profiles)
     left = read_fact(profiles, "damped")
     if (left < DAMPED or not updates.by_sign) and updates.ratio > 0 and not narrow:
         yield from explain_loss(profiles)

@@ -11,8 +11,18 @@ from torch.nn import functional as F
 from torch.nn.utils.parametrizations import spectral_norm
 
 from unitygain._case import Case
-from zoo.clinic.kept.ladder import HIGHER, Pair, blobs, classify, he_init, loader, momentum, regress, stripes
 from zoo.clinic.program import Program, Truth
+from zoo.clinic.strangers.ladder import (
+    HIGHER,
+    Pair,
+    blobs,
+    classify,
+    he_init,
+    loader,
+    momentum,
+    regress,
+    stripes,
+)
 from zoo.dice import Dice
 
 # --- sick ---------------------------------------------------------------------------------------------------

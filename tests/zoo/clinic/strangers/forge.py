@@ -558,7 +558,7 @@ SICK: tuple[Program, ...] = (
         no_contraction,
         Truth(
             "no-contraction",
-            ("UG102", "UG402", "UG403", "UG204", "UG406", "UG201", "UG601", "UG611"),
+            ("UG102", "UG104", "UG402", "UG403", "UG204", "UG406", "UG201", "UG601", "UG611"),
             r"(?i)contract|fixed point|spectral|radius|chao|explod|grow|weights?\b|initial|recurr|iterat",
             (
                 "spectral_norm",
