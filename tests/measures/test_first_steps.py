@@ -151,7 +151,7 @@ def test_a_rate_that_falls_behind_a_tenth_of_it_is_given_seventy_two_steps(monke
     monkeypatch.setattr(module, "MOST_SECONDS_LONGEST", 0.0)
     shorter = measured(hot)
     assert shorter is not None
-    assert shorter.facts["steps"] == 24
+    assert shorter.facts["steps"] == 8
 
 
 @pytest.mark.parametrize(
